@@ -1,0 +1,175 @@
+//! The command line as clap reads it; names and meanings are the contract's section 6.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Makes MCP servers, host ports and load balancer rules match mcp.config.json, and keeps them so.
+#[derive(Debug, Parser)]
+#[command(name = "mcp-orchestrator", version, max_term_width = 100)]
+pub struct Cli {
+    /// The servers to run [default: /etc/mcp-orchestrator/mcp.config.json, or ./mcp.config.json].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The settings [default: /etc/mcp-orchestrator/settings.conf, or ./settings.conf].
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Converge once, print what became of every server, and exit.
+    #[arg(long)]
+    pub one_shot: bool,
+    /// Serve no /monitor, /ui and /api on the main listener.
+    #[arg(long)]
+    pub no_dashboard: bool,
+    /// Allow removing more than half of the servers, or all.
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+    /// DEBUG, INFO, WARNING, ERROR, or a filter such as `info,mcp_orchestrator::alb=debug`.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// What to do; the daemon when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Output for programs.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Json {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon.
+    Run,
+    /// Show what a pass would change and why; change nothing.
+    Plan {
+        #[command(flatten)]
+        json: Json,
+        /// Exit with 3 when there are changes.
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Show every problem of both files; works offline.
+    Validate {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show how the daemon and its servers stand.
+    Status {
+        #[command(flatten)]
+        json: Json,
+        /// Show the reasons of every server.
+        #[arg(long)]
+        detailed: bool,
+        /// Show again whenever something changes.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// List servers.
+    ListServers {
+        #[command(flatten)]
+        json: Json,
+        /// Only those in this state (converged, changing, waiting, blocked, stopped).
+        #[arg(long, value_name = "STATE")]
+        status: Option<String>,
+    },
+    /// Show which server holds which host port.
+    Ports {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Say why a server is as it is, and what happens next.
+    Why {
+        /// The server.
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Start servers, and keep them running whatever the file's `disabled` says.
+    StartServer(Servers),
+    /// Stop servers, and keep them stopped until they are started again.
+    StopServer(Servers),
+    /// Stop and start servers once.
+    RestartServer(Servers),
+    /// Start all servers.
+    Start(All),
+    /// Stop all servers; the daemon itself is systemd's.
+    Stop(All),
+    /// Restart all servers.
+    Restart(All),
+    /// Do a pass now and wait until all is settled.
+    Sync {
+        #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Call a tool of a server: `call time get_current_time '{"timezone":"UTC"}'`.
+    Call {
+        /// The server.
+        name: String,
+        /// The tool.
+        tool: String,
+        /// Its arguments, a JSON object.
+        #[arg(default_value = "{}")]
+        arguments: String,
+        /// Print the whole result, not only its text.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Run the loop in a simulated world with faults, and show what happened.
+    Simulate {
+        /// Which world.
+        #[arg(long)]
+        seed: u64,
+    },
+    /// A small MCP server over stdio: the quick start's, the image's and the tests'.
+    DemoServer {
+        /// Speak streamable HTTP on this port instead.
+        #[arg(long, value_name = "PORT")]
+        http: Option<u16>,
+    },
+    /// Print shell completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a directory.
+    Man {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Print the JSON Schema of mcp.config.json, for editors.
+    Schema,
+}
+
+/// Servers to act on.
+#[derive(Debug, Args)]
+pub struct Servers {
+    /// The servers.
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+    /// Hold the wish this long (`90s`, `30m`, `2h`), then the file decides again.
+    #[arg(long = "for", value_name = "TIME")]
+    pub duration: Option<String>,
+}
+
+/// Acting on all servers.
+#[derive(Debug, Args)]
+pub struct All {
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// Waiting for the result.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Wait {
+    /// Do not wait for the result.
+    #[arg(long)]
+    pub no_wait: bool,
+}

@@ -1,0 +1,47 @@
+//! Commands for packagers, editors and tests.
+
+use crate::cli::args::Cli;
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::{demo_server, output};
+use clap::CommandFactory;
+use std::path::Path;
+
+/// `completions SHELL`.
+pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mcp-orchestrator", &mut text);
+    output::data(&String::from_utf8_lossy(&text));
+    Exit::Done
+}
+
+/// `man DIR`.
+pub(super) fn man(dir: &Path) -> Result<Exit, Failure> {
+    let failure = |error: std::io::Error| Failure::new(Exit::Failed, format!("writing man pages to {}", dir.display())).cause(error.to_string());
+    std::fs::create_dir_all(dir).map_err(failure)?;
+    clap_mangen::generate_to(Cli::command(), dir).map_err(failure)?;
+    Ok(Exit::Done)
+}
+
+/// `schema`.
+pub(super) fn schema() -> Exit {
+    output::line(&format!("{:#}", crate::config::schema::schema()));
+    Exit::Done
+}
+
+/// `demo-server`.
+pub(super) fn demo_server(http: Option<u16>) -> Result<Exit, Failure> {
+    match http {
+        Some(port) => super::block_on(async {
+            demo_server::http::serve(std::net::SocketAddr::from(([0, 0, 0, 0], port)), crate::daemon::now).await;
+            Ok(Exit::Done)
+        }),
+        None => demo_server::serve(std::io::stdin().lock(), std::io::stdout(), crate::daemon::now)
+            .map(|()| Exit::Done)
+            .map_err(|error| Failure::new(Exit::Failed, "serving the demo").cause(error.to_string())),
+    }
+}
+
+/// `simulate --seed N`.
+pub(super) fn simulate(seed: u64) -> Result<Exit, Failure> {
+    Err(Failure::new(Exit::Failed, format!("no simulation of seed {seed} yet")))
+}

@@ -1,0 +1,83 @@
+//! The command line: parse, do, print, exit with the contract's codes.
+//!
+//! Must never name an adapter: what needs one goes through [`crate::daemon`].
+
+pub mod args;
+pub mod client;
+pub mod demo_server;
+pub mod failure;
+mod meta;
+mod offline;
+mod online;
+pub mod output;
+
+use crate::daemon::{self, Home, Options, logging};
+use args::{Cli, Command};
+use clap::Parser;
+use failure::{Exit, Failure};
+use std::process::ExitCode;
+
+/// Runs the program and tells how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with 0, usage errors to stderr with 2.
+            let _closed = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::tell(&failure.to_string());
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let options = Options {
+        config: cli.config,
+        settings: cli.settings,
+        log_level: cli.log_level,
+        allow_mass_delete: cli.allow_mass_delete,
+        no_dashboard: cli.no_dashboard,
+    };
+    if cli.one_shot {
+        if cli.command.is_some() {
+            return Err(Failure::new(Exit::Usage, "--one-shot stands alone, without a command"));
+        }
+        return block_on(offline::one_shot(options));
+    }
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run(options),
+        Command::Plan { json, exit_code } => block_on(offline::plan(options, json.json, exit_code)),
+        Command::Validate { json } => block_on(offline::validate(options, json.json)),
+        Command::DemoServer { http } => meta::demo_server(http),
+        Command::Completions { shell } => Ok(meta::completions(shell)),
+        Command::Man { dir } => meta::man(&dir),
+        Command::Schema => Ok(meta::schema()),
+        Command::Simulate { seed } => meta::simulate(seed),
+        command => block_on(online::run(options, command)),
+    }
+}
+
+fn run(options: Options) -> Result<Exit, Failure> {
+    let home = Home::find(options)?;
+    let _level = logging::start(&home.settings.logging.level, home.settings.logging.format);
+    for warning in &home.warnings {
+        tracing::warn!(MCP_ERROR_CODE = warning.code, "{warning}");
+    }
+    block_on(daemon::run::run(home)).map(|()| Exit::Done)
+}
+
+/// A runtime for one command.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, "starting the runtime").cause(error.to_string()))?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,370 @@
+//! The third stage: one entry with what it inherits becomes a server, or its problems.
+//!
+//! Invariant: whatever an entry asks for that reaches beyond its container must be in its own
+//! `allow`; nothing inherited gives consent.
+
+use std::collections::BTreeMap;
+
+use crate::config::codes;
+use crate::config::error::Sink;
+use crate::config::ids::section_id;
+use crate::config::keys;
+use crate::config::load::{EffectiveValue, Input, Origin, SecretValue};
+use crate::config::merged::Merged;
+use crate::config::node::Node;
+use crate::config::raw::RawServer;
+use crate::config::vars::{self, Lookup, Resolved};
+use crate::model::container::Opaque;
+use crate::model::id::ServerId;
+use crate::model::server::{
+    HealthPolicy, PullPolicy, RestartPolicy, RestartWhen, RouteWish, Server, ServerKind, Transport,
+    TransportWish,
+};
+
+mod container;
+mod defaults;
+mod env;
+mod fingerprint;
+mod ports;
+mod process;
+mod remote;
+
+pub(crate) use self::env::looks_secret;
+pub(crate) use self::fingerprint::replace_all;
+pub(crate) use self::ports::FixedPort;
+
+/// Shortest value of an environment variable that is hidden in outputs: `1` or `true` would take
+/// too much with it.
+const HIDDEN_LEN_MIN: usize = 6;
+
+/// What entries are built from.
+pub(crate) struct Builder<'a, 's> {
+    /// What was handed in.
+    pub(crate) input: &'a Input<'a>,
+    /// Where references are looked up.
+    pub(crate) lookup: Lookup<'a>,
+    /// Where problems go.
+    pub(crate) sink: &'s mut Sink<'a>,
+}
+
+/// One entry on its way.
+pub(crate) struct Work<'w> {
+    /// The entry as written.
+    pub(crate) entry: &'w Node,
+    /// Where its name stands.
+    pub(crate) name_at: usize,
+    /// Its id, when the name gives one.
+    pub(crate) id: Option<&'w ServerId>,
+    /// What it inherits, its own block included.
+    pub(crate) merged: &'w Merged,
+    /// Whether it shall run.
+    pub(crate) enabled: bool,
+    /// References resolved on the way.
+    pub(crate) resolved: Vec<Resolved>,
+    /// Secrets written out in the file.
+    pub(crate) literals: Vec<SecretValue>,
+    /// For `Server::notes`.
+    pub(crate) notes: Vec<String>,
+    /// Effective values.
+    pub(crate) effective: BTreeMap<String, EffectiveValue>,
+}
+
+/// A whole server and what belongs to it.
+pub(crate) struct Built {
+    /// The server.
+    pub(crate) server: Server,
+    /// Effective values.
+    pub(crate) effective: Vec<EffectiveValue>,
+    /// Host ports it insists on.
+    pub(crate) fixed_ports: Vec<FixedPort>,
+}
+
+/// What runs a server, with what only its kind can say.
+struct Kind {
+    kind: ServerKind,
+    restart: Option<RestartPolicy>,
+    pull: PullPolicy,
+    fixed_ports: Vec<FixedPort>,
+}
+
+impl Builder<'_, '_> {
+    /// Builds one entry; `None` after an error, which is in the sink. Secrets met on the way go to
+    /// `secrets` in either case.
+    pub(crate) fn build(
+        &mut self,
+        raw: &RawServer,
+        id: Option<&ServerId>,
+        merged: &Merged,
+        secrets: &mut Vec<SecretValue>,
+    ) -> Option<Built> {
+        let mark = self.sink.mark();
+        let entry = &raw.entry;
+        if !entry.is_object() {
+            let message = format!("the entry is {}, not an object", entry.kind());
+            self.sink.error(codes::INVALID_VALUE, entry.at, message);
+            return None;
+        }
+        entry.report_duplicates(self.sink);
+        keys::check_entry(entry, self.sink);
+        let mut work = Work {
+            entry,
+            name_at: raw.name_at,
+            id,
+            merged,
+            enabled: is_enabled(entry),
+            resolved: Vec::new(),
+            literals: Vec::new(),
+            notes: Vec::new(),
+            effective: self.inherited_values(merged),
+        };
+        let kind =
+            if self.sink.since(mark).iter().any(|p| p.is_error()) { None } else { self.kind(&mut work) };
+        secrets.append(&mut work.literals);
+        secrets.extend(work.resolved.iter().filter_map(hidden));
+        if self.sink.since(mark).iter().any(|p| p.is_error()) {
+            return None;
+        }
+        let kind = kind?;
+        let server = self.server(raw, id?.clone(), &mut work, &kind);
+        Some(Built {
+            server,
+            effective: work.effective.into_values().collect(),
+            fixed_ports: kind.fixed_ports,
+        })
+    }
+
+    fn kind(&mut self, work: &mut Work<'_>) -> Option<Kind> {
+        let given = |name: &str| work.entry.get(name).filter(|node| !node.is_null());
+        let command = given("command");
+        let url = ["url", "serverUrl", "httpUrl"].into_iter().find_map(given);
+        let at_host = given("host").zip(given("port"));
+        match (command, url) {
+            (Some(_), Some(url)) => {
+                self.sink.error(codes::TWO_KINDS, url.at, "the entry has both 'command' and 'url'");
+                self.sink.hint("a server is started here or reached elsewhere; remove one");
+                None
+            }
+            (Some(command), None) => {
+                let program = self.expand(work, command)?;
+                if program == "docker" || program.ends_with("/docker") {
+                    self.container(work)
+                } else {
+                    self.process(work, &program, command.at)
+                }
+            }
+            (None, Some(url)) => self.remote(work, url),
+            (None, None) if at_host.is_some() => self.remote_host(work),
+            (None, None) => {
+                self.sink.error(codes::NO_KIND, work.name_at, "the entry has neither 'command' nor 'url'");
+                self.sink.hint("a container: \"command\": \"docker\", \"args\": [\"run\", …]");
+                None
+            }
+        }
+    }
+
+    fn server(&mut self, raw: &RawServer, id: ServerId, work: &mut Work<'_>, kind: &Kind) -> Server {
+        let merged = work.merged;
+        let settings = self.input.settings;
+        let restart = match &kind.restart {
+            Some(line) => line.clone(),
+            None => restart_policy(merged, &settings.recovery.policy),
+        };
+        let health = health_policy(merged, &settings.health.policy);
+        work.note_policies(&restart, &health);
+        let section = raw.section.clone().or_else(|| merged.text("section"));
+        Server {
+            id,
+            name: raw.name.clone(),
+            section: section.and_then(|name| section_id(&name).ok()),
+            enabled: work.enabled,
+            kind: kind.kind.clone(),
+            transport: match &kind.kind {
+                ServerKind::Container(_) => transport_wish(work),
+                // A process speaks stdio, a server elsewhere what its own kind says.
+                ServerKind::Process(_) | ServerKind::Remote(_) => TransportWish::Auto,
+            },
+            route: match merged.text("route").as_deref() {
+                Some("edge") => RouteWish::Edge,
+                Some("direct") => RouteWish::Direct,
+                _ => RouteWish::Auto,
+            },
+            gateway_reasons: gateway_reasons(merged),
+            http_path: merged.text("httpPath"),
+            restart,
+            health,
+            pull: kind.pull,
+            priority: merged.number("priority").unwrap_or(0),
+            notes: std::mem::take(&mut work.notes),
+        }
+    }
+
+    fn inherited_values(&self, merged: &Merged) -> BTreeMap<String, EffectiveValue> {
+        let place = |node: &Node| Some(self.sink.place(node.at));
+        let values = merged.values.iter().map(|(key, value)| EffectiveValue {
+            key: key.clone(),
+            value: value.node.scalar().unwrap_or_else(|| value.node.to_json().to_string()),
+            origin: value.origin.clone(),
+            place: place(&value.node),
+        });
+        let env = merged.env.iter().map(|(name, value)| EffectiveValue {
+            key: format!("env.{name}"),
+            value: "[redacted]".to_owned(),
+            origin: value.origin.clone(),
+            place: place(&value.node),
+        });
+        values.chain(env).map(|value| (value.key.clone(), value)).collect()
+    }
+
+    /// The text of `node` with its references resolved; `None` after an error. In a disabled entry
+    /// what cannot be resolved stays as written and is a warning: it is not to run yet.
+    fn expand(&mut self, work: &mut Work<'_>, node: &Node) -> Option<String> {
+        let text = node.scalar()?;
+        match vars::expand(&text, &self.lookup, &mut work.resolved) {
+            Ok(value) => Some(value),
+            Err(faults) => {
+                for fault in faults {
+                    if work.enabled {
+                        self.sink.error(fault.code, node.at, fault.message);
+                    } else {
+                        self.sink.warning(fault.code, node.at, fault.message);
+                    }
+                    if let Some(hint) = fault.hint {
+                        self.sink.hint(hint);
+                    }
+                }
+                (!work.enabled).then_some(text)
+            }
+        }
+    }
+
+    /// Warns of keys of the entry's own block that do nothing for its kind.
+    fn no_effect(&mut self, work: &Work<'_>, names: &[&str], what: &str) {
+        for name in names {
+            if let Some(value) = work.merged.get(name)
+                && value.origin == Origin::Server
+            {
+                let message = format!("'{name}' has no effect on {what}");
+                self.sink.warning(codes::NO_EFFECT, value.node.at, message);
+            }
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Notes a value that was decided elsewhere than in an orchestrator block.
+    fn effect(&mut self, key: &str, value: impl Into<String>, origin: Origin) {
+        let value = EffectiveValue { key: key.to_owned(), value: value.into(), origin, place: None };
+        self.effective.insert(key.to_owned(), value);
+    }
+
+    /// Adds the health and restart values that nobody said.
+    fn note_policies(&mut self, restart: &RestartPolicy, health: &HealthPolicy) {
+        let when = match restart.when {
+            RestartWhen::Always => "always",
+            RestartWhen::OnFailure => "on-failure",
+            RestartWhen::Never => "never",
+        };
+        let values = [
+            ("restart.policy", when.to_owned()),
+            ("restart.delay", restart.delay.to_string()),
+            ("restart.maxDelay", restart.delay_max.to_string()),
+            ("restart.resetAfter", restart.reset_after.to_string()),
+            ("health.interval", health.interval.to_string()),
+            ("health.timeout", health.timeout.to_string()),
+            ("health.failureThreshold", health.failure_threshold.to_string()),
+            ("health.recoveryThreshold", health.recovery_threshold.to_string()),
+            ("health.startPeriod", health.start_period.to_string()),
+        ];
+        for (key, value) in values {
+            if !self.effective.contains_key(key) {
+                self.effect(key, value, Origin::Settings);
+            }
+        }
+    }
+}
+
+/// `disabled: true` or `enabled: false`.
+pub(crate) fn is_enabled(entry: &Node) -> bool {
+    let flag = |name: &str| entry.get(name).and_then(Node::as_bool);
+    flag("disabled") != Some(true) && flag("enabled") != Some(false)
+}
+
+/// The secret behind a resolved reference, when it must be hidden.
+fn hidden(resolved: &Resolved) -> Option<SecretValue> {
+    let min = if resolved.from_env { HIDDEN_LEN_MIN } else { 1 };
+    (resolved.value.len() >= min).then(|| SecretValue {
+        reference: resolved.reference.clone(),
+        value: Opaque::new(resolved.value.clone()),
+    })
+}
+
+/// `orchestrator.transport`, else what the entry's `type` says of a command.
+fn transport_wish(work: &Work<'_>) -> TransportWish {
+    let word = work.merged.text("transport");
+    let of_entry = ["type", "transport"].iter().find_map(|name| work.entry.get(name)?.as_text());
+    let has_command = work.entry.get("command").is_some();
+    match word.as_deref().or(of_entry.filter(|_| has_command)) {
+        Some("stdio") => TransportWish::Is(Transport::Stdio),
+        Some("sse") => TransportWish::Is(Transport::Sse),
+        Some(word) if word == "http" || word.starts_with("streamable") => TransportWish::Is(Transport::Http),
+        _ => TransportWish::Auto,
+    }
+}
+
+fn restart_policy(merged: &Merged, base: &RestartPolicy) -> RestartPolicy {
+    let attempts: Option<u32> = merged.number("restart.maxAttempts");
+    RestartPolicy {
+        when: match merged.text("restart.policy").as_deref() {
+            Some("always" | "unless-stopped") => RestartWhen::Always,
+            Some("on-failure") => RestartWhen::OnFailure,
+            Some("never" | "no") => RestartWhen::Never,
+            _ => base.when,
+        },
+        delay: merged.span("restart.delay").unwrap_or(base.delay),
+        delay_max: merged.span("restart.maxDelay").unwrap_or(base.delay_max),
+        attempts_max: match attempts {
+            Some(0) => None,
+            Some(attempts) => Some(attempts),
+            None => base.attempts_max,
+        },
+        reset_after: merged.span("restart.resetAfter").unwrap_or(base.reset_after),
+    }
+}
+
+fn health_policy(merged: &Merged, base: &HealthPolicy) -> HealthPolicy {
+    let count = |key: &str, base: u32| merged.number(key).unwrap_or(base);
+    HealthPolicy {
+        path: merged.text("health.path").or_else(|| base.path.clone()),
+        interval: merged.span("health.interval").unwrap_or(base.interval),
+        timeout: merged.span("health.timeout").unwrap_or(base.timeout),
+        failure_threshold: count("health.failureThreshold", base.failure_threshold),
+        recovery_threshold: count("health.recoveryThreshold", base.recovery_threshold),
+        start_period: merged.span("health.startPeriod").unwrap_or(base.start_period),
+    }
+}
+
+/// Why the gateway must stand in front of this server.
+fn gateway_reasons(merged: &Merged) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(replicas) = merged.number::<u32>("replicas").filter(|count| *count > 1) {
+        reasons.push(format!("replicas = {replicas}"));
+    }
+    if merged.text("sharing").as_deref() == Some("isolated") {
+        reasons.push("sharing = isolated".to_owned());
+    }
+    for key in ["rateLimit", "maxConcurrentRequests", "retry.maxRetries", "idleTimeout"] {
+        if merged.get(key).is_some() {
+            reasons.push(key.to_owned());
+        }
+    }
+    if merged.get("cache").is_some_and(|cache| cache.node.as_bool() != Some(false)) {
+        reasons.push("cache".to_owned());
+    }
+    if merged.flag("startOnDemand") == Some(true) {
+        reasons.push("startOnDemand".to_owned());
+    }
+    reasons
+}
+
+/// An environment: `None` takes a variable away.
+type Env = BTreeMap<String, Option<String>>;

@@ -1,0 +1,74 @@
+//! A local process from an entry with a `command` other than docker.
+
+use serde_json::json;
+
+use crate::config::build::fingerprint::fingerprint;
+use crate::config::build::{Builder, Kind, Work, transport_wish};
+use crate::config::codes;
+use crate::config::load::Origin;
+use crate::config::node::Node;
+use crate::config::vars::absolute;
+use crate::model::server::{ProcessDecl, PullPolicy, ServerKind, Transport, TransportWish};
+
+/// Keys that only containers have.
+const CONTAINER_ONLY: &[&str] = &[
+    "containerPort",
+    "pull",
+    "init",
+    "noNewPrivileges",
+    "readOnly",
+    "capAdd",
+    "capDrop",
+    "user",
+    "network",
+    "logMaxSize",
+    "stdioLogs",
+    "httpPath",
+];
+
+impl Builder<'_, '_> {
+    /// The process `program`.
+    pub(super) fn process(&mut self, work: &mut Work<'_>, program: &str, at: usize) -> Option<Kind> {
+        if program.trim().is_empty() {
+            self.sink.error(codes::INVALID_VALUE, at, "'command' is empty");
+            return None;
+        }
+        let inherited = work.merged.get("transport").is_some_and(|value| value.origin != Origin::Server);
+        let wish = transport_wish(work);
+        if !inherited && matches!(wish, TransportWish::Is(Transport::Http | Transport::Sse)) {
+            let message = "a local process speaks stdio; http and sse are for containers and urls";
+            self.sink.error(codes::INVALID_VALUE, at, message);
+            self.sink.hint("run it in a container, or start it yourself and give its 'url'");
+        }
+        self.no_effect(work, CONTAINER_ONLY, "a local process");
+        let args = self.args(work)?;
+        let (mut env, own) = self.env(work);
+        env.extend(own);
+        let cwd = match work.entry.get("cwd").filter(|node| !node.is_null()) {
+            Some(node) => Some(absolute(&self.expand(work, node)?, self.lookup.base_dir)),
+            None => None,
+        };
+        // A path is relative to the file; a bare word is looked up in PATH.
+        let command =
+            if program.contains('/') { absolute(program, self.lookup.base_dir) } else { program.to_owned() };
+        let env: std::collections::BTreeMap<String, String> =
+            env.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let names: Vec<&String> = env.keys().collect();
+        let whole = json!({"command": command, "args": args, "cwd": cwd, "env": env});
+        let blanked = json!({"command": command, "args": args, "cwd": cwd, "env": names});
+        let fingerprint = fingerprint(self.input.key, &whole, blanked, &work.resolved);
+        Some(Kind {
+            kind: ServerKind::Process(ProcessDecl { command, args, env, cwd, fingerprint }),
+            restart: None,
+            pull: PullPolicy::default(),
+            fixed_ports: Vec::new(),
+        })
+    }
+
+    /// The entry's arguments with references resolved; `None` after an error.
+    pub(super) fn args(&mut self, work: &mut Work<'_>) -> Option<Vec<String>> {
+        let items = work.entry.get("args").map(Node::items).unwrap_or_default();
+        let expanded: Vec<Option<String>> = items.iter().map(|item| self.expand(work, item)).collect();
+        expanded.into_iter().collect()
+    }
+}

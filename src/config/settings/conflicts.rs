@@ -1,0 +1,85 @@
+//! Settings that are valid one by one and not together.
+
+use std::collections::BTreeMap;
+
+use crate::config::codes;
+use crate::config::error::{Place, Problem};
+use crate::config::settings::typed::{GatewayAuth, Settings};
+use crate::config::settings::{Effective, Layer};
+
+/// Adds a problem for every contradiction.
+pub(super) fn check(
+    settings: &Settings,
+    effective: &BTreeMap<String, Effective>,
+    problems: &mut Vec<Problem>,
+) {
+    let place = |names: &[&str]| place_of(effective, names);
+    let mut conflict = |names: &[&str], message: String| {
+        problems.push(Problem::error(codes::SETTINGS_CONFLICT, place(names), message));
+    };
+    let service = &settings.service;
+    if service.port_range_start > service.port_range_end {
+        let message = format!(
+            "[service] port_range_start {} is above port_range_end {}",
+            service.port_range_start, service.port_range_end
+        );
+        conflict(&["service.port_range_start", "service.port_range_end"], message);
+    }
+    let aws = &settings.aws;
+    if aws.rule_priority_start > aws.rule_priority_end {
+        let message = format!(
+            "[aws] rule_priority_start {} is above rule_priority_end {}",
+            aws.rule_priority_start, aws.rule_priority_end
+        );
+        conflict(&["aws.rule_priority_start", "aws.rule_priority_end"], message);
+    }
+    if settings.tls.cert_file.is_some() != settings.tls.key_file.is_some() {
+        let message = "[tls] cert_file and key_file go together; one is missing".to_owned();
+        conflict(&["tls.cert_file", "tls.key_file"], message);
+    }
+    if settings.gateway.auth == GatewayAuth::Jwt
+        && (settings.jwt.issuer.is_none() || settings.jwt.audience.is_none())
+    {
+        let message = "[gateway] auth = jwt needs [jwt] issuer and audience".to_owned();
+        conflict(&["gateway.auth"], message);
+    }
+    if settings.metrics.host.is_some() && settings.metrics.port.is_none() {
+        let message = "[metrics] host needs a port of its own".to_owned();
+        conflict(&["metrics.host"], message);
+    }
+    for (first, second, port) in equal_ports(settings) {
+        let message = format!("{first} and {second} are both {port}");
+        conflict(&[second, first], message);
+    }
+}
+
+/// Pairs of listeners that would bind one port.
+fn equal_ports(settings: &Settings) -> Vec<(&'static str, &'static str, String)> {
+    let ports = [
+        ("dashboard.port", Some(settings.dashboard.port)),
+        ("gateway.port", settings.gateway.port),
+        ("openapi.port", settings.openapi.port),
+        ("metrics.port", settings.metrics.port),
+    ];
+    let mut pairs = Vec::new();
+    for (index, (first, port)) in ports.iter().enumerate() {
+        for (second, other) in ports.iter().skip(index + 1) {
+            if let (Some(port), Some(other)) = (port, other)
+                && port == other
+            {
+                pairs.push((*first, *second, port.to_string()));
+            }
+        }
+    }
+    pairs
+}
+
+/// The place of the first of `names` that was written somewhere, else of the first.
+fn place_of(effective: &BTreeMap<String, Effective>, names: &[&str]) -> Place {
+    let rows = || names.iter().filter_map(|name| effective.get(*name));
+    rows()
+        .find(|row| row.layer != Layer::Default)
+        .or_else(|| rows().next())
+        .map(|row| row.place.clone())
+        .unwrap_or_default()
+}

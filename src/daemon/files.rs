@@ -1,0 +1,112 @@
+//! Reads mcp.config.json and everything it refers to, and hands it to the pure reader.
+//!
+//! A file that cannot be read or used keeps the last good wish in force, marked as old, so that
+//! nothing is removed because of it.
+
+use crate::config::error::{Place, Problem};
+use crate::config::load::{self, Contents, Loaded, Needs};
+use crate::daemon::Home;
+use crate::model::desired::Desired;
+use crate::model::fingerprint::HashKey;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Longest configuration that is read, in bytes.
+const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Longest file that an entry refers to, in bytes.
+const REFERRED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What came of reading.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// What was loaded; problems include why the file could not be read.
+    pub loaded: Loaded,
+    /// Whether there is a file at all.
+    pub exists: bool,
+}
+
+/// Reads the file of `home` with fingerprints under `key`.
+pub async fn read(home: &Home, key: &HashKey) -> Read {
+    let path = &home.places.config;
+    let file = path.display().to_string();
+    let bytes = match bounded(path, CONFIG_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let exists = error.kind() != std::io::ErrorKind::NotFound;
+            let problem = Problem::error("MCPO-C001", Place::whole(&file), format!("reading the file: {error}"))
+                .hint("mcp-orchestrator --config FILE names another one");
+            let loaded = Loaded { problems: vec![problem], ..Loaded::default() };
+            return Read { loaded, exists };
+        }
+    };
+    let needs = load::needs(&file, &bytes, &home.env);
+    let files = contents(&needs.files, |name| text(Path::new(name)));
+    let credentials = contents(&needs.credentials, |name| credential(home, name));
+    let (secrets_manager, ssm) = aws_secrets(home, &needs).await;
+    let loaded = load::load(&load::Input {
+        file: &file,
+        bytes: &bytes,
+        env: &home.env,
+        files: &files,
+        credentials: &credentials,
+        secrets_manager: &secrets_manager,
+        ssm: &ssm,
+        settings: &home.settings,
+        key,
+    });
+    Read { loaded, exists: true }
+}
+
+/// The wish to follow: the new one, or the old one marked as old.
+#[must_use]
+pub fn follow(read: &Read, last: Option<&Arc<Desired>>) -> Arc<Desired> {
+    if let Some(desired) = &read.loaded.desired {
+        return Arc::new(desired.clone());
+    }
+    let first = read.loaded.problems.iter().find(|problem| problem.is_error());
+    let why = first.map_or_else(|| "it cannot be used".to_owned(), |p| format!("{}:{}: {}", p.place.file, p.place.line, p.message));
+    let last = last.map(|last| last.as_ref().clone()).unwrap_or_default();
+    Arc::new(Desired { stale: Some(why), ..last })
+}
+
+fn contents(names: &BTreeSet<String>, read: impl Fn(&str) -> Result<String, String>) -> Contents {
+    names.iter().map(|name| (name.clone(), read(name))).collect()
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    let bytes = bounded(path, REFERRED_BYTES_MAX).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_not_text| "it is not UTF-8 text".to_owned())
+}
+
+/// Reads a file, but not more than `max` bytes of it.
+fn bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > max) {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it is longer than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// A systemd credential; its name may not lead out of the directory.
+fn credential(home: &Home, name: &str) -> Result<String, String> {
+    let Some(dir) = home.env.get("CREDENTIALS_DIRECTORY") else {
+        return Err("CREDENTIALS_DIRECTORY is not set: credentials come from systemd (LoadCredential=)".to_owned());
+    };
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err("it is not the name of a credential".to_owned());
+    }
+    text(&Path::new(dir).join(name)).map(|text| text.trim_end_matches('\n').to_owned())
+}
+
+/// Secrets that AWS keeps; asked for only where the file names some.
+async fn aws_secrets(home: &Home, needs: &Needs) -> (Contents, Contents) {
+    if needs.secrets_manager.is_empty() && needs.ssm.is_empty() {
+        return (Contents::new(), Contents::new());
+    }
+    let unread = |names: &BTreeSet<String>| contents(names, |_name| Err("not read".to_owned()));
+    let _ = home;
+    (unread(&needs.secrets_manager), unread(&needs.ssm))
+}

@@ -1,0 +1,196 @@
+//! The daemon: lock, state, control socket, loop, and an end that leaves everything running.
+
+use crate::api;
+use crate::cli::failure::{Exit, Failure};
+use crate::daemon::observer::{Journal, log_step};
+use crate::daemon::{Home, files, random_bytes, watch};
+use crate::execute::{Limits, Teller};
+use crate::gateway::pool::LegPool;
+use crate::host::clock::SystemClock;
+use crate::host::lock::{self, Attempt, Owner};
+use crate::model::desired::Desired;
+use crate::reconcile::Reconciler;
+use crate::service::{Handle, Service, Wish};
+use crate::store;
+use crate::world::Clock;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch as channel};
+
+/// Actions under way at the end are given this long.
+const STOP_GRACE: Duration = Duration::from_secs(20);
+/// A file that changes is read when it has been quiet this long.
+const QUIET: Duration = Duration::from_millis(100);
+/// The control socket is for its owner and group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the daemon from starting.
+pub async fn run(home: Home) -> Result<(), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let socket = home.places.socket(&home.stack);
+    let owner = Owner { pid: std::process::id(), socket: Some(socket.clone()), since: clock.now() };
+    let _guard = match lock::try_lock(&home.stack, &home.docker_host, &owner) {
+        Ok(Attempt::Locked(guard)) => guard,
+        Ok(Attempt::Held(other)) => return Err(held(&home, other.as_ref())),
+        Err(error) => return Err(Failure::world(error, Exit::Failed)),
+    };
+    let opened = store::open(&home.places.state(&home.stack), clock.now(), random_bytes()?).map_err(|error| {
+        let hint = store::hint(&error);
+        let failure = Failure::world(error, Exit::Failed);
+        hint.map_or(failure.clone(), |hint| failure.hint(hint))
+    })?;
+    if let Some(recovered) = &opened.recovered {
+        tracing::warn!(MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
+    }
+    let engine = Arc::new(home.engine());
+    let listener = listen(&socket)?;
+    let key = opened.key.clone();
+    let read = files::read(&home, &key).await;
+    log_problems(&read);
+    let desired = files::follow(&read, None);
+    let interval = home.settings.service.reconciliation_interval;
+    let first = Wish { desired, policy: home.policy(), generation: 1, interval };
+    let (wishes, wish) = channel::channel(Arc::new(first));
+    let world = home.world(Arc::clone(&engine), Arc::new(opened.store), None).await;
+    let tell: Teller = Arc::new(|action, step| log_step(action, &step));
+    let reconciler = Reconciler::new(world, Limits::new(home.parallel()), tell, opened.memory);
+    let (service, handle) = Service::new(reconciler, clock, wish, Journal::default());
+    let legs = Arc::new(LegPool::new(Arc::clone(&engine) as Arc<dyn crate::gateway::pool::Attach>));
+    tracing::info!(
+        stack = %home.stack,
+        config = %home.places.config.display(),
+        socket = %socket.display(),
+        "mcp-orchestrator {} started",
+        env!("CARGO_PKG_VERSION")
+    );
+    let home = Arc::new(home);
+    let reload = Arc::new(Notify::new());
+    let _watcher = watch_files(&home, &reload);
+    let tasks = [
+        tokio::spawn(api::serve(listener, api::Context { handle: handle.clone(), wishes: wishes.subscribe(), legs })),
+        tokio::spawn(watch_engine(engine, handle)),
+        tokio::spawn(reload_files(Arc::clone(&home), key, wishes, Arc::clone(&reload))),
+        tokio::spawn(hang_up(reload)),
+    ];
+    service.run(terminated(), STOP_GRACE).await;
+    for task in tasks {
+        task.abort();
+    }
+    // A socket that is left behind is harmless, but nobody should talk to it.
+    let _gone = std::fs::remove_file(&socket);
+    tracing::info!("stopped; containers go on running");
+    Ok(())
+}
+
+fn held(home: &Home, other: Option<&Owner>) -> Failure {
+    let who = other.map_or_else(|| "another process".to_owned(), |owner| format!("process {}", owner.pid));
+    Failure::new(Exit::Failed, format!("{who} already works on stack '{}' of engine {}", home.stack, home.docker_host))
+        .hint("one daemon or one-shot run per engine and stack: use `sync`, or set [service] stack")
+}
+
+/// Makes the control socket; what a dead daemon left behind goes (the lock says it is dead).
+fn listen(path: &Path) -> Result<tokio::net::UnixListener, Failure> {
+    let failure = |what: &str, error: &std::io::Error| {
+        Failure::new(Exit::Failed, format!("{what} {}", path.display())).cause(error.to_string())
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|error| failure("making the directory of", &error))?;
+    }
+    let _absent = std::fs::remove_file(path);
+    let listener = tokio::net::UnixListener::bind(path).map_err(|error| failure("listening on", &error))?;
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))
+        .map_err(|error| failure("setting the mode of", &error))?;
+    Ok(listener)
+}
+
+fn log_problems(read: &files::Read) {
+    for problem in &read.loaded.problems {
+        let server = problem.server.clone().unwrap_or_default();
+        tracing::warn!(MCP_SERVER = server, MCP_ERROR_CODE = problem.code, "{problem}");
+    }
+}
+
+fn watch_files(home: &Home, reload: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    let files: Vec<PathBuf> = vec![home.places.config.clone(), home.places.settings.clone()];
+    let reload = Arc::clone(reload);
+    match watch::files(&files, move || reload.notify_one()) {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!("file changes are noticed by SIGHUP only: {error}");
+            None
+        }
+    }
+}
+
+async fn watch_engine(engine: Arc<crate::docker::DockerEngine>, handle: Handle) {
+    watch::engine(engine, move || handle.wake()).await;
+}
+
+/// Reads the files again when one may have changed, and publishes the wish when it did.
+async fn reload_files(
+    home: Arc<Home>,
+    key: crate::model::fingerprint::HashKey,
+    wishes: channel::Sender<Arc<Wish>>,
+    reload: Arc<Notify>,
+) {
+    let mut home = home;
+    loop {
+        reload.notified().await;
+        tokio::time::sleep(QUIET).await;
+        home = Arc::new(again(&home));
+        let read = files::read(&home, &key).await;
+        let last = Arc::clone(&wishes.borrow());
+        let good: Option<&Arc<Desired>> = Some(&last.desired);
+        let desired = files::follow(&read, good);
+        let policy = home.policy();
+        if *desired == *last.desired && policy == last.policy {
+            continue;
+        }
+        log_problems(&read);
+        let generation = last.generation + u64::from(desired.stale.is_none());
+        let interval = home.settings.service.reconciliation_interval;
+        tracing::info!(generation, "configuration read again");
+        wishes.send_replace(Arc::new(Wish { desired, policy, generation, interval }));
+    }
+}
+
+/// The settings as they are now; the old ones when the new ones cannot be used.
+fn again(home: &Home) -> Home {
+    match Home::find(home.options.clone()) {
+        Ok(new) if new.stack == home.stack && new.docker_host == home.docker_host => new,
+        Ok(_moved) => {
+            tracing::warn!("stack and docker_host only change with a restart; the settings in force stay");
+            home.clone()
+        }
+        Err(failure) => {
+            tracing::warn!("the settings in force stay: {failure}");
+            home.clone()
+        }
+    }
+}
+
+/// SIGHUP asks for a reload.
+async fn hang_up(reload: Arc<Notify>) {
+    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else { return };
+    while signal.recv().await.is_some() {
+        reload.notify_one();
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    let _nobody = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+}

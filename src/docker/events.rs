@@ -1,0 +1,36 @@
+//! The engine's event stream as mere wake-ups: what happened is read from the next list.
+//!
+//! Must never carry data into a decision.
+
+use crate::docker::DockerEngine;
+use crate::docker::errors::world_error;
+use crate::world::WorldError;
+use bollard::models::EventMessageTypeEnum;
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::StreamExt;
+use std::collections::HashMap;
+
+/// Things containers do that may change a plan.
+const ACTIONS: [&str; 9] = ["die", "destroy", "start", "stop", "pause", "unpause", "rename", "oom", "health_status"];
+
+impl DockerEngine {
+    /// Calls `wake` with the event's name until the stream ends; the caller waits a little and
+    /// calls again.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached or the stream breaks.
+    pub async fn watch(&self, wake: impl Fn(&str)) -> Result<(), WorldError> {
+        let filters: HashMap<&str, Vec<&str>> =
+            HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec())]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let client = self.client()?;
+        let mut events = Box::pin(client.events(Some(options)));
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|error| world_error("watching events", error))?;
+            if event.typ == Some(EventMessageTypeEnum::CONTAINER) {
+                wake(event.action.as_deref().unwrap_or("event"));
+            }
+        }
+        Ok(())
+    }
+}

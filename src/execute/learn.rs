@@ -1,0 +1,126 @@
+//! What a pass taught: results of actions turned into memory for the next plan.
+//!
+//! The next pass is the retry; the wait before it is data, so that people can see it.
+
+use crate::model::desired::Desired;
+use crate::model::id::ServerId;
+use crate::model::memory::{Attempts, Memory};
+use crate::model::op::{EdgeOp, EngineOp, Op};
+use crate::model::server::{PullPolicy, ServerKind};
+use crate::model::time::Timestamp;
+use crate::plan::action::Action;
+use crate::plan::replace::retry_delay;
+use crate::world::{ErrorKind, WorldError};
+
+/// What became of one action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActionResult {
+    /// Done.
+    Done,
+    /// Failed.
+    Failed(WorldError),
+    /// Not tried, because an action it needs was not done.
+    Skipped,
+}
+
+/// The memory after `results` of a plan's `actions`.
+#[must_use]
+pub fn learn(mut memory: Memory, desired: &Desired, done: &[(Action, ActionResult)], now: Timestamp) -> Memory {
+    for (action, result) in done {
+        match result {
+            ActionResult::Skipped => {}
+            ActionResult::Done => learn_success(&mut memory, desired, action, now),
+            ActionResult::Failed(error) => learn_failure(&mut memory, desired, action, error, now),
+        }
+    }
+    memory
+}
+
+fn learn_success(memory: &mut Memory, desired: &Desired, action: &Action, now: Timestamp) {
+    let always = |id: &ServerId| desired.servers.get(id).is_some_and(|server| server.pull == PullPolicy::Always);
+    match &action.op {
+        Op::Engine(EngineOp::Pull { reference, .. }) => {
+            for id in waiting_for(desired, reference) {
+                if always(&id) {
+                    let pin = crate::model::memory::Pin {
+                        reference: reference.clone(),
+                        image: String::new(),
+                        digest: None,
+                        pulled: Some(now),
+                    };
+                    memory.pins.insert(id, pin);
+                }
+            }
+        }
+        Op::Engine(EngineOp::Create(_)) => {
+            if let Some(id) = action.server.as_ref().filter(|id| always(id))
+                && let Some(pin) = memory.pins.get_mut(id)
+            {
+                pin.pulled = None;
+            }
+        }
+        Op::Engine(EngineOp::Start(_)) => {
+            if let Some(attempts) = action.server.as_ref().and_then(|id| memory.attempts.get_mut(id)) {
+                attempts.port_taken = None;
+            }
+        }
+        Op::Engine(_) | Op::Balancer(_) | Op::Edge(_) => {}
+    }
+}
+
+/// Servers whose entry names `reference`.
+fn waiting_for(desired: &Desired, reference: &str) -> Vec<ServerId> {
+    let names = |kind: &ServerKind| matches!(kind, ServerKind::Container(decl) if decl.spec.image == reference);
+    desired.servers.values().filter(|server| names(&server.kind)).map(|server| server.id.clone()).collect()
+}
+
+fn learn_failure(memory: &mut Memory, desired: &Desired, action: &Action, error: &WorldError, now: Timestamp) {
+    match &action.op {
+        Op::Engine(EngineOp::Pull { reference, .. }) => {
+            let mut ids = waiting_for(desired, reference);
+            ids.extend(action.server.clone());
+            ids.sort();
+            ids.dedup();
+            for id in ids {
+                fail(memory, desired, &id, error, now);
+            }
+        }
+        Op::Engine(EngineOp::Create(_) | EngineOp::Start(_)) => {
+            let Some(id) = &action.server else { return };
+            // The engine was not there: nothing is wrong with this server.
+            if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) {
+                return;
+            }
+            fail(memory, desired, id, error, now);
+            if error.kind == ErrorKind::Conflict && matches!(action.op, Op::Engine(EngineOp::Start(_))) {
+                attempts(memory, id).port_taken.get_or_insert(now);
+            }
+        }
+        Op::Edge(EdgeOp::Open { server, .. }) if error.kind == ErrorKind::Conflict => {
+            attempts(memory, server).port_taken.get_or_insert(now);
+        }
+        Op::Engine(_) | Op::Balancer(_) | Op::Edge(_) => {
+            if let Some(id) = &action.server {
+                attempts(memory, id).last_error = Some(error.to_string());
+            }
+        }
+    }
+}
+
+fn attempts<'a>(memory: &'a mut Memory, id: &ServerId) -> &'a mut Attempts {
+    memory.attempts.entry(id.clone()).or_default()
+}
+
+/// Counts a failure of this very declaration and sets the time of the next try.
+fn fail(memory: &mut Memory, desired: &Desired, id: &ServerId, error: &WorldError, now: Timestamp) {
+    let short = match desired.servers.get(id).map(|server| &server.kind) {
+        Some(ServerKind::Container(decl)) => decl.fingerprint.short(),
+        _ => return,
+    };
+    let attempts = attempts(memory, id);
+    attempts.failures = if attempts.failed_spec.as_deref() == Some(&short) { attempts.failures.saturating_add(1) } else { 1 };
+    attempts.failed_spec = Some(short);
+    attempts.next_try = Some(now.after(retry_delay(attempts.failures)));
+    attempts.last_error = Some(error.to_string());
+    attempts.up = false;
+}

@@ -1,0 +1,207 @@
+//! Carries a plan out. Actions that need each other form a lane; lanes run side by side and a
+//! failure in one stops only what needs it.
+//!
+//! Must never decide *what* to do: if it needs an `if` about that, the planner lacks a case.
+
+pub mod learn;
+
+use crate::execute::learn::ActionResult;
+use crate::model::id::ServerId;
+use crate::model::op::{EngineOp, Op};
+use crate::plan::action::Action;
+use crate::world::{ErrorKind, World, WorldError};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// What is told while actions run: for logs, tasks and people waiting.
+pub type Teller = Arc<dyn Fn(&Action, Step) + Send + Sync>;
+
+/// A moment in the life of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It begins.
+    Begins,
+    /// Something to show while it runs.
+    Progress(String),
+    /// It is over.
+    Ended(ActionResult),
+}
+
+/// Limits on what runs at the same time, shared by all lanes of a process.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    starts: Arc<Semaphore>,
+    pulls: Arc<Semaphore>,
+    stops: Arc<Semaphore>,
+    balancer: Arc<Semaphore>,
+}
+
+/// Images fetched at once: the network is shared.
+const PULLS_MAX: usize = 3;
+/// Stops at once: they mostly wait for the container's own timeout.
+const STOPS_MAX: usize = 128;
+/// Calls to the load balancer's API at once; its buckets are small and shared by all hosts.
+const BALANCER_MAX: usize = 4;
+
+impl Limits {
+    /// `starts` container starts and creations at once (`max_parallel_operations`).
+    #[must_use]
+    pub fn new(starts: usize) -> Self {
+        let permits = |n: usize| Arc::new(Semaphore::new(n.max(1)));
+        Self {
+            starts: permits(starts),
+            pulls: permits(PULLS_MAX),
+            stops: permits(STOPS_MAX),
+            balancer: permits(BALANCER_MAX),
+        }
+    }
+
+    fn of(&self, op: &Op) -> &Semaphore {
+        match op {
+            Op::Engine(EngineOp::Pull { .. }) => &self.pulls,
+            Op::Engine(EngineOp::Create(_) | EngineOp::Start(_) | EngineOp::Unpause(_)) => &self.starts,
+            Op::Engine(EngineOp::Stop(_) | EngineOp::Remove { .. } | EngineOp::Rename { .. }) => &self.stops,
+            Op::Balancer(_) | Op::Edge(_) => &self.balancer,
+        }
+    }
+}
+
+/// Actions of a plan that need each other, in order, with their `after` as indices into the lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The actions.
+    pub actions: Vec<Action>,
+    /// Servers they are for.
+    pub servers: BTreeSet<ServerId>,
+}
+
+/// Cuts a plan's actions into lanes: one server's actions stay together, and so do actions of
+/// several servers that need each other.
+#[must_use]
+pub fn lanes(actions: &[Action]) -> Vec<Lane> {
+    // The lane of each action is named by the lowest index in it.
+    let mut lane_of: Vec<usize> = (0..actions.len()).collect();
+    let mut by_server: BTreeMap<&ServerId, usize> = BTreeMap::new();
+    for (index, action) in actions.iter().enumerate() {
+        let mut joined: Vec<usize> = action.after.iter().filter_map(|after| lane_of.get(*after).copied()).collect();
+        joined.extend(action.server.as_ref().and_then(|server| by_server.get(server)).copied());
+        let name = joined.iter().copied().chain([index]).min().unwrap_or(index);
+        for lane in &mut lane_of {
+            if joined.contains(lane) {
+                *lane = name;
+            }
+        }
+        for lane in by_server.values_mut() {
+            if joined.contains(lane) {
+                *lane = name;
+            }
+        }
+        if let Some(lane) = lane_of.get_mut(index) {
+            *lane = name;
+        }
+        if let Some(server) = &action.server {
+            by_server.insert(server, name);
+        }
+    }
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (index, lane) in lane_of.iter().enumerate() {
+        members.entry(*lane).or_default().push(index);
+    }
+    members.into_values().map(|members| lane(actions, &members)).collect()
+}
+
+fn lane(actions: &[Action], members: &[usize]) -> Lane {
+    let place = |index: &usize| members.iter().position(|member| member == index);
+    let actions: Vec<Action> = members
+        .iter()
+        .filter_map(|index| actions.get(*index))
+        .map(|action| Action { after: action.after.iter().filter_map(place).collect(), ..action.clone() })
+        .collect();
+    let servers = actions.iter().filter_map(|action| action.server.clone()).collect();
+    Lane { actions, servers }
+}
+
+/// Runs a lane to its end: what became of every action, in the lane's order.
+pub async fn run(world: World, lane: Lane, limits: Limits, tell: Teller) -> Vec<(Action, ActionResult)> {
+    let mut results: Vec<Option<ActionResult>> = vec![None; lane.actions.len()];
+    let mut started: BTreeSet<usize> = BTreeSet::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        for (index, action) in lane.actions.iter().enumerate() {
+            if started.contains(&index) {
+                continue;
+            }
+            let needs: Vec<Option<&ActionResult>> =
+                action.after.iter().map(|after| results.get(*after).and_then(Option::as_ref)).collect();
+            if needs.iter().any(|need| matches!(need, Some(ActionResult::Failed(_) | ActionResult::Skipped))) {
+                started.insert(index);
+                if let Some(slot) = results.get_mut(index) {
+                    *slot = Some(ActionResult::Skipped);
+                }
+                tell(action, Step::Ended(ActionResult::Skipped));
+            } else if needs.iter().all(|need| matches!(need, Some(ActionResult::Done))) {
+                started.insert(index);
+                running.push(one(&world, action, index, &limits, &tell));
+            }
+        }
+        let Some((index, result)) = running.next().await else { break };
+        if let Some(slot) = results.get_mut(index) {
+            *slot = Some(result);
+        }
+    }
+    drop(running);
+    let results = results.into_iter().map(|result| result.unwrap_or(ActionResult::Skipped));
+    lane.actions.into_iter().zip(results).collect()
+}
+
+async fn one(world: &World, action: &Action, index: usize, limits: &Limits, tell: &Teller) -> (usize, ActionResult) {
+    // The semaphores are never closed.
+    let _permit = limits.of(&action.op).acquire().await;
+    tell(action, Step::Begins);
+    let progress = |line: String| tell(action, Step::Progress(line));
+    let result = match &action.op {
+        Op::Engine(op) => world.engine.apply(op, &progress).await,
+        Op::Balancer(op) => match &world.balancer {
+            Ok(balancer) => balancer.apply(op).await,
+            Err(why) => Err(WorldError::new(action.op.describe(), ErrorKind::Unreachable, why.clone())),
+        },
+        Op::Edge(op) => match &world.edges {
+            Some(edges) => edges.apply(op).await,
+            None => Err(WorldError::new(action.op.describe(), ErrorKind::Failed, "this process serves no ports")),
+        },
+    };
+    let result = result.map_or_else(ActionResult::Failed, |()| ActionResult::Done);
+    tell(action, Step::Ended(result.clone()));
+    (index, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lanes;
+    use crate::model::id::{ContainerId, ServerId};
+    use crate::model::op::{ContainerRef, EngineOp, Op};
+    use crate::plan::action::Action;
+
+    fn action(server: &str, after: &[usize]) -> Action {
+        let container = ContainerRef::Id { id: ContainerId(server.to_owned()), name: server.to_owned() };
+        Action {
+            server: ServerId::new(server).ok(),
+            op: Op::Engine(EngineOp::Start(container)),
+            why: String::new(),
+            after: after.to_vec(),
+        }
+    }
+
+    #[test]
+    fn lanes_keep_together_what_needs_each_other() {
+        let actions = [action("a", &[]), action("b", &[]), action("a", &[0]), action("c", &[]), action("c", &[1, 3])];
+        let lanes = lanes(&actions);
+        let shape: Vec<(usize, Vec<String>)> =
+            lanes.iter().map(|lane| (lane.actions.len(), lane.servers.iter().map(ToString::to_string).collect())).collect();
+        assert_eq!(shape, [(2, vec!["a".to_owned()]), (3, vec!["b".to_owned(), "c".to_owned()])]);
+        let after: Vec<Vec<usize>> = lanes[1].actions.iter().map(|action| action.after.clone()).collect();
+        assert_eq!(after, [vec![], vec![], vec![0, 1]]);
+    }
+}

@@ -1,0 +1,33 @@
+//! `mcp-orchestrator` makes MCP servers, host ports and load balancer rules match one file, and
+//! keeps them so.
+//!
+//! Five floors; a module may import from its own floor only what ARCHITECTURE.md's table allows
+//! and otherwise only from floors below it (held by `tests/it/tidy.rs`):
+//!
+//! | floor | modules | business |
+//! |---|---|---|
+//! | 0 | `model` `config` `plan` `mcp` | facts and decisions: no clock, files, network, logging |
+//! | 1 | `world` | what we ask of the world, and a fake one |
+//! | 2 | `docker` `alb` `store` `upstream` `host` | one foreign API each, translated |
+//! | 3 | `observe` `execute` `reconcile` … | the moving parts |
+//! | 4 | `cli` `daemon` … | what people and programs see |
+#![forbid(unsafe_code)]
+
+pub mod alb;
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod docker;
+pub mod execute;
+pub mod gateway;
+pub mod host;
+pub mod mcp;
+pub mod model;
+pub mod observe;
+pub mod plan;
+pub mod reconcile;
+pub mod service;
+pub mod store;
+pub mod upstream;
+pub mod world;

@@ -1,0 +1,161 @@
+//! The messages that are our own, each as one line of text without its ending.
+//!
+//! Parts that came from elsewhere are passed in as raw text and put in as they are; only line
+//! breaks between tokens become spaces.
+//!
+//! Must never put anything into a message that was not handed in.
+
+use crate::mcp::handshake::ClientInfo;
+use crate::mcp::meta::{CLIENT_CAPABILITIES_KEY, CLIENT_INFO_KEY, VERSION_KEY};
+use crate::mcp::wire::one_line;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// A request.
+#[must_use]
+pub fn request(id: u64, method: &str, params: Option<&RawValue>) -> String {
+    let method = quoted(method);
+    match params {
+        Some(params) => {
+            let params = one_line(params.get());
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
+        }
+        None => format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}}}"#),
+    }
+}
+
+/// A notification.
+#[must_use]
+pub fn notification(method: &str, params: Option<&RawValue>) -> String {
+    let method = quoted(method);
+    match params {
+        Some(params) => {
+            let params = one_line(params.get());
+            format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
+        }
+        None => format!(r#"{{"jsonrpc":"2.0","method":{method}}}"#),
+    }
+}
+
+/// The good answer to the request `id`.
+#[must_use]
+pub fn result(id: &RawValue, result: &RawValue) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, one_line(result.get()))
+}
+
+/// The bad answer to the request `id`; `None` when its id could not be read.
+#[must_use]
+pub fn error(id: Option<&RawValue>, code: i64, message: &str) -> String {
+    let id = id.map_or("null", RawValue::get);
+    let message = quoted(message);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}}}}}"#)
+}
+
+/// Opens a legacy connection.
+#[must_use]
+pub fn initialize(id: u64, version: &str, client: &ClientInfo) -> String {
+    request(id, "initialize", initialize_params(version, client).as_deref())
+}
+
+/// The params of `initialize`. We declare no capabilities: a connection that serves many callers
+/// can put a server's own requests to none of them.
+#[must_use]
+pub fn initialize_params(version: &str, client: &ClientInfo) -> Option<Box<RawValue>> {
+    let params = json!({
+        "protocolVersion": version,
+        "capabilities": {},
+        "clientInfo": {"name": client.name, "version": client.version},
+    });
+    RawValue::from_string(params.to_string()).ok()
+}
+
+/// Ends a legacy handshake.
+#[must_use]
+pub fn initialized() -> String {
+    notification("notifications/initialized", None)
+}
+
+/// Asks a server of the modern era what it is.
+#[must_use]
+pub fn discover(id: u64, version: &str, client: &ClientInfo) -> String {
+    let params = json!({"_meta": {
+        VERSION_KEY: version,
+        CLIENT_INFO_KEY: {"name": client.name, "version": client.version},
+        CLIENT_CAPABILITIES_KEY: {},
+    }});
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"server/discover","params":{params}}}"#)
+}
+
+/// Asks whether anybody is there; allowed before a legacy handshake too.
+#[must_use]
+pub fn ping(id: u64) -> String {
+    request(id, "ping", None)
+}
+
+/// The params of `tools/list`, from `cursor` on.
+#[must_use]
+pub fn list_params(cursor: Option<&str>) -> Option<Box<RawValue>> {
+    RawValue::from_string(json!({"cursor": cursor?}).to_string()).ok()
+}
+
+/// The params of `tools/call`; `arguments` go in as written.
+#[must_use]
+pub fn call_params(name: &str, arguments: Option<&RawValue>) -> Option<Box<RawValue>> {
+    let name = quoted(name);
+    let text = match arguments {
+        Some(arguments) => format!(r#"{{"name":{name},"arguments":{}}}"#, arguments.get()),
+        None => format!(r#"{{"name":{name}}}"#),
+    };
+    RawValue::from_string(text).ok()
+}
+
+/// Tells the server that nobody waits for the request `id` any more.
+#[must_use]
+pub fn cancelled(id: u64, reason: &str) -> String {
+    let reason = quoted(reason);
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#
+    )
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::wire::{Message, read};
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).expect("json")
+    }
+
+    #[test]
+    fn what_we_write_is_one_line_and_reads_back() {
+        let client = ClientInfo { name: "us".into(), version: "1".into() };
+        let params = raw("{\n\"a\" :\r\n 1.0}");
+        let lines = [
+            request(7, "m\"x", Some(&params)),
+            notification("n", Some(&params)),
+            result(&raw("\"id\""), &params),
+            error(None, -32700, "no\njson"),
+            initialize(1, "2025-11-25", &client),
+            initialized(),
+            discover(1, "2026-07-28", &client),
+            ping(2),
+            cancelled(3, "took \"too\" long"),
+            request(4, "tools/call", call_params("t", Some(&params)).as_deref()),
+            request(5, "tools/list", list_params(Some("c\n")).as_deref()),
+        ];
+        for line in lines {
+            assert!(!line.contains(['\n', '\r']), "{line}");
+            assert!(read(line.as_bytes()).is_ok(), "{line}");
+        }
+        let line = request(7, "m", Some(&params));
+        let Ok(Message::Request { params: Some(back), .. }) = read(line.as_bytes()) else {
+            panic!("request")
+        };
+        assert_eq!(back.get(), "{ \"a\" :   1.0}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Our mark: the labels on containers and, with the same names, the tags on AWS objects.
+//!
+//! Invariant: an object without [`MANAGED_BY`] and our [`STACK`] is never changed.
+
+use crate::model::fingerprint::Fingerprint;
+use crate::model::id::{ServerId, Stack};
+use crate::model::net::HostPort;
+use crate::model::server::Transport;
+use std::collections::BTreeMap;
+
+/// Label that says who made an object; its value is [`MANAGER`].
+pub const MANAGED_BY: &str = "managed-by";
+/// Value of [`MANAGED_BY`].
+pub const MANAGER: &str = "mcp-orchestrator";
+/// Label with the owning stack.
+pub const STACK: &str = "io.mcp-orchestrator.stack";
+/// Label with the server id.
+pub const SERVER: &str = "io.mcp-orchestrator.server";
+/// Label with the part an object plays, see [`Role`].
+pub const ROLE: &str = "io.mcp-orchestrator.role";
+/// Label with the [`Fingerprint`].
+pub const SPEC_HASH: &str = "io.mcp-orchestrator.spec-hash";
+/// Label with the leased host port.
+pub const PORT: &str = "io.mcp-orchestrator.port";
+/// Label with the port inside the container that speaks MCP.
+pub const CONTAINER_PORT: &str = "io.mcp-orchestrator.container-port";
+/// Label with the transport that was found at creation.
+pub const TRANSPORT: &str = "io.mcp-orchestrator.transport";
+/// Label with the way requests take: `edge`, or `direct` and the host address published on.
+pub const ROUTE: &str = "io.mcp-orchestrator.route";
+/// Label with the image digest (or image id) pinned at creation.
+pub const IMAGE_DIGEST: &str = "io.mcp-orchestrator.image-digest";
+/// Label with the names of the anonymous volumes carried over from predecessors, comma separated.
+pub const VOLUMES: &str = "io.mcp-orchestrator.volumes";
+/// Label that says the entry had `--rm`: anonymous volumes go with the server.
+pub const REMOVE_VOLUMES: &str = "io.mcp-orchestrator.remove-volumes";
+
+/// The part a container plays for its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The server itself, or the one that is about to take its place.
+    Server,
+    /// A further instance of a server with `replicas`.
+    Replica,
+    /// One client's own instance of a stdio server.
+    Leg,
+}
+
+impl Role {
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Replica => "replica",
+            Self::Leg => "leg",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Server, Self::Replica, Self::Leg].into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// What our labels on a container say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The owner.
+    pub stack: Stack,
+    /// The server it is for; `None` when the label is missing or not an id.
+    pub server: Option<ServerId>,
+    /// Its part; `None` when unreadable.
+    pub role: Option<Role>,
+    /// What it was made from; `None` when unreadable, which counts as changed.
+    pub fingerprint: Option<Fingerprint>,
+    /// Its leased host port.
+    pub port: Option<HostPort>,
+    /// Its MCP port inside.
+    pub container_port: Option<u16>,
+    /// Its transport.
+    pub transport: Option<Transport>,
+    /// The way requests take: `edge`, or `direct ADDRESS`.
+    pub route: Option<String>,
+    /// The pinned digest or image id.
+    pub image_digest: Option<String>,
+    /// Anonymous volumes carried over.
+    pub volumes: Vec<String>,
+    /// `--rm` was on the line.
+    pub remove_volumes: bool,
+}
+
+impl Mark {
+    /// Reads our mark; `None` without the two labels that make an object ours (any stack).
+    #[must_use]
+    pub fn parse(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let get = |key: &str| labels.get(key).map(String::as_str);
+        if get(MANAGED_BY) != Some(MANAGER) {
+            return None;
+        }
+        let transport = |t: &str| [Transport::Stdio, Transport::Http, Transport::Sse].into_iter().find(|x| x.as_str() == t);
+        Some(Self {
+            stack: Stack::new(get(STACK)?).ok()?,
+            server: get(SERVER).and_then(|id| ServerId::new(id).ok()),
+            role: get(ROLE).and_then(Role::parse),
+            fingerprint: get(SPEC_HASH).and_then(Fingerprint::parse),
+            port: get(PORT).and_then(|p| p.parse().ok()).and_then(HostPort::new),
+            container_port: get(CONTAINER_PORT).and_then(|p| p.parse().ok()),
+            transport: get(TRANSPORT).and_then(transport),
+            route: get(ROUTE).map(str::to_owned),
+            image_digest: get(IMAGE_DIGEST).map(str::to_owned),
+            volumes: get(VOLUMES).map(|v| v.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect()).unwrap_or_default(),
+            remove_volumes: get(REMOVE_VOLUMES) == Some("true"),
+        })
+    }
+
+    /// The labels that [`Mark::parse`] reads back.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let Self { stack, server, role, fingerprint, port, container_port, transport, route, image_digest, volumes, remove_volumes } = self;
+        let mut labels = BTreeMap::from([
+            (MANAGED_BY.to_owned(), MANAGER.to_owned()),
+            (STACK.to_owned(), stack.to_string()),
+        ]);
+        let mut put = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                labels.insert(key.to_owned(), value);
+            }
+        };
+        put(SERVER, server.as_ref().map(ToString::to_string));
+        put(ROLE, role.map(|r| r.as_str().to_owned()));
+        put(SPEC_HASH, fingerprint.as_ref().map(ToString::to_string));
+        put(PORT, port.map(|p| p.to_string()));
+        put(CONTAINER_PORT, container_port.map(|p| p.to_string()));
+        put(TRANSPORT, transport.map(|t| t.as_str().to_owned()));
+        put(ROUTE, route.clone());
+        put(IMAGE_DIGEST, image_digest.clone());
+        put(VOLUMES, (!volumes.is_empty()).then(|| volumes.join(",")));
+        put(REMOVE_VOLUMES, remove_volumes.then(|| "true".to_owned()));
+        labels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mark, Role};
+    use crate::model::fingerprint::{Fingerprint, HashKey};
+    use crate::model::id::{ServerId, Stack};
+    use crate::model::net::HostPort;
+    use crate::model::server::Transport;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_mark_is_what_its_labels_say() {
+        let mark = Mark {
+            stack: Stack::new("default").unwrap(),
+            server: ServerId::new("time").ok(),
+            role: Some(Role::Server),
+            fingerprint: Some(Fingerprint::new(&HashKey::new([0; 32]), "a", "b")),
+            port: HostPort::new(8000),
+            container_port: Some(80),
+            transport: Some(Transport::Http),
+            route: Some("direct 0.0.0.0".into()),
+            image_digest: Some("sha256:ab".into()),
+            volumes: vec!["a".into(), "b".into()],
+            remove_volumes: true,
+        };
+        assert_eq!(Mark::parse(&mark.labels()), Some(mark));
+    }
+
+    #[test]
+    fn a_name_alone_is_no_mark() {
+        assert_eq!(Mark::parse(&BTreeMap::new()), None);
+        let half = BTreeMap::from([("managed-by".to_owned(), "mcp-orchestrator".to_owned())]);
+        assert_eq!(Mark::parse(&half), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! What must survive a restart. A plan returns the memory it wants kept; it is written before the
+//! plan's actions run, so that a crash in between cannot lose a lease or an attempt.
+//!
+//! Invariant: nothing secret is ever in it (held by the planted-secrets test).
+
+use crate::model::id::ServerId;
+use crate::model::net::HostPort;
+use crate::model::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything kept between passes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The port ledger.
+    pub leases: BTreeMap<ServerId, Lease>,
+    /// Crashes and failed replacements.
+    pub attempts: BTreeMap<ServerId, Attempts>,
+    /// Images pinned at first start.
+    pub pins: BTreeMap<ServerId, Pin>,
+    /// What people asked for by hand.
+    pub intents: BTreeMap<ServerId, Intent>,
+    /// What the load balancer half remembers.
+    pub balancer: crate::model::balancer::BalancerMemory,
+}
+
+/// A host port held for a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The port clients and the balancer use.
+    pub port: HostPort,
+    /// The port the replacement will use, while a direct server moves.
+    pub next: Option<HostPort>,
+    /// Since when.
+    pub since: Timestamp,
+    /// True for `-p H:C`: the file chose the port.
+    pub fixed: bool,
+}
+
+/// What went wrong lately with one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    /// Restarts in a row without a stable time in between.
+    pub crashes: u32,
+    /// When the last start of ours was planned.
+    pub started: Option<Timestamp>,
+    /// When the end that is waited on was first seen.
+    pub down_since: Option<Timestamp>,
+    /// Failed tries to change to `failed_spec` in a row.
+    pub failures: u32,
+    /// Short hash of the declaration whose container did not come up.
+    pub failed_spec: Option<String>,
+    /// No new try before this time.
+    pub next_try: Option<Timestamp>,
+    /// True once the present start was seen to be ready.
+    pub up: bool,
+    /// Since when the leased port is known to be taken by something else.
+    pub port_taken: Option<Timestamp>,
+    /// The last error in words.
+    pub last_error: Option<String>,
+}
+
+/// An image pinned for a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The reference as the entry has it; another reference ends the pin.
+    pub reference: String,
+    /// The image id.
+    pub image: String,
+    /// `repository@sha256:…`, to fetch the same bytes again.
+    pub digest: Option<String>,
+    /// When `pull = always` last fetched it for a container that is still to be made.
+    pub pulled: Option<Timestamp>,
+}
+
+/// A start or stop by hand: holds over passes, restarts and reboots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// False: keep it stopped.
+    pub run: bool,
+    /// Who asked.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Until when it holds; `None`: until taken back.
+    pub until: Option<Timestamp>,
+    /// The file's `disabled` when it was asked; a change of it ends the intent.
+    pub file_enabled: bool,
+    /// Counts up with every restart by hand, so that the planner can tell one from another.
+    pub restart: Option<Timestamp>,
+}

@@ -1,0 +1,140 @@
+//! What was seen. Not asked, asked without an answer and asked with the answer "nothing" are three
+//! different things, and nothing is ever removed on the strength of the first two.
+
+use crate::model::balancer::BalancerSeen;
+use crate::model::id::{ContainerId, ImageId, ServerId};
+use crate::model::mark::Mark;
+use crate::model::net::HostPort;
+use crate::model::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An answer of the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen<T> {
+    /// What it is.
+    Known(T),
+    /// It could not be found out, and why.
+    Unknown(String),
+}
+
+impl<T> Seen<T> {
+    /// The value, if known.
+    #[must_use]
+    pub const fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Everything a pass knows about the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// All containers of the engine, ours and others'.
+    pub containers: Seen<Vec<Container>>,
+    /// Images that were asked for, by reference as written or id.
+    pub images: BTreeMap<String, Seen<Option<Image>>>,
+    /// Details of containers that were asked for; `None` when it is gone.
+    pub details: BTreeMap<ContainerId, Seen<Option<Details>>>,
+    /// Whether a new connection to a published port was accepted, where that was asked.
+    pub reachable: BTreeMap<HostPort, bool>,
+    /// Ports of the range that nothing on this host listens on (bind-tested), where that was asked.
+    pub free_ports: Option<Seen<Vec<HostPort>>>,
+    /// The load balancer.
+    pub balancer: BalancerSeen,
+    /// Servers whose last actions are still being carried out: nothing is decided about them.
+    pub busy: BTreeSet<ServerId>,
+    /// Edge listeners this process serves; `None` in a process that serves none (`--one-shot`, `plan`).
+    pub edges: Option<BTreeMap<ServerId, HostPort>>,
+}
+
+/// A container as the engine lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The engine's id.
+    pub id: ContainerId,
+    /// The name, without the leading slash.
+    pub name: String,
+    /// Our mark, whatever the stack; `None` on others' containers.
+    pub mark: Option<Mark>,
+    /// What it does.
+    pub state: ContainerState,
+    /// The image it was made from.
+    pub image: ImageId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// TCP ports it publishes on the host, as far as the engine lists them (only while running).
+    pub host_ports: Vec<HostPort>,
+}
+
+/// What a container does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, never started.
+    Created,
+    /// Running, with what the image's health check says.
+    Running(ContainerHealth),
+    /// Running, frozen by somebody.
+    Paused,
+    /// Being started again by the engine.
+    Restarting,
+    /// Ended with this exit code.
+    Exited(i64),
+    /// Half removed; the engine cannot start it again.
+    Dead,
+    /// Being removed.
+    Removing,
+}
+
+/// What the image's `HEALTHCHECK` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerHealth {
+    /// There is no health check.
+    None,
+    /// Not decided yet.
+    Starting,
+    /// Passing.
+    Healthy,
+    /// Failing.
+    Unhealthy,
+}
+
+/// What only an inspect tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The kernel killed it for memory.
+    pub oom_killed: bool,
+    /// When it was last started.
+    pub started: Option<Timestamp>,
+    /// When it last ended.
+    pub finished: Option<Timestamp>,
+    /// The engine's own words when a start failed.
+    pub error: Option<String>,
+    /// Volumes it got without a name: volume name and path inside.
+    pub anonymous_volumes: Vec<(String, String)>,
+}
+
+/// An image on the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its id.
+    pub id: ImageId,
+    /// `repository@sha256:…`, for images that came from or went to a registry.
+    pub digest: Option<String>,
+    /// TCP ports it exposes, ascending.
+    pub exposed: Vec<u16>,
+}
+
+/// A fact that a decision lacks. The planner asks, the observer answers, the planner plans again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// Is this image (reference or id) on the engine?
+    Image(String),
+    /// What does an inspect say of this container?
+    Details(ContainerId),
+    /// Is a connection to this port accepted?
+    Reachable(HostPort),
+    /// Which ports of the range are free?
+    FreePorts,
+}

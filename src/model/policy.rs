@@ -1,0 +1,31 @@
+//! The settings that a decision may depend on, validated, with no default left open.
+//!
+//! Must never hold anything only adapters or surfaces need.
+
+use crate::model::balancer::BalancerPolicy;
+use crate::model::id::Stack;
+use crate::model::net::PortRange;
+use crate::model::time::Span;
+
+/// Settings as the planner sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Owner of everything made here.
+    pub stack: Stack,
+    /// Container name prefix (`[service] name_prefix`).
+    pub name_prefix: String,
+    /// Ports that may be leased.
+    pub ports: PortRange,
+    /// Address that published direct ports bind (`[gateway] host`, resolved).
+    pub host: String,
+    /// Removing more than half, or all, is allowed (`allow_mass_delete`, `--allow-mass-delete`).
+    pub allow_mass_delete: bool,
+    /// Replacements in flight at once.
+    pub replacements_max: usize,
+    /// Failed replacements after which a roll-out stops.
+    pub rollout_failures_max: usize,
+    /// How long a new container must run before it counts as up.
+    pub settle: Span,
+    /// The load balancer half.
+    pub balancer: BalancerPolicy,
+}

@@ -1,0 +1,75 @@
+//! Asks the world and assembles what it said. A part that did not answer is Unknown, with the
+//! reason; the others are still worth having.
+//!
+//! Must never decide what to ask: the planner asks, this answers.
+
+use crate::model::balancer::BalancerSeen;
+use crate::model::id::ServerId;
+use crate::model::observed::{Observed, Question, Seen};
+use crate::model::policy::Policy;
+use crate::world::{TargetsToRead, World, WorldError};
+use futures_util::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The first look: containers, the load balancer, our own listeners, at the same time.
+pub async fn look(world: &World, targets: &TargetsToRead, busy: BTreeSet<ServerId>) -> Observed {
+    let containers = world.engine.containers();
+    let balancer = async {
+        match &world.balancer {
+            Err(why) => BalancerSeen::Off(why.clone()),
+            Ok(balancer) => BalancerSeen::On(seen(balancer.view(targets).await.map(Box::new))),
+        }
+    };
+    let (containers, balancer) = futures_util::future::join(containers, balancer).await;
+    Observed {
+        containers: seen(containers),
+        images: BTreeMap::new(),
+        details: BTreeMap::new(),
+        reachable: BTreeMap::new(),
+        free_ports: None,
+        balancer,
+        busy,
+        edges: world.edges.as_ref().map(|edges| edges.served()),
+    }
+}
+
+fn seen<T>(answer: Result<T, WorldError>) -> Seen<T> {
+    match answer {
+        Ok(value) => Seen::Known(value),
+        Err(error) => Seen::Unknown(error.to_string()),
+    }
+}
+
+/// Answers the planner's questions into `observed`.
+pub async fn answer(world: &World, policy: &Policy, observed: &mut Observed, questions: &[Question]) {
+    let answers = questions.iter().map(|question| async move {
+        match question {
+            Question::Image(reference) => Told::Image(reference, seen(world.engine.image(reference).await)),
+            Question::Details(id) => Told::Details(id, seen(world.engine.details(id).await)),
+            Question::Reachable(port) => Told::Reachable(*port, world.host.reachable(*port).await.unwrap_or(false)),
+            Question::FreePorts => Told::FreePorts(seen(world.host.free_ports(&policy.host, policy.ports).await)),
+        }
+    });
+    for told in join_all(answers).await {
+        match told {
+            Told::Image(reference, image) => {
+                observed.images.insert(reference.clone(), image);
+            }
+            Told::Details(id, details) => {
+                observed.details.insert(id.clone(), details);
+            }
+            Told::Reachable(port, yes) => {
+                observed.reachable.insert(port, yes);
+            }
+            Told::FreePorts(free) => observed.free_ports = Some(free),
+        }
+    }
+}
+
+/// One answer, beside what was asked.
+enum Told<'a> {
+    Image(&'a String, Seen<Option<crate::model::observed::Image>>),
+    Details(&'a crate::model::id::ContainerId, Seen<Option<crate::model::observed::Details>>),
+    Reachable(crate::model::net::HostPort, bool),
+    FreePorts(Seen<Vec<crate::model::net::HostPort>>),
+}

@@ -1,0 +1,5 @@
+//! The planner against a small pure model of a listener.
+
+mod cloud;
+mod examples;
+mod properties;

@@ -1,0 +1,214 @@
+//! Numbered invariants of every plan: one implementation for the property tests, the simulator and
+//! production, where a broken one refuses the plan, is counted and shown, and stops nothing that
+//! runs.
+//!
+//! | number | holds that |
+//! |---|---|
+//! | I1 | no container without our mark and stack is stopped, renamed, removed or started |
+//! | I2 | no two servers hold one host port, and a published port is the server's own lease |
+//! | I3 | with the engine unknown nothing is done on it |
+//! | I4 | an action only needs earlier ones |
+//! | I5 | a new container's name is free, or freed by an earlier action it needs |
+//! | I6 | what a broken entry runs stays as it is |
+//! | I7 | with removals held back nothing unclaimed is removed |
+//! | I8 | no rule or target group that is not ours is changed |
+//! | I9 | the old container of a server is only removed when another of its own is there |
+
+use crate::model::balancer::{BalancerOp, BalancerSeen, GroupRef, Owner};
+use crate::model::id::{RuleArn, ServerId, TargetGroupArn};
+use crate::model::net::HostPort;
+use crate::model::observed::{Container, Seen};
+use crate::model::op::{ContainerRef, EngineOp, Op};
+use crate::plan::action::Action;
+use crate::plan::{Input, Plan};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its number.
+    pub number: u8,
+    /// What breaks it.
+    pub what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant I{}: {}", self.number, self.what)
+    }
+}
+
+/// Every invariant that `plan` breaks; empty for a plan that may run.
+#[must_use]
+pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    ports(plan, &mut broken);
+    let containers: &[Container] = match &input.observed.containers {
+        Seen::Known(containers) => containers,
+        Seen::Unknown(_) => &[],
+    };
+    let by_id: BTreeMap<&str, &Container> = containers.iter().map(|c| (c.id.as_str(), c)).collect();
+    for (index, action) in plan.actions.iter().enumerate() {
+        if action.after.iter().any(|after| *after >= index) {
+            broken.push(Broken { number: 4, what: format!("'{}' needs a later action", action.op.describe()) });
+        }
+        match &action.op {
+            Op::Engine(op) => {
+                if input.observed.containers.known().is_none() {
+                    broken.push(Broken { number: 3, what: action.op.describe() });
+                }
+                engine(input, plan, &by_id, action, op, &mut broken);
+            }
+            Op::Balancer(op) => balancer(input, action, op, &mut broken),
+            Op::Edge(_) => {}
+        }
+    }
+    removals(input, plan, containers, &mut broken);
+    broken
+}
+
+fn ports(plan: &Plan, broken: &mut Vec<Broken>) {
+    let mut held: BTreeMap<HostPort, &ServerId> = BTreeMap::new();
+    for (id, lease) in &plan.memory.leases {
+        for port in [Some(lease.port), lease.next].into_iter().flatten() {
+            if let Some(other) = held.insert(port, id) {
+                broken.push(Broken { number: 2, what: format!("{other} and {id} both hold port {port}") });
+            }
+        }
+    }
+}
+
+/// Which container an operation on the engine changes, if it is an existing one.
+const fn target(op: &EngineOp) -> Option<&ContainerRef> {
+    match op {
+        EngineOp::Pull { .. } | EngineOp::Create(_) => None,
+        EngineOp::Start(container)
+        | EngineOp::Stop(container)
+        | EngineOp::Unpause(container)
+        | EngineOp::Remove { container, .. }
+        | EngineOp::Rename { container, .. } => Some(container),
+    }
+}
+
+fn engine(
+    input: Input<'_>,
+    plan: &Plan,
+    by_id: &BTreeMap<&str, &Container>,
+    action: &Action,
+    op: &EngineOp,
+    broken: &mut Vec<Broken>,
+) {
+    let mut add = |number, what: String| broken.push(Broken { number, what });
+    let claimed_broken = |id: &ServerId| input.desired.broken.contains_key(id);
+    if action.server.as_ref().is_some_and(claimed_broken) {
+        add(6, action.op.describe());
+    }
+    match target(op) {
+        Some(ContainerRef::Id { id, .. }) => {
+            let mark = by_id.get(id.as_str()).and_then(|container| container.mark.as_ref());
+            if mark.is_none_or(|mark| mark.stack != input.policy.stack || mark.server != action.server) {
+                add(1, action.op.describe());
+            }
+        }
+        Some(ContainerRef::Planned(name)) => {
+            let made = |i: &usize| makes(plan.actions.get(*i), name);
+            if !transitively(plan, action).iter().any(made) {
+                add(4, format!("'{}' without an action that makes it", action.op.describe()));
+            }
+        }
+        None => {}
+    }
+    let new_name = match op {
+        EngineOp::Create(create) => {
+            if let Some(port) = create.publish.as_ref().and_then(|publish| publish.host_port) {
+                let lease = action.server.as_ref().and_then(|id| plan.memory.leases.get(id));
+                if lease.is_none_or(|lease| lease.port != port && lease.next != Some(port)) {
+                    add(2, format!("{} publishes port {port} without a lease", create.name));
+                }
+            }
+            Some(&create.name)
+        }
+        EngineOp::Rename { to, .. } => Some(to),
+        _ => None,
+    };
+    let Some(name) = new_name else { return };
+    let Some(holder) = by_id.values().find(|container| container.name == *name) else { return };
+    let freed = |i: &usize| frees(plan.actions.get(*i), holder);
+    if !transitively(plan, action).iter().any(freed) {
+        add(5, action.op.describe());
+    }
+}
+
+fn makes(action: Option<&Action>, name: &str) -> bool {
+    matches!(action.map(|a| &a.op), Some(Op::Engine(EngineOp::Create(create))) if create.name == name)
+}
+
+fn frees(action: Option<&Action>, holder: &Container) -> bool {
+    matches!(
+        action.map(|a| &a.op),
+        Some(Op::Engine(EngineOp::Remove { container: ContainerRef::Id { id, .. }, .. } | EngineOp::Rename { container: ContainerRef::Id { id, .. }, .. }))
+            if *id == holder.id
+    )
+}
+
+/// Indices of everything an action needs, directly or not.
+fn transitively(plan: &Plan, action: &Action) -> BTreeSet<usize> {
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<usize> = action.after.clone();
+    while let Some(index) = open.pop() {
+        if seen.insert(index)
+            && let Some(action) = plan.actions.get(index)
+        {
+            open.extend(&action.after);
+        }
+    }
+    seen
+}
+
+fn removals(input: Input<'_>, plan: &Plan, containers: &[Container], broken: &mut Vec<Broken>) {
+    let held_back = input.desired.stale.is_some() || !input.desired.nameless.is_empty();
+    for action in &plan.actions {
+        let Op::Engine(EngineOp::Remove { container: ContainerRef::Id { id, .. }, .. }) = &action.op else { continue };
+        let Some(server) = &action.server else { continue };
+        if held_back && !input.desired.claims(server) {
+            broken.push(Broken { number: 7, what: action.op.describe() });
+        }
+        let of_server = |c: &&Container| c.mark.as_ref().is_some_and(|m| m.server.as_ref() == Some(server));
+        let others = containers.iter().filter(of_server).filter(|c| c.id != *id).count();
+        let runs = containers.iter().any(|c| c.id == *id && crate::plan::draft::runs(c));
+        if runs && others == 0 && input.desired.servers.contains_key(server) {
+            broken.push(Broken { number: 9, what: action.op.describe() });
+        }
+    }
+}
+
+fn balancer(input: Input<'_>, action: &Action, op: &BalancerOp, broken: &mut Vec<Broken>) {
+    let BalancerSeen::On(Seen::Known(view)) = &input.observed.balancer else {
+        broken.push(Broken { number: 8, what: format!("{} without a view", action.op.describe()) });
+        return;
+    };
+    let ours = |owner: &Owner| matches!(owner, Owner::Ours { .. });
+    let rule_ours = |arn: &RuleArn| view.rules.iter().any(|rule| rule.arn == *arn && ours(&rule.owner));
+    let group_ours = |arn: &TargetGroupArn| view.target_groups.iter().any(|group| group.arn == *arn && ours(&group.owner));
+    let ref_ours = |group: &GroupRef| match group {
+        GroupRef::Arn(arn) => group_ours(arn),
+        GroupRef::Planned(_) => true,
+    };
+    let fine = match op {
+        BalancerOp::CreateTargetGroup { .. } => true,
+        BalancerOp::SetHealthCheck { group, .. }
+        | BalancerOp::SetDeregistrationDelay { group, .. }
+        | BalancerOp::SetTags { group, .. }
+        | BalancerOp::Register { group, .. }
+        | BalancerOp::Deregister { group, .. }
+        | BalancerOp::CreateRule { group, .. } => ref_ours(group),
+        BalancerOp::ModifyRule { rule, group, .. } => rule_ours(rule) && ref_ours(group),
+        BalancerOp::SetPriorities { moves } => moves.iter().all(|(rule, _)| rule_ours(rule)),
+        BalancerOp::DeleteRule { rule } => rule_ours(rule),
+        BalancerOp::DeleteTargetGroup { group, .. } => group_ours(group),
+    };
+    if !fine {
+        broken.push(Broken { number: 8, what: action.op.describe() });
+    }
+}

@@ -1,0 +1,429 @@
+//! The container half: for every server what is wanted, what is there, and the step between.
+//!
+//! ```text
+//! wanted        there              step
+//! run           nothing            create, start            (steady::create_and_start)
+//! run           the same           leave, start, wait       (steady)
+//! run           another            replace the gentlest way (replace)
+//! stop          runs               drain, stop
+//! not in file   anything of ours   drain, stop, remove      (unless the guard says no)
+//! broken entry  anything           leave as it is
+//! any           unknown            leave as it is
+//! ```
+//! Must never touch a container without our mark: its name being in the way is a conflict that is
+//! reported.
+
+use crate::model::balancer::{BalancerSeen, RouteKind, RouteWant, Standing};
+use crate::model::id::ServerId;
+use crate::model::net::HostPort;
+use crate::model::observed::{Container, ContainerState, Seen};
+use crate::model::op::EngineOp;
+use crate::model::server::{ContainerDecl, RouteWish, Server, ServerKind, Transport, TransportWish};
+use crate::plan::draft::{Draft, refer, runs, state_words};
+use crate::plan::fleet::{Group, main_name};
+use crate::plan::images::{self, Chosen};
+use crate::plan::report::{Reason, ReasonKind, Row, RowState};
+use crate::plan::runs::{Want, want};
+use crate::plan::{replace, steady};
+
+/// Path of the MCP endpoint where nothing says another.
+const HTTP_PATH: &str = "/mcp";
+/// Path of the event stream of old servers where nothing says another.
+const SSE_PATH: &str = "/sse";
+
+/// A container server with every open question answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Site<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) decl: &'a ContainerDecl,
+    pub(crate) group: Group<'a>,
+    pub(crate) name: String,
+    pub(crate) transport: Transport,
+    /// Port inside; `None` for stdio.
+    pub(crate) container_port: Option<u16>,
+    /// Host address the port is published on; `None` when the gateway stands in front.
+    pub(crate) direct: Option<String>,
+    /// The leased port.
+    pub(crate) port: HostPort,
+    /// The image, where a decision needed it.
+    pub(crate) image: Option<Chosen>,
+}
+
+/// Decides for every server, in order of priority.
+pub(crate) fn decide(draft: &mut Draft<'_>) {
+    let desired = draft.input.desired;
+    replace::count(draft);
+    let mut order: Vec<&Server> = desired.servers.values().collect();
+    order.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.id.cmp(&b.id)));
+    for server in order {
+        describe(draft, server);
+        if busy(draft, &server.id) {
+            continue;
+        }
+        match &server.kind {
+            ServerKind::Container(decl) => container(draft, server, decl),
+            ServerKind::Process(_) => behind_edge(draft, server, "a local process"),
+            ServerKind::Remote(_) => behind_edge(draft, server, "a remote server"),
+        }
+    }
+    for (id, problem) in &desired.broken {
+        leave_broken(draft, id, problem);
+    }
+    let unclaimed: Vec<ServerId> = draft.fleet.groups.keys().filter(|id| !desired.claims(id)).cloned().collect();
+    for id in unclaimed {
+        if !busy(draft, &id) {
+            remove_unclaimed(draft, &id);
+        }
+    }
+}
+
+/// Its last actions still run: nothing is decided, nothing of it is touched.
+fn busy(draft: &mut Draft<'_>, id: &ServerId) -> bool {
+    if !draft.input.observed.busy.contains(id) {
+        return false;
+    }
+    draft.keep.insert(id.clone());
+    if let Some(main) = draft.fleet.groups.get(id).and_then(|group| group.main) {
+        show(draft, id, main);
+    }
+    draft.wait(id, "its last actions, which are still running", None);
+    draft.row(id).state = RowState::Changing;
+    true
+}
+
+/// The row's facts that need no decision.
+fn describe(draft: &mut Draft<'_>, server: &Server) {
+    let kind = match server.kind {
+        ServerKind::Container(_) => "container",
+        ServerKind::Process(_) => "process",
+        ServerKind::Remote(_) => "remote",
+    };
+    let port = draft.port(&server.id);
+    let attempts = draft.memory.attempts.get(&server.id).cloned().unwrap_or_default();
+    let row = draft.report.servers.entry(server.id.clone()).or_insert_with(|| Row::new(kind));
+    row.kind = kind;
+    row.port = port;
+    row.restarts = attempts.crashes;
+    row.next_try = attempts.next_try;
+    for note in &server.notes {
+        draft.note(&server.id, note.clone());
+    }
+}
+
+/// The row's facts about a container.
+pub(crate) fn show(draft: &mut Draft<'_>, id: &ServerId, container: &Container) {
+    let row = draft.row(id);
+    row.container = Some(container.name.clone());
+    row.container_id = Some(container.id.0.clone());
+    row.container_state = Some(state_words(container.state));
+}
+
+fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerDecl) {
+    let id = &server.id;
+    draft.row(id).image = Some(decl.spec.image.clone());
+    if let Seen::Unknown(why) = &draft.input.observed.containers {
+        draft.wait(id, format!("the container engine: {why}"), None);
+        draft.keep.insert(id.clone());
+        return;
+    }
+    let group = draft.fleet.groups.get(id).cloned().unwrap_or_default();
+    if let Some(main) = group.main.or_else(|| group.nexts.first().copied()) {
+        show(draft, id, main);
+    }
+    let name = main_name(draft.input.policy, id);
+    match want(&draft.memory, server) {
+        Want::Stop { why, by_hand } => stop(draft, id, &group, &why, by_hand),
+        Want::Run => {
+            if let Some(other) = draft.fleet.names.get(name.as_str()).filter(|_| group.main.is_none()) {
+                let whose = if other.mark.is_some() { "of another stack or server" } else { "without our mark" };
+                let text = format!("a container {whose} has the name {name}; rename or remove it, or set name_prefix");
+                draft.block(id, "MCPO-P030", text);
+                draft.keep.insert(id.clone());
+                return;
+            }
+            let Some(site) = resolve(draft, server, decl, group, name) else {
+                draft.keep.insert(id.clone());
+                return;
+            };
+            run(draft, &site);
+        }
+    }
+}
+
+fn run(draft: &mut Draft<'_>, site: &Site<'_>) {
+    let id = &site.server.id;
+    let row = draft.row(id);
+    row.transport = Some(site.transport);
+    row.route = Some(if site.direct.is_some() { "direct" } else { "edge" });
+    // The route is wanted before anything is decided: a step that drains takes the ports out again.
+    let ports = serving_ports(draft, site);
+    want_route(draft, site, ports);
+    match site.group.main {
+        None => steady::without_main(draft, site),
+        Some(main) => match replace::change(draft, site, main) {
+            None => steady::keep(draft, site, main),
+            Some(why) => replace::replace(draft, site, main, &why),
+        },
+    }
+}
+
+/// Transport, port and route, from the entry, then the container that was made from it, then the
+/// image; `None` when the row says what is missing.
+fn resolve<'a>(
+    draft: &mut Draft<'a>,
+    server: &'a Server,
+    decl: &'a ContainerDecl,
+    group: Group<'a>,
+    name: String,
+) -> Option<Site<'a>> {
+    let id = &server.id;
+    let said = match server.transport {
+        TransportWish::Is(transport) => Some(transport),
+        TransportWish::Auto if decl.interactive => Some(Transport::Stdio),
+        TransportWish::Auto if decl.mcp_port.is_some() => Some(Transport::Http),
+        TransportWish::Auto => None,
+    };
+    let said_port = decl.mcp_port.as_ref().map(|port| port.container_port);
+    let made = group.main.and_then(|main| main.mark.as_ref()).filter(|mark| {
+        use crate::model::fingerprint::Likeness;
+        mark.fingerprint.as_ref().is_some_and(|f| matches!(decl.fingerprint.likeness(f), Likeness::Same | Likeness::SameButSecretsUnknown))
+    });
+    let mut image = None;
+    let (transport, container_port) = match (said, said_port) {
+        (Some(Transport::Stdio), _) => (Transport::Stdio, None),
+        (Some(transport), Some(port)) => (transport, Some(port)),
+        _ => {
+            if let Some((transport, port)) = made.and_then(|mark| Some((mark.transport?, mark.container_port))) {
+                (transport, port)
+            } else {
+                let chosen = images::choose(draft, server, decl)?;
+                let found = from_image(draft, id, &chosen, said)?;
+                image = Some(chosen);
+                found
+            }
+        }
+    };
+    let direct = route(draft, server, transport, decl)?;
+    let port = draft.port(id)?;
+    Some(Site { server, decl, group, name, transport, container_port, direct, port, image })
+}
+
+/// What an image's EXPOSE says about a server whose line says nothing.
+fn from_image(
+    draft: &mut Draft<'_>,
+    id: &ServerId,
+    image: &Chosen,
+    said: Option<Transport>,
+) -> Option<(Transport, Option<u16>)> {
+    match (image.exposed.as_slice(), said) {
+        ([port], _) => Some((said.unwrap_or(Transport::Http), Some(*port))),
+        ([], None) => {
+            draft.note(id, "the image exposes no port: taken for a stdio server; say -i to make it plain");
+            Some((Transport::Stdio, None))
+        }
+        ([], Some(transport)) => {
+            let text = format!("transport is {} but neither the line nor the image names a port; set orchestrator.containerPort", transport.as_str());
+            draft.block(id, "MCPO-P031", text);
+            None
+        }
+        (ports, _) => {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            let text = format!("the image exposes ports {}; set orchestrator.containerPort to the one that speaks MCP", ports.join(", "));
+            draft.block(id, "MCPO-P032", text);
+            None
+        }
+    }
+}
+
+/// `Some(Some(address))` for direct, `Some(None)` for edge, `None` when blocked.
+#[expect(clippy::option_option, reason = "blocked, edge and direct are three things")]
+fn route(draft: &mut Draft<'_>, server: &Server, transport: Transport, decl: &ContainerDecl) -> Option<Option<String>> {
+    let address = || {
+        let own = decl.mcp_port.as_ref().and_then(|port| port.host_ip.clone());
+        own.unwrap_or_else(|| draft.input.policy.host.clone())
+    };
+    match (server.route, transport) {
+        (RouteWish::Direct, Transport::Stdio) => {
+            draft.block(&server.id, "MCPO-P033", "route is direct but a stdio server has no port of its own; use edge or auto");
+            None
+        }
+        (RouteWish::Edge, _) | (RouteWish::Auto, Transport::Stdio) => Some(None),
+        (RouteWish::Direct, _) => Some(Some(address())),
+        (RouteWish::Auto, _) if server.gateway_reasons.is_empty() => Some(Some(address())),
+        (RouteWish::Auto, _) => {
+            let why = format!("goes through the gateway for: {}", server.gateway_reasons.join(", "));
+            draft.note(&server.id, why);
+            Some(None)
+        }
+    }
+}
+
+/// Where this host's target for a port stands.
+pub(crate) fn standing(draft: &Draft<'_>, id: &ServerId, port: HostPort) -> Standing {
+    let Draft { input, memory, .. } = draft;
+    crate::plan::balancer::standing(&input.observed.balancer, &memory.balancer, &input.policy.stack, id, port, input.now)
+}
+
+/// Whether a load balancer is configured.
+pub(crate) const fn balancer_on(draft: &Draft<'_>) -> bool {
+    matches!(draft.input.observed.balancer, BalancerSeen::On(_))
+}
+
+/// Ports to be registered for a server that runs: its own once it was seen to be up, and whatever
+/// is registered already (a crash does not deregister; the balancer's own checks do their work).
+fn serving_ports(draft: &Draft<'_>, site: &Site<'_>) -> Vec<HostPort> {
+    let id = &site.server.id;
+    if site.direct.is_none() {
+        let served = draft.input.observed.edges.as_ref().and_then(|edges| edges.get(id)).copied();
+        let up = site.group.main.is_some_and(runs) || site.group.nexts.iter().any(|next| runs(next));
+        return served.filter(|port| up && *port == site.port).into_iter().collect();
+    }
+    // The container that carries the port, not the ledger, tells what answers now.
+    let Some(main) = site.group.main.filter(|main| !matches!(main.state, ContainerState::Created)) else { return Vec::new() };
+    let Some(port) = main.mark.as_ref().and_then(|mark| mark.port) else { return Vec::new() };
+    let starting = draft.memory.attempts.get(id).is_some_and(|attempts| attempts.started.is_some() && !attempts.up);
+    let registered = matches!(standing(draft, id, port), Standing::Healthy | Standing::Pending(_) | Standing::Unhealthy(_));
+    if starting && !registered { Vec::new() } else { vec![port] }
+}
+
+/// Says what a server wants of the load balancer.
+pub(crate) fn want_route(draft: &mut Draft<'_>, site: &Site<'_>, ports: Vec<HostPort>) {
+    let server = site.server;
+    let path = |default: &str| server.http_path.clone().unwrap_or_else(|| default.to_owned());
+    let kind = match (&site.direct, site.transport) {
+        (None, _) | (_, Transport::Stdio) => RouteKind::Edge,
+        (Some(_), Transport::Http) => RouteKind::Direct { transport: Transport::Http, path: path(HTTP_PATH) },
+        (Some(_), Transport::Sse) => RouteKind::Direct { transport: Transport::Sse, path: path(SSE_PATH) },
+    };
+    let health_path = server.health.path.clone();
+    draft.routes.insert(server.id.clone(), RouteWant { server: server.id.clone(), kind, ports, health_path });
+}
+
+/// A process or a remote server: it lives behind an edge listener of the daemon.
+fn behind_edge(draft: &mut Draft<'_>, server: &Server, what: &str) {
+    let id = &server.id;
+    draft.row(id).route = Some("edge");
+    if let Want::Stop { why, .. } = want(&draft.memory, server) {
+        draft.row(id).state = RowState::Stopped;
+        draft.say(id, Reason::new(ReasonKind::LeftAlone, why));
+        return;
+    }
+    if draft.port(id).is_none() {
+        return;
+    }
+    let served = draft.input.observed.edges.as_ref().and_then(|edges| edges.get(id)).copied();
+    if draft.input.observed.edges.is_none() {
+        draft.note(id, format!("{what}: served while the daemon runs"));
+    }
+    let ports = served.filter(|port| Some(*port) == draft.port(id)).into_iter().collect();
+    let want = RouteWant { server: id.clone(), kind: RouteKind::Edge, ports, health_path: None };
+    draft.routes.insert(id.clone(), want);
+}
+
+/// Not to run: take it out of the balancer, then stop it. The container stays, so that `start` is
+/// quick and nothing of it is lost.
+fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_hand: bool) {
+    draft.row(id).state = RowState::Stopped;
+    draft.say(id, Reason::new(ReasonKind::LeftAlone, why.to_owned()));
+    if group.nexts.iter().any(|next| !group.main.is_some_and(|main| main.id == next.id)) && group.main.is_some() {
+        for next in group.nexts.clone() {
+            draft.stop_and_remove(id, next, None, "a replacement that is no longer wanted", &[]);
+        }
+    }
+    let running: Vec<&Container> = group.all().filter(|container| runs(container)).collect();
+    if running.is_empty() {
+        forget_start(draft, id);
+        return;
+    }
+    if !drained(draft, id, group, by_hand) {
+        return;
+    }
+    for container in running.into_iter().filter(|c| group.main.is_none_or(|main| main.id == c.id)) {
+        draft.engine(id, EngineOp::Stop(refer(container)), why, &[]);
+    }
+    forget_start(draft, id);
+}
+
+/// A stopped server starts its count of crashes anew.
+fn forget_start(draft: &mut Draft<'_>, id: &ServerId) {
+    if let Some(attempts) = draft.memory.attempts.get_mut(id) {
+        attempts.crashes = 0;
+        attempts.started = None;
+        attempts.down_since = None;
+        attempts.up = false;
+    }
+}
+
+/// Whether no request can reach the server's published ports any more; else the row says until when.
+pub(crate) fn drained(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, by_hand: bool) -> bool {
+    if !balancer_on(draft) {
+        return true;
+    }
+    let ports: Vec<HostPort> = group.all().filter_map(|container| container.mark.as_ref()?.port).collect();
+    let mut all = true;
+    for port in ports {
+        all &= port_drained(draft, id, port, by_hand);
+    }
+    all
+}
+
+/// [`drained`] for one port.
+pub(crate) fn port_drained(draft: &mut Draft<'_>, id: &ServerId, port: HostPort, by_hand: bool) -> bool {
+    match standing(draft, id, port) {
+        Standing::Absent => true,
+        Standing::Draining(until) => {
+            draft.wait(id, format!("connections through the load balancer to end (port {port})"), Some(until));
+            false
+        }
+        Standing::Unknown(why) if by_hand => {
+            draft.note(id, format!("stopped although the load balancer could not be asked: {why}"));
+            true
+        }
+        Standing::Unknown(why) => {
+            draft.wait(id, format!("the load balancer, before port {port} is taken away: {why}"), None);
+            false
+        }
+        Standing::Pending(_) | Standing::Healthy | Standing::Unhealthy(_) => {
+            draft.wait(id, format!("port {port} to be deregistered"), None);
+            false
+        }
+    }
+}
+
+/// The file has the entry, but wrong: whatever runs stays as it is.
+fn leave_broken(draft: &mut Draft<'_>, id: &ServerId, problem: &str) {
+    let group = draft.fleet.groups.get(id).cloned().unwrap_or_default();
+    draft.row(id).kind = "container";
+    draft.row(id).port = draft.port(id);
+    if let Some(main) = group.main {
+        show(draft, id, main);
+        draft.say(id, Reason::new(ReasonKind::LeftAlone, "its entry has a problem; its container stays as it is"));
+    }
+    draft.block(id, "MCPO-P034", problem.to_owned());
+}
+
+/// No entry has it: drain, stop, remove; anonymous volumes go where the line had `--rm`.
+fn remove_unclaimed(draft: &mut Draft<'_>, id: &ServerId) {
+    let group = draft.fleet.groups.get(id).cloned().unwrap_or_default();
+    if let Some(main) = group.main.or_else(|| group.all().next()) {
+        show(draft, id, main);
+    }
+    if draft.keep_unclaimed {
+        draft.keep.insert(id.clone());
+        draft.row(id).state = RowState::Blocked;
+        draft.say(id, Reason::new(ReasonKind::LeftAlone, "removal is held back").code("MCPO-P004"));
+        return;
+    }
+    let why = "the file no longer has it";
+    draft.say(id, Reason::new(ReasonKind::ChangedBecause, why));
+    if !drained(draft, id, &group, false) {
+        return;
+    }
+    for container in group.all() {
+        if container.state == ContainerState::Removing {
+            continue;
+        }
+        let volumes = container.mark.as_ref().filter(|mark| mark.remove_volumes).map(|mark| mark.volumes.clone());
+        draft.stop_and_remove(id, container, volumes, why, &[]);
+    }
+}

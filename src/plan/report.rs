@@ -1,0 +1,199 @@
+//! Why: the one source for `plan`, `why`, `status`, the dashboard, REST and `STATUS=`.
+//!
+//! Must never hold a secret: it shows names, never values of environment or arguments.
+
+use crate::model::id::ServerId;
+use crate::model::net::HostPort;
+use crate::model::server::Transport;
+use crate::model::time::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What a pass found and decided, for every server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// A row per server that the file names or that still has something of ours.
+    pub servers: BTreeMap<ServerId, Row>,
+    /// What concerns no single server.
+    pub general: Vec<Reason>,
+    /// The load balancer in a few words.
+    pub balancer: String,
+    /// False when the engine could not be asked.
+    pub engine_known: bool,
+}
+
+/// One server's row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// How it stands.
+    pub state: RowState,
+    /// `container`, `process` or `remote`; `none` for what the file no longer has.
+    pub kind: &'static str,
+    /// Why, most important first.
+    pub reasons: Vec<Reason>,
+    /// Its transport, once known.
+    pub transport: Option<Transport>,
+    /// Its host port.
+    pub port: Option<HostPort>,
+    /// `edge` or `direct`.
+    pub route: Option<&'static str>,
+    /// Its container's name.
+    pub container: Option<String>,
+    /// Its container's id.
+    pub container_id: Option<String>,
+    /// What its container does: `running`, `exited (1)`, …
+    pub container_state: Option<String>,
+    /// Its image as the entry has it.
+    pub image: Option<String>,
+    /// Restarts in a row.
+    pub restarts: u32,
+    /// When the next try is due.
+    pub next_try: Option<Timestamp>,
+}
+
+/// How a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowState {
+    /// As the file wants it.
+    Converged,
+    /// This plan changes something.
+    Changing,
+    /// Time or somebody else must act first; it will go on by itself.
+    Waiting,
+    /// It will not go on by itself.
+    Blocked,
+    /// Not to run, and does not.
+    Stopped,
+}
+
+impl RowState {
+    /// The word used in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Changing => "changing",
+            Self::Waiting => "waiting",
+            Self::Blocked => "blocked",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One sentence of why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// What sort of why.
+    pub kind: ReasonKind,
+    /// In words; no final stop.
+    pub text: String,
+    /// A documented error code, where something is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// When it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// Sorts of why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReasonKind {
+    /// It will not go on by itself until somebody does something.
+    BlockedBy,
+    /// It goes on by itself later.
+    WaitingOn,
+    /// This is why the plan changes something.
+    ChangedBecause,
+    /// This is why the plan leaves something as it is.
+    LeftAlone,
+    /// Good to know.
+    Note,
+}
+
+impl ReasonKind {
+    /// The words in front of the text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BlockedBy => "blocked by",
+            Self::WaitingOn => "waiting on",
+            Self::ChangedBecause => "changed because",
+            Self::LeftAlone => "left alone because",
+            Self::Note => "note",
+        }
+    }
+}
+
+impl Reason {
+    /// A reason without code and end.
+    #[must_use]
+    pub fn new(kind: ReasonKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), code: None, until: None }
+    }
+
+    /// With a documented code.
+    #[must_use]
+    pub const fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// With the time it ends by itself.
+    #[must_use]
+    pub const fn until(mut self, until: Timestamp) -> Self {
+        self.until = Some(until);
+        self
+    }
+}
+
+impl Row {
+    /// An empty row of a kind.
+    #[must_use]
+    pub const fn new(kind: &'static str) -> Self {
+        Self {
+            state: RowState::Converged,
+            kind,
+            reasons: Vec::new(),
+            transport: None,
+            port: None,
+            route: None,
+            container: None,
+            container_id: None,
+            container_state: None,
+            image: None,
+            restarts: 0,
+            next_try: None,
+        }
+    }
+}
+
+impl Report {
+    /// Rows in a state.
+    #[must_use]
+    pub fn count(&self, state: RowState) -> usize {
+        self.servers.values().filter(|row| row.state == state).count()
+    }
+
+    /// The `systemctl status` sentence without the time of the next pass:
+    /// `12 of 12 servers converged, ALB in sync`.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let total = self.servers.len();
+        let well = self.count(RowState::Converged) + self.count(RowState::Stopped);
+        let mut out = format!("{well} of {total} server{} converged", if total == 1 { "" } else { "s" });
+        for (state, word) in [(RowState::Changing, "changing"), (RowState::Waiting, "waiting"), (RowState::Blocked, "blocked")] {
+            let n = self.count(state);
+            if n > 0 {
+                out.push_str(&format!(", {n} {word}"));
+            }
+        }
+        if !self.engine_known {
+            out.push_str(", Docker not reachable");
+        }
+        out.push_str(", ALB ");
+        out.push_str(&self.balancer);
+        out
+    }
+}

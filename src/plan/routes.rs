@@ -1,0 +1,110 @@
+//! The outer half: edge listeners of this process, then the load balancer.
+//!
+//! Must never open a port for a server that is blocked or not to run.
+
+use crate::model::balancer::BalancerSeen;
+use crate::model::id::ServerId;
+use crate::model::net::HostPort;
+use crate::model::observed::Seen;
+use crate::model::op::{EdgeOp, Op};
+use crate::plan::balancer;
+use crate::plan::draft::Draft;
+use crate::plan::report::{Reason, ReasonKind, RowState};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Decides about listeners and the balancer.
+pub(crate) fn decide(draft: &mut Draft<'_>) {
+    edges(draft);
+    match &draft.input.observed.balancer {
+        BalancerSeen::Off(why) => draft.report.balancer = format!("off ({why})"),
+        BalancerSeen::On(Seen::Unknown(why)) => {
+            draft.report.balancer = "not reachable".to_owned();
+            let text = format!("the load balancer could not be read, so nothing of it is changed: {why}");
+            draft.report.general.push(Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P060"));
+        }
+        BalancerSeen::On(Seen::Known(view)) => on(draft, view),
+    }
+}
+
+/// Listeners that should be open: every running server that goes through the gateway.
+fn edges(draft: &mut Draft<'_>) {
+    let Some(served) = &draft.input.observed.edges else {
+        return;
+    };
+    let mut wanted: BTreeMap<ServerId, HostPort> = BTreeMap::new();
+    for (id, row) in &draft.report.servers {
+        let runs = row.route == Some("edge") && row.state != RowState::Stopped;
+        if let Some(port) = draft.port(id).filter(|_| runs || draft.input.desired.broken.contains_key(id)) {
+            wanted.insert(id.clone(), port);
+        }
+    }
+    // A broken entry keeps the listener it had, and gets no new one.
+    wanted.retain(|id, _| !draft.input.desired.broken.contains_key(id) || served.contains_key(id));
+    for (id, port) in served {
+        let keep = wanted.get(id) == Some(port) || draft.keep.contains(id);
+        if !keep {
+            let op = Op::Edge(EdgeOp::Close { server: id.clone(), port: *port });
+            draft.act(Some(id), op, "no server needs it", &[]);
+        }
+    }
+    for (id, port) in &wanted {
+        if served.get(id) != Some(port) && !draft.keep.contains(id) {
+            if draft.memory.attempts.get(id).is_some_and(|attempts| attempts.port_taken.is_some()) {
+                continue;
+            }
+            let op = Op::Edge(EdgeOp::Open { server: id.clone(), port: *port });
+            draft.act(Some(id), op, "its listener is not open", &[]);
+        }
+    }
+}
+
+fn on(draft: &mut Draft<'_>, view: &crate::model::balancer::BalancerView) {
+    let keep: BTreeSet<ServerId> = draft.keep.clone();
+    let outcome = balancer::plan(&balancer::Input {
+        wants: &draft.routes,
+        keep: &keep,
+        keep_unclaimed: draft.keep_unclaimed || !draft.report.engine_known,
+        stack: &draft.input.policy.stack,
+        view,
+        memory: &draft.memory.balancer,
+        policy: &draft.input.policy.balancer,
+        now: draft.input.now,
+    });
+    let balancer::Outcome { steps, memory, notes, general, next_look, read_next } = outcome;
+    draft.read_next = read_next;
+    draft.memory.balancer = memory;
+    if let Some(at) = next_look {
+        draft.look_at(at);
+    }
+    draft.report.balancer = if steps.is_empty() { "in sync".to_owned() } else { "changing".to_owned() };
+    let mut indices = Vec::with_capacity(steps.len());
+    for step in steps {
+        let after: Vec<usize> = step.after.iter().filter_map(|index| indices.get(*index).copied()).collect();
+        indices.push(draft.act(step.server.as_ref(), Op::Balancer(step.op), &step.why, &after));
+    }
+    for (id, notes) in notes {
+        for note in notes {
+            draft.say(&id, reason(note));
+        }
+    }
+    draft.report.general.extend(general.into_iter().map(reason));
+    if draft.input.observed.edges.is_none() {
+        let waiting: Vec<ServerId> = draft.routes.iter().filter(|(_, want)| want.ports.is_empty()).map(|(id, _)| id.clone()).collect();
+        for id in waiting {
+            if draft.row(&id).route == Some("edge") {
+                draft.note(&id, "container up, route waits for the daemon");
+            }
+        }
+    }
+}
+
+fn reason(note: balancer::Note) -> Reason {
+    let kind = match note.kind {
+        balancer::NoteKind::Waiting => ReasonKind::WaitingOn,
+        balancer::NoteKind::Blocked => ReasonKind::BlockedBy,
+        balancer::NoteKind::LeftAlone => ReasonKind::LeftAlone,
+        balancer::NoteKind::Changed => ReasonKind::ChangedBecause,
+        balancer::NoteKind::Advice => ReasonKind::Note,
+    };
+    Reason { kind, text: note.text, code: note.code, until: None }
+}

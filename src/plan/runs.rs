@@ -1,0 +1,71 @@
+//! Shall it run? The file's `disabled` and what people asked for by hand, made one answer.
+//!
+//! An intent holds over passes, restarts and reboots until its time is over, `start` takes it
+//! back, or the file's `disabled` changes.
+
+use crate::model::id::ServerId;
+use crate::model::memory::Memory;
+use crate::model::server::Server;
+use crate::model::time::Timestamp;
+use crate::plan::draft::Draft;
+
+/// Whether a server shall run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// It shall.
+    Run,
+    /// It shall not, and why; by hand goes on even when the load balancer does not answer.
+    Stop {
+        why: String,
+        by_hand: bool,
+    },
+}
+
+/// Forgets intents that are over.
+pub(crate) fn settle_intents(draft: &mut Draft<'_>) {
+    let (desired, now) = (draft.input.desired, draft.input.now);
+    if desired.stale.is_some() {
+        return;
+    }
+    draft.memory.intents.retain(|id, intent| {
+        let current = desired.servers.get(id).map(|server| server.enabled);
+        let unchanged = match current {
+            Some(enabled) => enabled == intent.file_enabled,
+            None => desired.broken.contains_key(id),
+        };
+        unchanged && intent.until.is_none_or(|until| until > now)
+    });
+    // A restart that has happened says no more than the file does.
+    let done: Vec<ServerId> = draft
+        .memory
+        .intents
+        .iter()
+        .filter(|(id, intent)| intent.run && intent.file_enabled && restart_due(&draft.memory, id).is_none())
+        .map(|(id, _)| id.clone())
+        .collect();
+    for id in done {
+        draft.memory.intents.remove(&id);
+    }
+    let ends: Vec<Timestamp> = draft.memory.intents.values().filter_map(|intent| intent.until).collect();
+    for end in ends {
+        draft.look_at(end);
+    }
+}
+
+/// The answer for one server.
+pub(crate) fn want(memory: &Memory, server: &Server) -> Want {
+    match memory.intents.get(&server.id) {
+        Some(intent) if intent.run => Want::Run,
+        Some(intent) => Want::Stop { why: format!("stopped by {}", intent.by), by_hand: true },
+        None if server.enabled => Want::Run,
+        None => Want::Stop { why: "disabled in the file".to_owned(), by_hand: false },
+    }
+}
+
+/// When a restart by hand was asked for that has not happened yet.
+pub(crate) fn restart_due(memory: &Memory, id: &ServerId) -> Option<String> {
+    let intent = memory.intents.get(id)?;
+    let asked = intent.restart?;
+    let started = memory.attempts.get(id).and_then(|attempts| attempts.started);
+    started.is_none_or(|started| started < asked).then(|| format!("restart asked for by {}", intent.by))
+}

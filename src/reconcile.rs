@@ -1,0 +1,179 @@
+//! The loop's body: observe, plan, check, carry out, remember.
+//!
+//! Lanes of actions outlive the pass that began them, so that a slow pull or stop of one server
+//! never delays the restart of another; a server whose lane still runs is left alone by the next
+//! plan. No retries inside a pass: the next pass is the retry and its wait is data in the memory.
+//!
+//! Must never name an adapter, and never act on a plan that breaks an invariant.
+
+use crate::execute::learn::{ActionResult, learn};
+use crate::execute::{Limits, Teller, lanes, run};
+use crate::model::desired::Desired;
+use crate::model::id::ServerId;
+use crate::model::memory::Memory;
+use crate::model::observed::Observed;
+use crate::model::policy::Policy;
+use crate::model::time::Timestamp;
+use crate::observe;
+use crate::plan::action::Action;
+use crate::plan::check::{Broken, check};
+use crate::plan::{Input, Plan, plan};
+use crate::world::{TargetsToRead, World};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Rounds of questions in one pass; more would mean the planner asks in circles.
+const ROUNDS_MAX: usize = 6;
+/// Target groups whose health is read in rotation, beside those in transition.
+const ROTATING_READS: usize = 3;
+
+type LaneEnd = (BTreeSet<ServerId>, Vec<(Action, ActionResult)>);
+type LaneRun = Pin<Box<dyn Future<Output = LaneEnd> + Send>>;
+
+/// Brings the world to what is desired, pass by pass.
+pub struct Reconciler {
+    world: World,
+    limits: Limits,
+    tell: Teller,
+    memory: Memory,
+    desired: Arc<Desired>,
+    lanes: FuturesUnordered<LaneRun>,
+    busy: BTreeSet<ServerId>,
+    read_next: BTreeSet<ServerId>,
+}
+
+impl std::fmt::Debug for Reconciler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reconciler").field("busy", &self.busy).finish_non_exhaustive()
+    }
+}
+
+/// What one pass did.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Pass {
+    /// When it began.
+    pub began: Timestamp,
+    /// When its decision was there.
+    pub decided: Timestamp,
+    /// The plan, whose actions are running or refused.
+    pub plan: Plan,
+    /// What the plan was made from.
+    pub observed: Observed,
+    /// Invariants the plan breaks; it was refused when there are any.
+    pub broken: Vec<Broken>,
+    /// Why the memory could not be kept, when it could not.
+    pub unsaved: Option<String>,
+}
+
+/// What became of a lane.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What became of each action.
+    pub results: Vec<(Action, ActionResult)>,
+    /// Why the memory could not be kept, when it could not.
+    pub unsaved: Option<String>,
+}
+
+impl Reconciler {
+    /// A reconciler over `world` that remembers `memory`.
+    #[must_use]
+    pub fn new(world: World, limits: Limits, tell: Teller, memory: Memory) -> Self {
+        Self {
+            world,
+            limits,
+            tell,
+            memory,
+            desired: Arc::new(Desired::default()),
+            lanes: FuturesUnordered::new(),
+            busy: BTreeSet::new(),
+            read_next: BTreeSet::new(),
+        }
+    }
+
+    /// What is remembered.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Changes what is remembered (an intent by hand) and keeps it.
+    ///
+    /// # Errors
+    /// When it could not be kept; it holds in this process all the same.
+    pub async fn remember(&mut self, change: impl FnOnce(&mut Memory) + Send) -> Result<(), crate::world::WorldError> {
+        change(&mut self.memory);
+        self.world.store.save(&self.memory).await
+    }
+
+    /// Looks and decides, and changes nothing.
+    pub async fn preview(&self, desired: &Desired, policy: &Policy) -> (Plan, Observed, Vec<Broken>) {
+        let targets = TargetsToRead { servers: self.read_next.iter().cloned().collect(), rotating: ROTATING_READS };
+        let mut observed = observe::look(&self.world, &targets, self.busy.clone()).await;
+        let now = self.world.clock.now();
+        let decide = |observed: &Observed| {
+            let input = Input { desired, observed, memory: &self.memory, policy, now };
+            let plan = plan(input);
+            let broken = check(input, &plan);
+            (plan, broken)
+        };
+        let (mut plan, mut broken) = decide(&observed);
+        for _ in 0..ROUNDS_MAX {
+            if plan.questions.is_empty() {
+                break;
+            }
+            observe::answer(&self.world, policy, &mut observed, &plan.questions).await;
+            (plan, broken) = decide(&observed);
+        }
+        (plan, observed, broken)
+    }
+
+    /// One pass: looks, decides, checks, remembers, and sets the actions going. They run while
+    /// [`Reconciler::ended`] is awaited.
+    pub async fn pass(&mut self, desired: &Arc<Desired>, policy: &Policy) -> Pass {
+        let began = self.world.clock.now();
+        self.desired = Arc::clone(desired);
+        let (plan, observed, broken) = self.preview(desired, policy).await;
+        let decided = self.world.clock.now();
+        if !broken.is_empty() {
+            return Pass { began, decided, plan, observed, broken, unsaved: None };
+        }
+        let unsaved = self.keep(plan.memory.clone()).await;
+        self.read_next.clone_from(&plan.read_next);
+        for lane in lanes(&plan.actions) {
+            self.busy.extend(lane.servers.iter().cloned());
+            let (world, limits, tell) = (self.world.clone(), self.limits.clone(), Arc::clone(&self.tell));
+            self.lanes.push(Box::pin(async move {
+                let servers = lane.servers.clone();
+                (servers, run(world, lane, limits, tell).await)
+            }));
+        }
+        Pass { began, decided, plan, observed, broken, unsaved }
+    }
+
+    async fn keep(&mut self, memory: Memory) -> Option<String> {
+        if memory == self.memory {
+            return None;
+        }
+        self.memory = memory;
+        self.world.store.save(&self.memory).await.err().map(|error| error.to_string())
+    }
+
+    /// Whether actions are still running.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
+    /// Waits for the next lane to end and learns from it; `None` when none runs.
+    pub async fn ended(&mut self) -> Option<Ended> {
+        let (servers, results) = self.lanes.next().await?;
+        self.busy.retain(|id| !servers.contains(id));
+        let memory = learn(self.memory.clone(), &self.desired, &results, self.world.clock.now());
+        let unsaved = self.keep(memory).await;
+        Some(Ended { results, unsaved })
+    }
+}

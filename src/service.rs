@@ -1,0 +1,374 @@
+//! The loop: what wakes a pass, and who is told what it found.
+//!
+//! Timer, engine events, file changes and requests only wake it; none of them carries data into a
+//! decision. Wake-ups are merged: the first one runs at once, later ones wait until a gap has
+//! passed since the last pass began, and never longer than that.
+//!
+//! Must never name an adapter; must never hold a request's answer back because something else
+//! failed.
+
+use crate::execute::learn::ActionResult;
+use crate::model::desired::Desired;
+use crate::model::id::ServerId;
+use crate::model::memory::{Intent, Lease, Memory};
+use crate::model::policy::Policy;
+use crate::model::time::{Span, Timestamp};
+use crate::plan::Plan;
+use crate::plan::report::{Report, RowState};
+use crate::reconcile::{Ended, Pass, Reconciler};
+use crate::world::{Clock, WorldError};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// Between the beginnings of two passes that events ask for.
+const GAP: Span = Span::millis(100);
+/// Requests that may wait for the loop.
+const REQUESTS_MAX: usize = 256;
+/// Codes of waits that only end with another try after a failure.
+const FAILURE_CODES: [&str; 5] = ["MCPO-P012", "MCPO-P040", "MCPO-P042", "MCPO-P050", "MCPO-P051"];
+
+/// What the files and settings want, in one value that changes as a whole.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The servers.
+    pub desired: Arc<Desired>,
+    /// The settings.
+    pub policy: Policy,
+    /// Counts accepted versions of the files.
+    pub generation: u64,
+    /// Between passes when nothing else happens.
+    pub interval: Span,
+}
+
+/// What the last pass found, for everybody who looks.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Number of the pass, from 1; 0 before the first.
+    pub pass: u64,
+    /// When it began.
+    pub began: Timestamp,
+    /// When the next one is due without any event.
+    pub next_pass: Timestamp,
+    /// Version of the files it used.
+    pub generation: u64,
+    /// Why, for every server.
+    pub report: Report,
+    /// Effects it decided on.
+    pub actions: usize,
+    /// Servers whose actions still run.
+    pub busy: BTreeSet<ServerId>,
+    /// Nothing moves, and nothing will by itself but tries after failures.
+    pub settled: bool,
+    /// Broken invariants, and what could not be kept: faults of this program or its disk.
+    pub faults: Vec<String>,
+    /// The port ledger.
+    pub leases: BTreeMap<ServerId, Lease>,
+    /// What people asked for by hand.
+    pub intents: BTreeMap<ServerId, Intent>,
+}
+
+impl Snapshot {
+    /// Whether everything is as the file wants it.
+    #[must_use]
+    pub fn well(&self) -> bool {
+        let fine = |state: RowState| matches!(state, RowState::Converged | RowState::Stopped);
+        self.settled && self.faults.is_empty() && self.report.engine_known && self.report.servers.values().all(|row| fine(row.state))
+    }
+}
+
+/// What to do with servers by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Run, whatever the file's `disabled` says.
+    Start,
+    /// Stop and keep stopped.
+    Stop,
+    /// Stop and start once.
+    Restart,
+}
+
+/// Asked of the loop; answered with the number of the first pass that takes it into account.
+#[derive(Debug)]
+pub enum Request {
+    /// A pass, soon.
+    Sync {
+        /// Removals that the guard would hold back are allowed until all is settled.
+        allow_mass_delete: bool,
+        /// The pass to wait for.
+        reply: oneshot::Sender<u64>,
+    },
+    /// An intent.
+    Act {
+        /// For these; empty: all.
+        servers: Vec<ServerId>,
+        /// What.
+        act: Act,
+        /// Who asks.
+        by: String,
+        /// Until when it holds.
+        until: Option<Timestamp>,
+        /// The pass to wait for, or why not.
+        reply: oneshot::Sender<Result<u64, String>>,
+    },
+    /// A plan for looking at.
+    Plan {
+        /// The plan and its time.
+        reply: oneshot::Sender<Box<(Plan, Timestamp)>>,
+    },
+}
+
+/// How the rest of the process talks to the loop.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// What the last pass found.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// Requests.
+    pub requests: mpsc::Sender<Request>,
+    wake: Arc<Notify>,
+}
+
+impl Handle {
+    /// Wakes the loop; carries nothing.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Called after every pass and every lane: logs, watchdog, status line.
+pub trait Observer: Send {
+    /// A pass was decided.
+    fn passed(&mut self, pass: &Pass, snapshot: &Snapshot);
+    /// A lane of actions ended.
+    fn ended(&mut self, ended: &Ended);
+}
+
+/// The loop.
+pub struct Service<O> {
+    reconciler: Reconciler,
+    clock: Arc<dyn Clock>,
+    wishes: watch::Receiver<Arc<Wish>>,
+    requests: mpsc::Receiver<Request>,
+    wake: Arc<Notify>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    observer: O,
+    passes: u64,
+    allow_mass_delete: bool,
+    next_look: Option<Timestamp>,
+}
+
+impl<O> std::fmt::Debug for Service<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("passes", &self.passes).finish_non_exhaustive()
+    }
+}
+
+impl<O: Observer> Service<O> {
+    /// A loop over `reconciler`, and the handle to talk to it.
+    pub fn new(
+        reconciler: Reconciler,
+        clock: Arc<dyn Clock>,
+        wishes: watch::Receiver<Arc<Wish>>,
+        observer: O,
+    ) -> (Self, Handle) {
+        let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let wake = Arc::new(Notify::new());
+        let handle = Handle { snapshot, requests: sender, wake: Arc::clone(&wake) };
+        let service = Self {
+            reconciler,
+            clock,
+            wishes,
+            requests,
+            wake,
+            publish,
+            observer,
+            passes: 0,
+            allow_mass_delete: false,
+            next_look: None,
+        };
+        (service, handle)
+    }
+
+    /// Runs until `stop` resolves; actions under way are finished within `grace`.
+    pub async fn run(mut self, stop: impl Future<Output = ()> + Send, grace: Duration) {
+        let mut stop = std::pin::pin!(stop);
+        let mut due = true;
+        loop {
+            if due {
+                self.pass().await;
+            }
+            let wait = self.wait();
+            let busy = self.reconciler.is_busy();
+            due = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(request) = self.requests.recv() => self.take(request).await,
+                Some(ended) = self.reconciler.ended(), if busy => {
+                    self.observer.ended(&ended);
+                    self.gap().await
+                }
+                changed = self.wishes.changed() => changed.is_ok(),
+                () = self.wake.notified() => self.gap().await,
+                () = self.clock.sleep(wait) => true,
+            };
+        }
+        let finish = async {
+            while let Some(ended) = self.reconciler.ended().await {
+                self.observer.ended(&ended);
+            }
+        };
+        // What does not end in time is found and finished by the next start.
+        let _late = tokio::time::timeout(grace, finish).await;
+    }
+
+    /// Time until the next pass is due by itself.
+    fn wait(&self) -> Span {
+        let now = self.clock.now();
+        self.publish.borrow().next_pass.since(now)
+    }
+
+    /// The minimum gap: waits out what is left of it, then the pass is due.
+    async fn gap(&self) -> bool {
+        let began = self.publish.borrow().began;
+        let left = Span(GAP.0.saturating_sub(self.clock.now().since(began).0));
+        if left > Span::ZERO {
+            self.clock.sleep(left).await;
+        }
+        true
+    }
+
+    async fn pass(&mut self) {
+        let wish = Arc::clone(&self.wishes.borrow_and_update());
+        let mut policy = wish.policy.clone();
+        policy.allow_mass_delete |= self.allow_mass_delete;
+        self.passes += 1;
+        let pass = self.reconciler.pass(&wish.desired, &policy).await;
+        let snapshot = self.snapshot(&pass, &wish);
+        if snapshot.settled {
+            self.allow_mass_delete = false;
+        }
+        self.observer.passed(&pass, &snapshot);
+        self.publish.send_replace(Arc::new(snapshot));
+    }
+
+    fn snapshot(&mut self, pass: &Pass, wish: &Wish) -> Snapshot {
+        let now = self.clock.now();
+        let Memory { leases, intents, .. } = self.reconciler.memory().clone();
+        self.next_look = pass.plan.next_look;
+        let at_the_latest = now.after(wish.interval);
+        let soon = pass.began.after(GAP);
+        let look = if pass.plan.read_next.is_empty() { self.next_look } else { Some(soon) };
+        let next_pass = look.map_or(at_the_latest, |look| look.max(soon).min(at_the_latest));
+        let mut faults: Vec<String> = pass.broken.iter().map(ToString::to_string).collect();
+        faults.extend(pass.unsaved.iter().map(|why| format!("what must survive a restart could not be kept: {why}")));
+        Snapshot {
+            pass: self.passes,
+            began: pass.began,
+            next_pass,
+            generation: wish.generation,
+            report: pass.plan.report.clone(),
+            actions: pass.plan.actions.len(),
+            busy: pass.observed.busy.clone(),
+            settled: settled(&pass.plan, pass.observed.busy.is_empty()),
+            faults,
+            leases,
+            intents,
+        }
+    }
+
+    /// Takes a request; true when a pass is due because of it.
+    async fn take(&mut self, request: Request) -> bool {
+        match request {
+            Request::Sync { allow_mass_delete, reply } => {
+                self.allow_mass_delete |= allow_mass_delete;
+                let _gone = reply.send(self.passes + 1);
+                true
+            }
+            Request::Act { servers, act, by, until, reply } => {
+                let kept = self.act(&servers, act, &by, until).await;
+                let answer = kept.map(|()| self.passes + 1);
+                let due = answer.is_ok();
+                let _gone = reply.send(answer);
+                due
+            }
+            Request::Plan { reply } => {
+                let wish = Arc::clone(&self.wishes.borrow());
+                let (plan, _, _) = self.reconciler.preview(&wish.desired, &wish.policy).await;
+                let _gone = reply.send(Box::new((plan, self.clock.now())));
+                false
+            }
+        }
+    }
+
+    async fn act(&mut self, servers: &[ServerId], act: Act, by: &str, until: Option<Timestamp>) -> Result<(), String> {
+        let wish = Arc::clone(&self.wishes.borrow());
+        let all: Vec<ServerId> = wish.desired.servers.keys().cloned().collect();
+        let unknown: Vec<String> =
+            servers.iter().filter(|id| !wish.desired.servers.contains_key(id)).map(ToString::to_string).collect();
+        if !unknown.is_empty() {
+            return Err(format!("no server is called {}", unknown.join(", ")));
+        }
+        let chosen = if servers.is_empty() { all } else { servers.to_vec() };
+        let now = self.clock.now();
+        let desired = Arc::clone(&wish.desired);
+        let kept: Result<(), WorldError> =
+            self.reconciler.remember(|memory| intend(memory, &desired, &chosen, act, &Asked { by, now, until })).await;
+        kept.map_err(|error| format!("the wish holds until this process ends, but could not be kept: {error}"))
+    }
+}
+
+/// Who asked, when, until when.
+struct Asked<'a> {
+    by: &'a str,
+    now: Timestamp,
+    until: Option<Timestamp>,
+}
+
+/// Writes down what was asked for by hand.
+fn intend(memory: &mut Memory, desired: &Desired, servers: &[ServerId], act: Act, asked: &Asked<'_>) {
+    for id in servers {
+        let file_enabled = desired.servers.get(id).is_some_and(|server| server.enabled);
+        if let Some(attempts) = memory.attempts.get_mut(id).filter(|_| act != Act::Stop) {
+            // Somebody looked at it: crashes and failures count anew.
+            attempts.crashes = 0;
+            attempts.next_try = None;
+            attempts.failed_spec = None;
+            attempts.failures = 0;
+        }
+        if act == Act::Start && file_enabled {
+            memory.intents.remove(id);
+            continue;
+        }
+        let intent = Intent {
+            run: act != Act::Stop,
+            by: asked.by.to_owned(),
+            at: asked.now,
+            until: asked.until,
+            file_enabled,
+            restart: (act == Act::Restart).then_some(asked.now),
+        };
+        memory.intents.insert(id.clone(), intent);
+    }
+}
+
+/// Nothing to do, nothing running, nothing waiting that ends by itself but tries after failures.
+#[must_use]
+pub fn settled(plan: &Plan, idle: bool) -> bool {
+    let failed = |code: Option<&'static str>| code.is_some_and(|code| FAILURE_CODES.contains(&code));
+    let still = plan.report.servers.values().all(|row| match row.state {
+        RowState::Converged | RowState::Stopped | RowState::Blocked => true,
+        RowState::Changing => false,
+        RowState::Waiting => row.reasons.iter().any(|reason| failed(reason.code)),
+    });
+    idle && plan.actions.is_empty() && plan.read_next.is_empty() && still
+}
+
+/// Whether an action's failure belongs in the log as an error.
+#[must_use]
+pub const fn failed(result: &ActionResult) -> bool {
+    matches!(result, ActionResult::Failed(_))
+}

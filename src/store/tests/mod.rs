@@ -1,0 +1,265 @@
+//! The store as it is meant to be used; what happens to damaged files is in [`damage`].
+
+mod damage;
+
+use super::{NOTE_BYTES_MAX, Opened, SqliteStore, hint, open, peek};
+use crate::model::balancer::BalancerMemory;
+use crate::model::id::ServerId;
+use crate::model::memory::{Attempts, Intent, Lease, Memory, Pin};
+use crate::model::net::HostPort;
+use crate::model::time::Timestamp;
+use crate::world::{ErrorKind, Store as _};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const KEY: [u8; 32] = [7; 32];
+const NOW: Timestamp = Timestamp(1_795_260_352_000);
+
+fn opened(path: &Path) -> Opened {
+    open(path, NOW, KEY).expect("opening")
+}
+
+fn save(store: &SqliteStore, memory: &Memory) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    runtime.block_on(store.save(memory)).expect("saving");
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("state/state.db");
+    (dir, path)
+}
+
+fn id(number: u32) -> ServerId {
+    ServerId::new(&format!("server-{number}")).expect("id")
+}
+
+fn intent(by: &str) -> Intent {
+    Intent { run: false, by: by.to_owned(), at: NOW, until: None, file_enabled: true, restart: None }
+}
+
+/// A memory that shows its number in every table, so that a mixture of two is seen.
+fn numbered(number: u32) -> Memory {
+    let at = Timestamp(i64::from(number));
+    let mut memory = Memory::default();
+    for server in 0..20 {
+        let port = HostPort::new(8000).expect("port");
+        memory.leases.insert(id(server), Lease { port, next: None, since: at, fixed: false });
+        memory.attempts.insert(id(server), Attempts { crashes: number, ..Attempts::default() });
+        let mark = number.to_string();
+        let pin = Pin { reference: mark.clone(), image: mark.clone(), digest: None, pulled: None };
+        memory.pins.insert(id(server), pin);
+        memory.intents.insert(id(server), intent(&mark));
+        memory.balancer.draining.insert(format!("server-{server}:8000"), at);
+    }
+    memory.balancer.target_id = Some(number.to_string());
+    memory
+}
+
+fn number_of(memory: &Memory) -> u32 {
+    memory.balancer.target_id.as_ref().map_or(0, |text| text.parse().expect("number"))
+}
+
+fn files(path: &Path) -> Vec<String> {
+    let dir = std::fs::read_dir(path.parent().expect("parent")).expect("directory");
+    dir.map(|entry| entry.expect("entry").file_name().into_string().expect("name")).collect()
+}
+
+fn ids() -> impl Strategy<Value = ServerId> {
+    "[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?".prop_filter_map("reserved", |text| ServerId::new(&text).ok())
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    any::<i64>().prop_map(Timestamp)
+}
+
+fn maybe_time() -> impl Strategy<Value = Option<Timestamp>> {
+    proptest::option::of(times())
+}
+
+fn ports() -> impl Strategy<Value = HostPort> {
+    (1..=u16::MAX).prop_filter_map("zero", HostPort::new)
+}
+
+fn words() -> impl Strategy<Value = String> {
+    "\\PC{0,12}"
+}
+
+fn memories() -> impl Strategy<Value = Memory> {
+    let leases = (ports(), proptest::option::of(ports()), times(), any::<bool>())
+        .prop_map(|(port, next, since, fixed)| Lease { port, next, since, fixed });
+    let attempts = (
+        (any::<u32>(), any::<u32>(), any::<bool>()),
+        (maybe_time(), maybe_time(), maybe_time(), maybe_time()),
+        proptest::option::of(words()),
+        proptest::option::of(words()),
+    )
+        .prop_map(
+            |(
+                (crashes, failures, up),
+                (started, down_since, next_try, port_taken),
+                failed_spec,
+                last_error,
+            )| {
+                Attempts {
+                    crashes,
+                    started,
+                    down_since,
+                    failures,
+                    failed_spec,
+                    next_try,
+                    up,
+                    port_taken,
+                    last_error,
+                }
+            },
+        );
+    let pins = (words(), words(), proptest::option::of(words()), maybe_time())
+        .prop_map(|(reference, image, digest, pulled)| Pin { reference, image, digest, pulled });
+    let intents = (any::<bool>(), words(), times(), maybe_time(), any::<bool>(), maybe_time()).prop_map(
+        |(run, by, at, until, file_enabled, restart)| Intent { run, by, at, until, file_enabled, restart },
+    );
+    let balancer = (
+        proptest::option::of(words()),
+        btree_map(words(), times(), 0..4),
+        btree_map(words(), times(), 0..4),
+        btree_map(ids(), vec(ports(), 0..3), 0..4),
+    )
+        .prop_map(|(target_id, draining, empty_since, registered)| BalancerMemory {
+            target_id,
+            draining,
+            empty_since,
+            registered,
+        });
+    let maps = (btree_map(ids(), leases, 0..6), btree_map(ids(), attempts, 0..6));
+    (maps, btree_map(ids(), pins, 0..6), btree_map(ids(), intents, 0..6), balancer).prop_map(
+        |((leases, attempts), pins, intents, balancer)| Memory { leases, attempts, pins, intents, balancer },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_saved_comes_back(steps in vec(memories(), 1..5)) {
+        let (_dir, path) = place();
+        let store = opened(&path).store;
+        for step in &steps {
+            save(&store, step);
+            let seen = peek(&path).expect("peek").expect("something");
+            prop_assert_eq!(&seen.memory, step);
+        }
+        drop(store);
+        let again = opened(&path);
+        prop_assert_eq!(Some(&again.memory), steps.last());
+        prop_assert_eq!(again.recovered, None);
+        prop_assert_eq!(again.key.bytes(), &KEY);
+    }
+}
+
+#[test]
+fn files_are_private_and_nothing_is_said_at_first_start() {
+    let (_dir, path) = place();
+    assert!(peek(&path).expect("peek").is_none());
+    let first = opened(&path);
+    assert_eq!((first.memory, first.recovered), (Memory::default(), None));
+    save(&first.store, &numbered(1));
+    let mode = |path: &Path| std::fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
+    assert_eq!(mode(path.parent().expect("parent")), 0o700);
+    for name in files(&path) {
+        assert_eq!(mode(&path.with_file_name(&name)), 0o600, "{name}");
+    }
+    drop(first.store);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+    drop(opened(&path));
+    assert_eq!(mode(&path), 0o600, "a mode that was widened is narrowed again");
+}
+
+#[test]
+fn the_key_stays_and_a_lost_one_is_replaced() {
+    let (_dir, path) = place();
+    drop(opened(&path));
+    assert_eq!(open(&path, NOW, [9; 32]).expect("opening").key.bytes(), &KEY);
+    std::fs::remove_file(&path).expect("removing");
+    assert_eq!(open(&path, NOW, [9; 32]).expect("opening").key.bytes(), &[9; 32]);
+}
+
+#[test]
+fn commits_survive_a_power_cut() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let pragma = |name: &str| {
+        store.locked(|inner| {
+            let text = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
+            inner.connection.query_row(&text, [], |row| row.get::<_, String>(0)).expect("pragma")
+        })
+    };
+    assert_eq!(pragma("journal_mode"), "wal");
+    assert_eq!(pragma("synchronous"), "2", "FULL: every commit is flushed");
+}
+
+#[test]
+fn only_changed_rows_are_written() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let changes = || store.locked(|inner| inner.connection.total_changes());
+    let mut memory = numbered(1);
+    save(&store, &memory);
+    let before = changes();
+    save(&store, &memory);
+    assert_eq!(changes(), before, "nothing changed, nothing written");
+    memory.leases.remove(&id(3));
+    memory.attempts.get_mut(&id(4)).expect("attempts").crashes = 9;
+    save(&store, &memory);
+    assert_eq!(changes(), before + 2);
+}
+
+#[test]
+fn a_second_writer_is_refused_and_a_reader_is_not() {
+    let (_dir, path) = place();
+    let first = opened(&path);
+    save(&first.store, &numbered(3));
+    let error = open(&path, NOW, KEY).expect_err("held");
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    assert!(hint(&error).is_some());
+    assert_eq!(peek(&path).expect("peek").map(|seen| seen.memory), Some(numbered(3)));
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_an_error_with_a_hint() {
+    let dir = tempfile::tempdir().expect("directory");
+    std::fs::write(dir.path().join("file"), "x").expect("writing");
+    let error = open(&dir.path().join("file/state.db"), NOW, KEY).expect_err("a file is no directory");
+    assert!(error.to_string().contains("file"), "{error}");
+    // The superuser may read everything; what a read-only or foreign directory gives is forced.
+    let denied =
+        open(Path::new("/proc/mcp-orchestrator-test/state.db"), NOW, KEY).expect_err("not to be had");
+    assert!(matches!(denied.kind, ErrorKind::Denied | ErrorKind::NotFound), "{denied:?}");
+    let closed = dir.path().join("closed");
+    std::fs::create_dir(&closed).expect("mkdir");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).expect("chmod");
+    if std::fs::read_dir(&closed).is_err() {
+        let error = open(&closed.join("state.db"), NOW, KEY).expect_err("closed");
+        assert_eq!(error.kind, ErrorKind::Denied);
+        assert!(hint(&error).is_some());
+    }
+    assert_eq!(files(&closed).len(), 2, "nothing was made elsewhere");
+}
+
+#[test]
+fn notes_are_kept_apart_and_bounded() {
+    let (_dir, path) = place();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    let store = opened(&path).store;
+    runtime.block_on(store.set_note("hash_key", Some("text"))).expect("keeping");
+    assert_eq!(runtime.block_on(store.note("hash_key")), Ok(Some("text".to_owned())));
+    let long = "x".repeat(NOTE_BYTES_MAX + 1);
+    assert!(runtime.block_on(store.set_note("long", Some(&long))).is_err());
+    runtime.block_on(store.set_note("hash_key", None)).expect("removing");
+    assert_eq!(runtime.block_on(store.note("hash_key")), Ok(None));
+    drop(store);
+    assert_eq!(opened(&path).key.bytes(), &KEY);
+}

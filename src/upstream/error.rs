@@ -1,0 +1,117 @@
+//! What can go wrong between us and a stdio server.
+//!
+//! Must never contain arguments or results: only method names, sizes, codes and the server's own
+//! error message.
+
+use crate::mcp::wire::RpcError;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a leg is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The server closed its output: it ended, or is about to.
+    Eof,
+    /// Reading its output failed.
+    ReadFailed(String),
+    /// Writing to its input failed.
+    WriteFailed(String),
+    /// We let go of it.
+    LetGo,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eof => f.write_str("server closed its output"),
+            Self::ReadFailed(why) => write!(f, "reading the server's output failed: {why}"),
+            Self::WriteFailed(why) => write!(f, "writing to the server's input failed: {why}"),
+            Self::LetGo => f.write_str("connection to the server was let go"),
+        }
+    }
+}
+
+/// Why a request has no result.
+#[derive(Clone, Debug)]
+pub enum CallError {
+    /// The server answered with an error; `raw` of it is what a caller should get.
+    Rpc(RpcError),
+    /// No answer in time; the server was told to stop.
+    TimedOut {
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The leg closed before an answer came, or was closed already.
+    Closed(CloseReason),
+    /// Too much is in flight or queued; try again later.
+    Busy,
+    /// The answer was longer than a line may be.
+    TooLong {
+        /// Its length.
+        bytes: u64,
+    },
+    /// Params that are no object cannot carry a progress token.
+    Params,
+    /// A list that never ends, or an answer that is no list.
+    List(&'static str),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rpc(error) => write!(f, "server answered with an error: {error}"),
+            Self::TimedOut { after } => write!(f, "server did not answer within {} ms", after.as_millis()),
+            Self::Closed(why) => write!(f, "{why}"),
+            Self::Busy => f.write_str("server has too many requests waiting"),
+            Self::TooLong { bytes } => {
+                write!(f, "server's answer of {bytes} bytes is over the limit for a line")
+            }
+            Self::Params => f.write_str("request params are not an object"),
+            Self::List(why) => write!(f, "server's list is unusable: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// Why a leg could not be opened.
+#[derive(Clone, Debug)]
+pub enum LegError {
+    /// Nothing came back in time.
+    Silent {
+        /// What we had sent.
+        method: &'static str,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The server refused the handshake.
+    Refused(RpcError),
+    /// This process speaks the modern era; a handshake needs another kind of leg.
+    Modern(RpcError),
+    /// It chose a protocol version that we do not know.
+    Version(String),
+    /// Its answer to `initialize` is none.
+    Malformed,
+    /// It went away meanwhile.
+    Closed(CloseReason),
+    /// The call itself failed.
+    Call(CallError),
+}
+
+impl fmt::Display for LegError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent { method, after } => {
+                write!(f, "server did not answer {method} within {} ms", after.as_millis())
+            }
+            Self::Refused(error) => write!(f, "server refused the handshake: {error}"),
+            Self::Modern(error) => write!(f, "server takes no handshake: {error}"),
+            Self::Version(version) => write!(f, "server chose the unknown protocol version {version}"),
+            Self::Malformed => f.write_str("server answered initialize with something else"),
+            Self::Closed(why) => write!(f, "{why}"),
+            Self::Call(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for LegError {}

@@ -1,0 +1,180 @@
+//! Re-attaching to whatever an earlier run left behind.
+
+use crate::upstream::error::LegError;
+use crate::upstream::leg::Leg;
+use crate::upstream::leg_tests::{Peer, SHORT, hello, options, raw};
+use crate::upstream::open::Mode;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+fn reattach(remembered: Option<Box<RawValue>>) -> Mode {
+    Mode::Reattach { unix_secs: 1_800_000_000, remembered }
+}
+
+fn remembered() -> Option<Box<RawValue>> {
+    Some(raw(&hello().to_string()))
+}
+
+/// The first thing that must arrive is an empty line, then a ping.
+async fn hear_ping(peer: &mut Peer) -> Value {
+    let line = peer.heard.next_line().await.expect("readable").expect("a line");
+    assert_eq!(line, "", "a newline first");
+    let ping = peer.hear().await;
+    assert_eq!(ping["method"], "ping");
+    assert!(ping["id"].as_u64().expect("id") >= 1_800_000_000 << 20, "a fresh epoch");
+    ping
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_never_spoken_to_is_initialized() {
+    let (io, mut peer) = Peer::new(4096);
+    let script = async {
+        let ping = hear_ping(&mut peer).await;
+        peer.answer(&ping, json!({})).await;
+        peer.shake().await;
+    };
+    let (leg, ()) = tokio::join!(Leg::open(io, options(reattach(None))), script);
+    assert_eq!(leg.expect("a leg").server_info().map(|s| s.name.clone()).as_deref(), Some("peer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_server_is_adopted_without_a_second_handshake() {
+    let (io, mut peer) = Peer::new(4096);
+    let script = async {
+        let ping = hear_ping(&mut peer).await;
+        peer.answer(&ping, json!({})).await;
+        let list = peer.hear().await;
+        assert_eq!(list["method"], "tools/list");
+        peer.answer(&list, json!({"tools": []})).await;
+        let call = peer.hear().await;
+        assert_eq!(call["method"], "m", "nothing in between");
+        peer.answer(&call, json!(1)).await;
+    };
+    let opened = async {
+        let leg = Leg::open(io, options(reattach(remembered()))).await.expect("a leg");
+        assert_eq!(leg.server_info().map(|s| s.raw.get().to_owned()), Some(hello().to_string()));
+        assert_eq!(leg.request("m", None, SHORT).await.expect("result").get(), "1");
+    };
+    tokio::join!(opened, script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_server_that_was_restarted_is_initialized_again() {
+    let (io, mut peer) = Peer::new(4096);
+    let script = async {
+        let ping = hear_ping(&mut peer).await;
+        peer.answer(&ping, json!({})).await;
+        let list = peer.hear().await;
+        let refusal =
+            json!({"code": -32602, "message": "Received request before initialization was complete"});
+        peer.say(json!({"jsonrpc": "2.0", "id": list["id"], "error": refusal}).to_string()).await;
+        peer.shake().await;
+    };
+    let (leg, ()) = tokio::join!(Leg::open(io, options(reattach(remembered()))), script);
+    assert!(leg.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_one_handshake_only_is_adopted_when_it_works() {
+    for works in [true, false] {
+        let (io, mut peer) = Peer::new(4096);
+        let script = async {
+            let ping = hear_ping(&mut peer).await;
+            peer.say(
+                json!({"jsonrpc": "2.0", "id": ping["id"], "error": {"code": -32601, "message": "ping?"}})
+                    .to_string(),
+            )
+            .await;
+            let second = peer.hear().await;
+            peer.say(
+                json!({"jsonrpc": "2.0", "id": second["id"], "error": {"code": -32600, "message": "twice"}})
+                    .to_string(),
+            )
+            .await;
+            let list = peer.hear().await;
+            assert_eq!(list["method"], "tools/list");
+            let outcome =
+                if works { r#""result":{"tools":[]}"# } else { r#""error":{"code":1,"message":"x"}"# };
+            peer.say(format!(r#"{{"jsonrpc":"2.0","id":{},{outcome}}}"#, list["id"])).await;
+        };
+        let (leg, ()) = tokio::join!(Leg::open(io, options(reattach(None))), script);
+        match leg {
+            Ok(leg) => assert!(works && leg.server_info().is_none()),
+            Err(error) => assert!(!works && error.to_string().contains("twice"), "{error}"),
+        }
+    }
+}
+
+/// What is left of an answer to the earlier run comes first, cut within a character, then whole
+/// answers to it whose ids were small, then ours.
+#[tokio::test(start_paused = true)]
+async fn left_over_output_falls_away() {
+    let (told, mut diagnostics) = tokio::sync::mpsc::channel(8);
+    let mut options = options(reattach(None));
+    options.outlets.diagnostics = Some(told);
+    let (io, mut peer) = Peer::new(4096);
+    let script = async {
+        peer.out.write_all(&"é\",\"secret\":{\"id\":3}}}\n".as_bytes()[1..]).await.expect("left over");
+        peer.say(r#"{"jsonrpc":"2.0","id":3,"result":{"protocolVersion":"2024-11-05"}}"#).await;
+        let ping = hear_ping(&mut peer).await;
+        peer.answer(&ping, json!({})).await;
+        peer.shake().await;
+    };
+    let (leg, ()) = tokio::join!(Leg::open(io, options), script);
+    let leg = leg.expect("a leg");
+    assert_eq!(leg.server_info().map(|s| s.protocol_version.as_str()), Some("2025-11-25"));
+    assert_eq!((leg.metrics().late, leg.metrics().noise), (1, 0));
+    assert!(diagnostics.try_recv().is_err(), "what is left of another's answer is shown to nobody");
+}
+
+/// The line that the earlier run left half written is answered with an error that names no id,
+/// before or after the answer to our first question.
+#[tokio::test(start_paused = true)]
+async fn the_error_for_a_half_written_line_is_nobodys() {
+    const ERROR: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what"}}"#;
+    for before in [true, false] {
+        let (io, mut peer) = Peer::new(4096);
+        let script = async {
+            let ping = hear_ping(&mut peer).await;
+            if before {
+                peer.say(ERROR).await;
+            }
+            peer.answer(&ping, json!({})).await;
+            let request = peer.hear().await;
+            if !before {
+                peer.say(ERROR).await;
+            }
+            peer.answer(&request, hello()).await;
+            peer.hear().await;
+        };
+        let (leg, ()) = tokio::join!(Leg::open(io, options(reattach(None))), script);
+        let metrics = leg.expect("a leg").metrics();
+        assert_eq!((metrics.results, metrics.errors, metrics.late), (2, 0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_is_given_up() {
+    let (io, peer) = Peer::new(4096);
+    let error = Leg::open(io, options(reattach(remembered()))).await.expect_err("silent");
+    assert_eq!(error.to_string(), "server did not answer ping within 10000 ms");
+    drop(peer);
+    let (io, mut peer) = Peer::new(4096);
+    let script = async {
+        let ping = hear_ping(&mut peer).await;
+        peer.say(
+            json!({"jsonrpc": "2.0", "id": ping["id"], "error": {"code": -32602, "message": "_meta"}})
+                .to_string(),
+        )
+        .await;
+        let first = peer.hear().await;
+        peer.say(
+            json!({"jsonrpc": "2.0", "id": first["id"], "error": {"code": -32022, "message": "modern"}})
+                .to_string(),
+        )
+        .await;
+    };
+    let (leg, ()) = tokio::join!(Leg::open(io, options(reattach(None))), script);
+    assert!(matches!(leg, Err(LegError::Modern(_))));
+}

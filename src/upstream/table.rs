@@ -1,0 +1,371 @@
+//! What is in flight on a leg, and what each arriving line does to it.
+//!
+//! ```text
+//! line                         does
+//! result or error, id known    wakes its caller
+//! result or error, id unknown  counted as late, dropped
+//! error without id             noise: we send nothing that cannot be read, but an earlier run may have
+//! request ping                 answered
+//! any other request            refused with -32601: we declared no capabilities
+//! notifications/progress       to the caller whose token it is, token restored
+//! any other notification       to the leg's owner
+//! over the limit               fails the call whose id is at one of its ends
+//! anything else                noise
+//! ```
+//!
+//! Nothing here waits: a full channel loses progress, notices and diagnostics, counted; never an
+//! answer, which has a slot of its own.
+//!
+//! Must never hand one caller's answer or progress to another, and never use an id twice.
+
+use crate::mcp::lines::Line;
+use crate::mcp::wire::{self, METHOD_NOT_FOUND, Message, RpcError};
+use crate::mcp::{build, meta};
+use crate::upstream::error::{CallError, CloseReason};
+use crate::upstream::metrics::{Counters, Metrics, add, count};
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Requests in flight on one leg.
+pub const IN_FLIGHT_MAX: usize = 4096;
+/// Messages waiting to be written.
+pub const QUEUE_MESSAGES_MAX: usize = 4096 + QUEUE_RESERVE;
+/// Places in the queue that requests leave free for replies and cancellations.
+pub const QUEUE_RESERVE: usize = 64;
+/// Bytes waiting to be written; one message alone may be larger.
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes shown of a line that was no message.
+pub const NOISE_SHOWN_BYTES_MAX: usize = 4096;
+
+/// A notification of the server that belongs to no single caller.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// Its method.
+    pub method: String,
+    /// Its params as written.
+    pub params: Option<Box<RawValue>>,
+}
+
+/// What a server printed that was no message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Diagnostic {
+    /// A line on its error stream.
+    Stderr(String),
+    /// A line among its messages.
+    Noise(String),
+}
+
+/// Where a leg's by-products go; a missing outlet drops them.
+#[derive(Clone, Debug, Default)]
+pub struct Outlets {
+    /// For notifications.
+    pub notices: Option<mpsc::Sender<Notice>>,
+    /// For what is no message.
+    pub diagnostics: Option<mpsc::Sender<Diagnostic>>,
+}
+
+/// How the answer to a request reaches its caller.
+pub(crate) type Answer = Result<Box<RawValue>, CallError>;
+
+/// Where a caller wants to hear of progress, and under which token it asked.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) token: Option<Box<RawValue>>,
+    pub(crate) sink: mpsc::Sender<Box<RawValue>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    answer: oneshot::Sender<Answer>,
+    progress: Option<Progress>,
+    /// Whether the writer has taken it up: only then is there anything to cancel.
+    sent: bool,
+}
+
+#[derive(Debug)]
+struct Table {
+    next_id: u64,
+    pending: HashMap<u64, Pending>,
+    closed: Option<CloseReason>,
+}
+
+/// What the writer is given.
+#[derive(Debug)]
+pub(crate) enum Outbound {
+    /// A line with its ending; `id` when it is a request.
+    Line { id: Option<u64>, line: String },
+    /// Close the server's input.
+    End,
+}
+
+/// The state that reader, writer and callers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    table: Mutex<Table>,
+    queue: mpsc::Sender<Outbound>,
+    queued_bytes: AtomicUsize,
+    closed: watch::Sender<Option<CloseReason>>,
+    pub(crate) counters: Counters,
+    outlets: Outlets,
+}
+
+impl Shared {
+    /// The state of a new leg whose ids begin at `first_id`, and the writer's end of the queue.
+    pub(crate) fn new(first_id: u64, outlets: Outlets) -> (Self, mpsc::Receiver<Outbound>) {
+        let (queue, outbound) = mpsc::channel(QUEUE_MESSAGES_MAX);
+        let table = Table { next_id: first_id, pending: HashMap::new(), closed: None };
+        let shared = Self {
+            table: Mutex::new(table),
+            queue,
+            queued_bytes: AtomicUsize::new(0),
+            closed: watch::Sender::new(None),
+            counters: Counters::default(),
+            outlets,
+        };
+        (shared, outbound)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing panics while holding it; a poisoned table is still whole.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a request; its answer comes out of the receiver.
+    pub(crate) fn enter(
+        &self,
+        progress: Option<Progress>,
+    ) -> Result<(u64, oneshot::Receiver<Answer>), CallError> {
+        let mut table = self.table();
+        if let Some(why) = &table.closed {
+            return Err(CallError::Closed(why.clone()));
+        }
+        if table.pending.len() >= IN_FLIGHT_MAX {
+            count(&self.counters.busy);
+            return Err(CallError::Busy);
+        }
+        let id = table.next_id;
+        table.next_id = id.wrapping_add(1);
+        let (answer, receiver) = oneshot::channel();
+        table.pending.insert(id, Pending { answer, progress, sent: false });
+        Ok((id, receiver))
+    }
+
+    /// Takes a request out; true when the server had been told of it and has not answered.
+    pub(crate) fn forget(&self, id: u64) -> bool {
+        self.table().pending.remove(&id).is_some_and(|pending| pending.sent)
+    }
+
+    /// Queues a request's line.
+    pub(crate) fn queue_request(&self, id: u64, line: String) -> Result<(), CallError> {
+        let waiting = self.queued_bytes.load(Relaxed);
+        let full = waiting > 0 && waiting.saturating_add(line.len()) > QUEUE_BYTES_MAX;
+        if full || self.queue.capacity() <= QUEUE_RESERVE {
+            count(&self.counters.busy);
+            return Err(CallError::Busy);
+        }
+        match self.queue_line(Some(id), line) {
+            Ok(()) => {
+                count(&self.counters.requests);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => Err(CallError::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(CallError::Closed(self.close_reason())),
+        }
+    }
+
+    /// Queues a reply or notification of our own; lost, and counted, when there is no room at all.
+    pub(crate) fn queue_own(&self, line: String) {
+        if self.queue_line(None, line).is_err() {
+            count(&self.counters.dropped);
+        }
+    }
+
+    fn queue_line(
+        &self,
+        id: Option<u64>,
+        mut line: String,
+    ) -> Result<(), mpsc::error::TrySendError<Outbound>> {
+        line.push('\n');
+        let bytes = line.len();
+        self.queued_bytes.fetch_add(bytes, Relaxed);
+        self.queue.try_send(Outbound::Line { id, line }).inspect_err(|_lost| {
+            self.queued_bytes.fetch_sub(bytes, Relaxed);
+        })
+    }
+
+    /// Asks the writer to close the server's input after what is queued.
+    pub(crate) fn queue_end(&self) -> bool {
+        self.queue.try_send(Outbound::End).is_ok()
+    }
+
+    /// The writer takes up a line: false when its caller is gone and it need not be written.
+    pub(crate) fn take_up(&self, id: Option<u64>, bytes: usize) -> bool {
+        self.queued_bytes.fetch_sub(bytes, Relaxed);
+        let Some(id) = id else { return true };
+        self.table().pending.get_mut(&id).map(|pending| pending.sent = true).is_some()
+    }
+
+    /// Closes the leg: everybody in flight fails at once. Only the first reason counts.
+    pub(crate) fn close(&self, why: &CloseReason) {
+        let pending = {
+            let mut table = self.table();
+            if table.closed.is_some() {
+                return;
+            }
+            table.closed = Some(why.clone());
+            std::mem::take(&mut table.pending)
+        };
+        self.closed.send_replace(Some(why.clone()));
+        for pending in pending.into_values() {
+            let _gone = pending.answer.send(Err(CallError::Closed(why.clone())));
+        }
+    }
+
+    fn close_reason(&self) -> CloseReason {
+        self.table().closed.clone().unwrap_or(CloseReason::LetGo)
+    }
+
+    /// Resolves when the leg is closed.
+    pub(crate) async fn closed(&self) -> CloseReason {
+        let mut closed = self.closed.subscribe();
+        let why = closed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or(CloseReason::LetGo)
+    }
+
+    /// The counters now.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let mut metrics = self.counters.read();
+        metrics.in_flight = u64::try_from(self.table().pending.len()).unwrap_or(u64::MAX);
+        metrics.queued_bytes = u64::try_from(self.queued_bytes.load(Relaxed)).unwrap_or(u64::MAX);
+        metrics
+    }
+
+    /// Takes a line of the server's output; true when it was a message.
+    pub(crate) fn on_line(&self, line: Line<'_>) -> bool {
+        match line {
+            Line::Object(bytes) => self.on_message(bytes),
+            Line::Batch(bytes) => match wire::batch(bytes) {
+                Ok(parts) => {
+                    let mut all = true;
+                    for part in parts {
+                        all &= self.on_message(part.get().as_bytes());
+                    }
+                    all
+                }
+                Err(_no_batch) => false,
+            },
+            Line::Noise(_) => false,
+            Line::TooLong { bytes, head, tail } => {
+                count(&self.counters.too_long);
+                if let Some(id) = wire::id_at_the_ends(head, tail) {
+                    self.answer(id, Err(CallError::TooLong { bytes }));
+                }
+                true
+            }
+        }
+    }
+
+    fn on_message(&self, bytes: &[u8]) -> bool {
+        match wire::read(bytes) {
+            Ok(Message::Response { id, result }) => match wire::own_id(id) {
+                Some(id) => self.answer(id, Ok(result.to_owned())),
+                None => count(&self.counters.late),
+            },
+            Ok(Message::Error { id: Some(id), error }) => match wire::own_id(id) {
+                Some(id) => self.answer(id, Err(CallError::Rpc(RpcError::read(error)))),
+                None => count(&self.counters.late),
+            },
+            Ok(Message::Error { id: None, .. }) => return false,
+            Ok(Message::Request { id, method, .. }) => self.on_request(id, &method),
+            Ok(Message::Notification { method, params }) => self.on_notification(&method, params),
+            Err(_no_message) => return false,
+        }
+        true
+    }
+
+    fn answer(&self, id: u64, answer: Answer) {
+        let Some(pending) = self.table().pending.remove(&id) else {
+            count(&self.counters.late);
+            return;
+        };
+        count(if answer.is_ok() { &self.counters.results } else { &self.counters.errors });
+        let _gone = pending.answer.send(answer);
+    }
+
+    fn on_request(&self, id: &RawValue, method: &str) {
+        if method == "ping" {
+            count(&self.counters.pings);
+            self.queue_own(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+        } else {
+            count(&self.counters.refused);
+            let message = "this client offers no requests to the server";
+            self.queue_own(build::error(Some(id), METHOD_NOT_FOUND, message));
+        }
+    }
+
+    fn on_notification(&self, method: &str, params: Option<&RawValue>) {
+        match (method, params) {
+            ("notifications/progress", Some(params)) => self.on_progress(params),
+            // All of its requests were answered at once: nothing is left to cancel.
+            ("notifications/cancelled", _) => {}
+            _ => {
+                if let Some(notices) = &self.outlets.notices {
+                    let notice = Notice { method: method.to_owned(), params: params.map(ToOwned::to_owned) };
+                    self.hand(notices, notice, &self.counters.notices);
+                }
+            }
+        }
+    }
+
+    fn on_progress(&self, params: &RawValue) {
+        let Some(id) = meta::notified_token(params).and_then(wire::own_id) else { return };
+        let table = self.table();
+        let Some(progress) = table.pending.get(&id).and_then(|pending| pending.progress.as_ref()) else {
+            return;
+        };
+        let restored = match &progress.token {
+            Some(token) => meta::with_notified_token(params, token),
+            None => Some(params.to_owned()),
+        };
+        if let Some(restored) = restored {
+            self.hand(&progress.sink, restored, &self.counters.progress);
+        }
+    }
+
+    fn hand<T>(&self, outlet: &mpsc::Sender<T>, what: T, counter: &std::sync::atomic::AtomicU64) {
+        count(if outlet.try_send(what).is_ok() { counter } else { &self.counters.dropped });
+    }
+
+    /// A line that was no message.
+    pub(crate) fn noise(&self, line: Line<'_>) {
+        count(&self.counters.noise);
+        let (Line::Object(bytes)
+        | Line::Batch(bytes)
+        | Line::Noise(bytes)
+        | Line::TooLong { head: bytes, .. }) = line;
+        let shown = bytes.get(..bytes.len().min(NOISE_SHOWN_BYTES_MAX)).unwrap_or_default();
+        self.diagnostic(Diagnostic::Noise(String::from_utf8_lossy(shown).into_owned()));
+    }
+
+    /// Something for `logs`.
+    pub(crate) fn diagnostic(&self, what: Diagnostic) {
+        if let Some(diagnostics) = &self.outlets.diagnostics
+            && diagnostics.try_send(what).is_err()
+        {
+            count(&self.counters.dropped);
+        }
+    }
+
+    /// Bytes came in.
+    pub(crate) fn read_bytes(&self, n: usize) {
+        add(&self.counters.bytes_in, n);
+    }
+
+    /// Bytes went out.
+    pub(crate) fn wrote_bytes(&self, n: usize) {
+        add(&self.counters.bytes_out, n);
+    }
+}

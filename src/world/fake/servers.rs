@@ -1,0 +1,174 @@
+//! Entries of the files, made without the parser: a small description of each, turned into what the
+//! configuration would mean by it.
+//!
+//! Must stay the only place here that builds a declaration, so that a change of
+//! [`crate::model::container`] meets one function.
+
+use crate::model::container::{Bind, ContainerSpec, EnvVar, HostPorts, PortProtocol, PublishedPort};
+use crate::model::fingerprint::{Fingerprint, HashKey};
+use crate::model::id::ServerId;
+use crate::model::net::HostPort;
+use crate::model::server::{
+    ContainerDecl, HealthPolicy, McpPort, ProcessDecl, PullPolicy, RemoteDecl, RestartPolicy, RouteWish,
+    Server, ServerKind, TransportWish,
+};
+use std::collections::BTreeMap;
+
+/// Where HTTP images listen.
+pub(crate) const HTTP_PORT: u16 = 8080;
+
+/// What kind of server an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// `docker run -i …`.
+    Stdio,
+    /// `docker run -p 8080 …`.
+    Http,
+    /// `docker run …` of an image that exposes a port.
+    HttpByImage,
+    /// `docker run -p PORT:8080 …`.
+    HttpFixed(u16),
+    /// `npx …`.
+    Process,
+    /// `url`.
+    Remote,
+}
+
+/// An entry of the files, described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name, which is its id.
+    pub name: String,
+    /// Its kind.
+    pub kind: EntryKind,
+    /// Image reference, for containers.
+    pub image: String,
+    /// Value of an environment variable, which counts as secret.
+    pub env: u32,
+    /// `-v /data`: a volume without a name.
+    pub anonymous_volume: bool,
+    /// `-v /srv/NAME:/srv`, writable.
+    pub bind: bool,
+    /// `-p PORT:9000`: a plain port.
+    pub plain_port: Option<u16>,
+    /// `--rm`.
+    pub remove_volumes: bool,
+    /// Not `disabled`.
+    pub enabled: bool,
+    /// `orchestrator.restart`.
+    pub restart: RestartPolicy,
+    /// `--pull`.
+    pub pull: PullPolicy,
+    /// `orchestrator.route`.
+    pub route: RouteWish,
+    /// The entry has a problem.
+    pub broken: bool,
+}
+
+impl Entry {
+    /// A sound entry with nothing special about it.
+    #[must_use]
+    pub fn new(name: &str, kind: EntryKind, image: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind,
+            image: image.to_owned(),
+            env: 0,
+            anonymous_volume: false,
+            bind: false,
+            plain_port: None,
+            remove_volumes: false,
+            enabled: true,
+            restart: RestartPolicy::default(),
+            pull: PullPolicy::Missing,
+            route: RouteWish::Auto,
+            broken: false,
+        }
+    }
+}
+
+/// The key under which all fingerprints of the fake world are made.
+#[must_use]
+pub fn key() -> HashKey {
+    HashKey::new([42; 32])
+}
+
+/// The declaration of a container entry.
+#[must_use]
+pub fn container_spec(entry: &Entry) -> ContainerSpec {
+    let published = |port| PublishedPort {
+        container: PortProtocol { port: 9000, ..PortProtocol::default() },
+        host_ip: None,
+        host: HostPorts::One(port),
+    };
+    let bind = || Bind { source: format!("/srv/{}", entry.name), target: "/srv".to_owned(), options: None };
+    ContainerSpec {
+        image: entry.image.clone(),
+        env: vec![EnvVar::new("TOKEN", entry.env.to_string())],
+        open_stdin: entry.kind == EntryKind::Stdio,
+        anonymous_volumes: entry.anonymous_volume.then(|| "/data".to_owned()).into_iter().collect(),
+        binds: entry.bind.then(bind).into_iter().collect(),
+        published: entry.plain_port.map(published).into_iter().collect(),
+        ..ContainerSpec::default()
+    }
+}
+
+/// What the entry means; `None` when its name is no id.
+#[must_use]
+pub fn server(entry: &Entry) -> Option<Server> {
+    Some(Server {
+        id: ServerId::new(&entry.name).ok()?,
+        name: entry.name.clone(),
+        section: None,
+        enabled: entry.enabled,
+        kind: kind(entry),
+        transport: TransportWish::Auto,
+        route: entry.route,
+        gateway_reasons: Vec::new(),
+        http_path: None,
+        restart: entry.restart.clone(),
+        health: HealthPolicy::default(),
+        pull: entry.pull,
+        priority: 0,
+        notes: Vec::new(),
+    })
+}
+
+fn kind(entry: &Entry) -> ServerKind {
+    let fingerprint = |text: &str| {
+        let secret = format!("{text} TOKEN={}", entry.env);
+        Fingerprint::new(&key(), text, &secret)
+    };
+    let port = |host_port| Some(McpPort { container_port: HTTP_PORT, host_port, host_ip: None });
+    let mcp_port = match entry.kind {
+        EntryKind::Http => port(None),
+        EntryKind::HttpFixed(fixed) => port(HostPort::new(fixed)),
+        EntryKind::Process => {
+            return ServerKind::Process(ProcessDecl {
+                command: "npx".to_owned(),
+                args: vec![entry.image.clone()],
+                env: BTreeMap::from([("TOKEN".to_owned(), entry.env.to_string())]),
+                cwd: None,
+                fingerprint: fingerprint(&entry.image),
+            });
+        }
+        EntryKind::Remote => {
+            let url = format!("https://{}.example/mcp", entry.image.replace([':', '/'], "-"));
+            let fingerprint = fingerprint(&url);
+            return ServerKind::Remote(RemoteDecl { url, kind: None, headers: BTreeMap::new(), fingerprint });
+        }
+        EntryKind::Stdio | EntryKind::HttpByImage => None,
+    };
+    let spec = container_spec(entry);
+    let text = format!(
+        "{} {:?} {} {} {:?}",
+        entry.image, entry.kind, entry.anonymous_volume, entry.bind, entry.plain_port
+    );
+    ServerKind::Container(Box::new(ContainerDecl {
+        spec,
+        interactive: entry.kind == EntryKind::Stdio,
+        mcp_port,
+        remove_volumes: entry.remove_volumes,
+        fingerprint: fingerprint(&text),
+    }))
+}

@@ -1,0 +1,108 @@
+//! What we ask of the world: few verbs each, object-safe, so that a fake world with virtual time
+//! can stand in for every one of them.
+//!
+//! Must never decide anything and never name an adapter's crate.
+
+pub mod error;
+pub mod fake;
+
+use crate::model::balancer::{BalancerOp, BalancerView};
+use crate::model::id::{ContainerId, ServerId};
+use crate::model::memory::Memory;
+use crate::model::net::{HostPort, PortRange};
+use crate::model::observed::{Container, Details, Image};
+use crate::model::op::{EdgeOp, EngineOp};
+use crate::model::time::{Span, Timestamp};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub use error::{ErrorKind, WorldError};
+
+/// A future answer of the world.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, WorldError>> + Send + 'a>>;
+
+/// The container engine.
+pub trait Engine: Send + Sync {
+    /// Every container, running or not: one call.
+    fn containers(&self) -> Answer<'_, Vec<Container>>;
+    /// An image by reference or id; `None` when it is not on the engine.
+    fn image<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<Image>>;
+    /// What only an inspect tells; `None` when the container is gone.
+    fn details<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Option<Details>>;
+    /// Carries out one operation. Removing what is gone, starting what runs and stopping what is
+    /// stopped is success. `progress` gets short lines for people (pulls).
+    fn apply<'a>(&'a self, op: &'a EngineOp, progress: &'a (dyn Fn(String) + Send + Sync)) -> Answer<'a, ()>;
+}
+
+/// The load balancer's listener that was configured.
+pub trait Balancer: Send + Sync {
+    /// Reads the listener, its rules and our target groups. `read_targets` names the target groups
+    /// whose targets must be read in this pass; others may come back Unknown (not asked).
+    fn view<'a>(&'a self, read_targets: &'a TargetsToRead) -> Answer<'a, BalancerView>;
+    /// Carries out one operation; resolves [`crate::model::balancer::GroupRef::Planned`] by name.
+    fn apply<'a>(&'a self, op: &'a BalancerOp) -> Answer<'a, ()>;
+}
+
+/// Which target groups' health a pass wants to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetsToRead {
+    /// Of these servers, always.
+    pub servers: Vec<ServerId>,
+    /// And of this many others, in rotation, so that drift of targets is seen in time.
+    pub rotating: usize,
+}
+
+/// This host.
+pub trait Host: Send + Sync {
+    /// The ports of `range` on which nothing listens, found by binding `address` and letting go.
+    fn free_ports<'a>(&'a self, address: &'a str, range: PortRange) -> Answer<'a, Vec<HostPort>>;
+    /// Whether a TCP connection to `port` on this host is accepted.
+    fn reachable(&self, port: HostPort) -> Answer<'_, bool>;
+}
+
+/// Edge listeners of this process.
+pub trait Edges: Send + Sync {
+    /// What is served now.
+    fn served(&self) -> BTreeMap<ServerId, HostPort>;
+    /// Opens or closes a listener.
+    fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()>;
+}
+
+/// What survives a restart.
+pub trait Store: Send + Sync {
+    /// Keeps `memory` durably before returning.
+    fn save<'a>(&'a self, memory: &'a Memory) -> Answer<'a, ()>;
+}
+
+/// The world of one process: everything a pass may ask or change.
+#[derive(Clone)]
+pub struct World {
+    /// The container engine.
+    pub engine: Arc<dyn Engine>,
+    /// The load balancer, or why there is none.
+    pub balancer: Result<Arc<dyn Balancer>, String>,
+    /// This host.
+    pub host: Arc<dyn Host>,
+    /// Edge listeners; `None` in a process that serves none.
+    pub edges: Option<Arc<dyn Edges>>,
+    /// What survives.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+/// Time, so that tests own it.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+    /// Waits.
+    fn sleep(&self, span: Span) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}

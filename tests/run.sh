@@ -1,0 +1,291 @@
+#!/usr/bin/env bash
+# All tests, by one command, on a bare Debian 12: what they need is installed and started first.
+#
+# A stage that cannot run has failed: nothing is skipped. Stages run from cheap to dear and each
+# is reported, so one run shows everything that is broken. The last line is `N passed, N failed`.
+set -Eeuo pipefail
+
+# The demo's installer knows how to get Rust, a compiler and an engine; its functions serve here.
+# shellcheck source=setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+PROGRAM=./tests/run.sh
+
+readonly STAGES=(fmt shellcheck setup aws clippy build test live)
+readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
+# Seconds; a stage that is late has failed. Together they stay below the 40 minutes of CI.
+declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=480 [build]=660 [test]=360 [live]=600)
+readonly LOG_LINES_SHOWN=150
+readonly READY_WAIT_SECS=60
+readonly REQUIREMENTS=$HERE/tests/aws/requirements.txt
+
+CHOSEN=() PASSED=0 FAILED=0 STAGE_JOB=
+# Everything that live tests make carries a stack that begins with this; what is left goes at the end.
+RUN_ID=t$$
+TEST_IMAGE=mcpo-test/example:$RUN_ID
+
+test_usage() {
+  cat <<USAGE
+Usage: ./tests/run.sh [--quick | --only STAGE...]
+
+  --quick        without the stages that need Docker or the AWS stand-in
+  --only STAGE   one stage; may be repeated
+  -h, --help     this text
+
+Stages: ${STAGES[*]}
+Logs:   target/test-logs/STAGE.log
+
+What is missing is installed from Debian and by rustup (root or sudo); without
+a running Docker engine one is started and ended again.
+The last line is "N passed, N failed"; exit code 0 when nothing failed.
+USAGE
+}
+
+# ---- what the stages need ------------------------------------------------------------------------
+
+wants() { [[ " ${CHOSEN[*]} " = *" $1 "* ]]; }
+wants_python() { wants aws || wants live; }
+
+python() { if [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$@"; else python3 "$@"; fi; }
+
+find_missing_test_packages() {
+  ! wants shellcheck || has shellcheck || MISSING+=(shellcheck)
+  if wants_python; then python -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv); fi
+  if wants live; then
+    has docker-registry || MISSING+=(docker-registry)
+    find_missing_engine_packages
+  fi
+}
+
+# Debian starts a registry of its own on port 5000; the tests start theirs where they want it.
+quiet_registry() {
+  if [[ " ${MISSING[*]} " = *" docker-registry "* ]] && systemd_runs; then
+    "${SUDO[@]}" systemctl disable --now docker-registry >/dev/null 2>&1 || true
+  fi
+}
+
+ensure_rust_component() {
+  "$CARGO" "$1" --version >/dev/null 2>&1 && return
+  doing "add the Rust component $2"
+  rustup component add "$2" || die "there is no cargo $1" "run: rustup component add $2"
+}
+
+# Kept outside the checkout, named by its content: a fresh clone uses it too.
+ensure_venv() {
+  local key
+  key=$({ python -V && cat "$REQUIREMENTS"; } | sha256sum | cut -c1-12)
+  VENV=${XDG_CACHE_HOME:-$HOME/.cache}/mcp-orchestrator/test-venv-$key
+  if [ -e "$VENV/complete" ]; then
+    have "the Python packages of the AWS stand-in"
+    return
+  fi
+  doing "install the Python packages of the AWS stand-in into $(tilde "$VENV")"
+  rm -rf -- "$VENV"
+  mkdir -p "$(dirname "$VENV")"
+  {
+    python -m venv "$VENV" && "$VENV/bin/pip" install --no-input --quiet --retries 5 -r "$REQUIREMENTS"
+  } >"$STATE_DIR/pip.log" 2>&1 || {
+    log_tail "$STATE_DIR/pip.log"
+    die "cannot install the Python packages of tests/aws/requirements.txt" "is the Python package index reachable?"
+  }
+  touch "$VENV/complete"
+}
+
+prepare() {
+  find_missing_build_packages
+  find_missing_test_packages
+  ensure_packages
+  quiet_registry
+  ensure_rust
+  ! wants fmt || ensure_rust_component fmt rustfmt
+  ! wants clippy || ensure_rust_component clippy clippy
+  if wants_python; then ensure_venv; fi
+  if wants live; then ensure_engine; fi
+}
+
+# ---- stages: each runs in a process group of its own, its output goes to its log --------------------
+
+stage_fmt() { "$CARGO" fmt --check && echo '1 passed, 0 failed'; }
+
+stage_shellcheck() {
+  local -a files
+  mapfile -t files < <(find setup.sh .ci tests packaging benches -type f 2>/dev/null | sort | while read -r file; do
+    [[ $file = *.sh ]] || head -c 40 "$file" | grep -aqE '^#!.*\<(ba)?sh\>' && printf '%s\n' "$file"
+  done)
+  shellcheck -x -P "$HERE" "${files[@]}" && echo "${#files[@]} passed, 0 failed"
+}
+
+# Scripts end with the line that is counted.
+stage_setup() {
+  local script rc=0
+  for script in tests/setup/*_test.sh; do
+    echo "$script"
+    "$script" || rc=1
+  done
+  return $rc
+}
+
+stage_aws() { "$VENV/bin/python" -B tests/aws/check.py; }
+
+stage_clippy() { "$CARGO" clippy --all-targets --locked -- -D warnings && echo '1 passed, 0 failed'; }
+
+# Apart from the tests' own stages, so that their seconds are theirs.
+stage_build() { "$CARGO" test --locked --no-run --lib --bins --test it --test live && echo '1 passed, 0 failed'; }
+
+stage_test() { "$CARGO" test --locked --lib --bins --test it; }
+
+# The AWS stand-in on free loopback ports; it ends when its standard input does.
+start_aws() {
+  local ready=$STATE_DIR/aws.json deadline=$((SECONDS + READY_WAIT_SECS))
+  # shellcheck disable=SC2094 # the pipe is only held open
+  sleep infinity | "$VENV/bin/python" -B tests/aws/server.py --port 0 --proxy-port 0 --imds-port 0 --until-stdin-closes >"$ready" &
+  until [ -s "$ready" ]; do
+    [ $SECONDS -lt $deadline ] || { echo "the AWS stand-in did not start in $READY_WAIT_SECS s" && return 1; }
+    sleep 0.1
+  done
+  # shellcheck disable=SC2016 # Python's own
+  python -c 'import json, sys
+ports = json.load(open(sys.argv[1]))
+for name, port in (("AWS_ENDPOINT", "port"), ("AWS_PROXY", "proxy_port"), ("IMDS", "imds_port")):
+    print(f"MCPO_{name}=http://127.0.0.1:{ports[port]}")' "$ready"
+}
+
+# An image without a registry: the binary under test and the libraries it is linked to.
+make_test_image() {
+  local binary=$1 root=$STATE_DIR/image library
+  mkdir -p "$root"
+  cp "$binary" "$root/mcp-orchestrator"
+  for library in $(ldd "$binary" | grep -oE '/[^ ]+'); do
+    install -D -m 0755 "$library" "$root$library"
+  done
+  tar -C "$root" -cf - --owner=0 --group=0 . |
+    as_docker docker import --change 'ENTRYPOINT ["/mcp-orchestrator","demo-server"]' - "$TEST_IMAGE"
+}
+
+# Fake credentials: nothing here may reach a real account, whatever the caller's environment holds.
+stage_live() {
+  local ports
+  mkdir -p "$STATE_DIR"
+  make_test_image "$TARGET_DIR/debug/mcp-orchestrator"
+  ports=$(start_aws) || return 1
+  # shellcheck disable=SC2086 # one word for each variable
+  as_docker env $ports "MCPO_BIN=$TARGET_DIR/debug/mcp-orchestrator" "MCPO_TEST_IMAGE=$TEST_IMAGE" "MCPO_TEST_STACK=$RUN_ID" \
+    "MCPO_TEST_PYTHON=$VENV/bin/python" AWS_ACCESS_KEY_ID=fake AWS_SECRET_ACCESS_KEY=fake AWS_REGION=us-east-1 \
+    AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
+    "$CARGO" test --locked --test live -- --test-threads="$(nproc)"
+}
+
+# ---- running and counting ---------------------------------------------------------------------------
+
+# count_of WORD LOG: the sum over all result lines, cargo's and the scripts'.
+count_of() {
+  awk -v word="$1" '/^test result: |^[0-9]+ passed, [0-9]+ failed$/ {
+    for (i = 2; i <= NF; i++) if ($i ~ "^" word "[;,]?$") sum += $(i - 1)
+  } END { print sum + 0 }' "$2"
+}
+
+# Ends the stage and whatever it started.
+end_stage() {
+  [ -n "$STAGE_JOB" ] || return 0
+  kill -- "-$STAGE_JOB" 2>/dev/null || true
+  wait "$STAGE_JOB" 2>/dev/null || true
+  STAGE_JOB=
+}
+
+# Waits for the stage, in short steps: its limit and signals to this script must be seen.
+await_stage() {
+  local deadline=$((SECONDS + $1))
+  while kill -0 "$STAGE_JOB" 2>/dev/null; do
+    if [ $SECONDS -ge $deadline ]; then return 124; fi
+    sleep 0.1
+  done
+  wait "$STAGE_JOB"
+}
+
+run_stage() {
+  local name=$1 log=$LOGS/$1.log begun=$SECONDS rc=0 passed failed why=''
+  set -m # a process group for the stage
+  { trap - ERR && "stage_$name"; } >"$log" 2>&1 </dev/null &
+  STAGE_JOB=$!
+  set +m
+  await_stage "${LIMITS[$name]}" || rc=$?
+  end_stage
+  passed=$(count_of passed "$log") failed=$(count_of failed "$log")
+  if [ $rc = 124 ]; then
+    why=" (not done after ${LIMITS[$name]} s)"
+  elif [ $rc != 0 ]; then
+    why=" (exit code $rc)"
+  elif [ "$passed" = 0 ]; then
+    why=' (no test ran)'
+  fi
+  if [ -n "$why" ] && [ "$failed" = 0 ]; then failed=1; fi
+  [ "$failed" = 0 ] || tail -n $LOG_LINES_SHOWN "$log" | grep -avE '^[0-9]+ passed, [0-9]+ failed$' || true
+  PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed))
+  printf '%-10s %4d s  %5d passed %3d failed%s\n' "$name" $((SECONDS - begun)) "$passed" "$failed" "$why"
+}
+
+# Containers, networks and images of this run; named volumes are never the product's to remove.
+remove_leftovers() {
+  local ids stack id
+  while read -r id stack; do
+    [[ $stack = "$RUN_ID"* ]] || continue
+    echo "left by a test, removed: container $id (stack $stack)"
+    as_docker docker rm -f -v "$id" >/dev/null || true
+  done < <(as_docker docker ps -a --filter label=managed-by=mcp-orchestrator \
+    --format '{{.ID}} {{.Label "io.mcp-orchestrator.stack"}}')
+  mapfile -t ids < <(as_docker docker images -q --filter "reference=mcpo-test/*:$RUN_ID*" | sort -u)
+  [ ${#ids[@]} = 0 ] || as_docker docker image rm -f "${ids[@]}" >/dev/null || true
+}
+
+clean_up() {
+  trap - EXIT ERR
+  end_stage
+  if wants live && engine_version >/dev/null; then remove_leftovers || true; fi
+  stop_engine || true
+  "${SUDO[@]}" rm -rf -- "$STATE_DIR"
+}
+
+choose_stages() {
+  local stage wanted=''
+  while [ $# != 0 ]; do
+    case $1 in
+      --quick) wanted+=" ${QUICK_STAGES[*]} " ;;
+      --only)
+        shift
+        [[ " ${STAGES[*]} " = *" ${1:-} "* ]] || usage_error "--only needs one of: ${STAGES[*]}"
+        wanted+=" $1 "
+        ;;
+      *) usage_error "unknown word '$1'" ;;
+    esac
+    shift
+  done
+  # The live tests drive a binary that must be of this checkout.
+  [[ $wanted != *' live '* ]] || wanted+=' build '
+  CHOSEN=()
+  for stage in "${STAGES[@]}"; do
+    if [ -z "$wanted" ] || [[ $wanted = *" $stage "* ]]; then CHOSEN+=("$stage"); fi
+  done
+}
+
+run_tests() {
+  local word stage
+  for word in "$@"; do
+    case $word in -h | --help) test_usage && return ;; esac
+  done
+  choose_stages "$@"
+  cd "$HERE"
+  choose_sudo
+  STATE_DIR=$(mktemp -d /tmp/mcpo-test.XXXXXX)
+  LOGS=$TARGET_DIR/test-logs
+  mkdir -p "$LOGS"
+  trap 'die "line $LINENO failed: $BASH_COMMAND" "run it again; if that does not help: bash -x ./tests/run.sh"' ERR
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  prepare
+  for stage in "${CHOSEN[@]}"; do run_stage "$stage"; done
+  clean_up
+  printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
+  [ "$FAILED" = 0 ]
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then run_tests "$@"; fi
