@@ -17,6 +17,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// For token and answer together; a pass waits no longer than this.
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest id: an IPv6 address has 39 characters.
+const ID_LEN_MAX: usize = 64;
+/// Address blocks that are believed; a VPC has at most five unless the quota was raised.
+const BLOCKS_MAX: usize = 50;
 /// Tries of one request.
 const ATTEMPTS_MAX: u32 = 2;
 
@@ -54,26 +58,36 @@ impl Imds {
         Self { client, path, known }
     }
 
+    /// The VPC's IPv4 address blocks, of the host's first network interface.
+    pub(super) async fn vpc_cidrs(&self) -> Result<Vec<String>, WorldError> {
+        let doing = "asking the instance metadata service for the VPC's address blocks";
+        let mac = self.ask("/latest/meta-data/mac", doing).await?;
+        let path = format!("/latest/meta-data/network/interfaces/macs/{}/vpc-ipv4-cidr-blocks", mac.trim());
+        let blocks = self.ask(&path, doing).await?;
+        Ok(blocks.split_whitespace().take(BLOCKS_MAX).map(str::to_owned).collect())
+    }
+
+    async fn ask(&self, path: &str, doing: &str) -> Result<String, WorldError> {
+        let Some(client) = &self.client else {
+            return Err(trouble(doing, ErrorKind::Invalid, "its endpoint is not a URL"));
+        };
+        match tokio::time::timeout(WHOLE_TIMEOUT, client.get(path)).await {
+            Err(late) => Err(trouble(doing, ErrorKind::TimedOut, late.to_string())),
+            Ok(Err(error)) => Err(trouble(doing, ErrorKind::Unreachable, error.to_string())),
+            Ok(Ok(text)) => Ok(String::from(text)),
+        }
+    }
+
     /// What identifies this host in a target group.
     pub(super) async fn target_id(&self) -> Result<String, WorldError> {
         if let Some(id) = self.known.get() {
             return Ok(id.clone());
         }
         let doing = "asking the instance metadata service who this host is";
-        let Some(client) = &self.client else {
-            return Err(trouble(doing, ErrorKind::Invalid, "its endpoint is not a URL"));
-        };
-        let answer = tokio::time::timeout(WHOLE_TIMEOUT, client.get(self.path)).await;
-        let text = match answer {
-            Err(_) => return Err(trouble(doing, ErrorKind::TimedOut, "no answer in time")),
-            Ok(Err(error)) => {
-                return Err(trouble(doing, ErrorKind::Unreachable, error.to_string()));
-            }
-            Ok(Ok(text)) => String::from(text),
-        };
+        let text = self.ask(self.path, doing).await?;
         let id = text.trim();
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':');
-        if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+        if id.is_empty() || id.len() > ID_LEN_MAX || !id.chars().all(plain) {
             return Err(trouble(doing, ErrorKind::Failed, "the answer is no id"));
         }
         Ok(self.known.get_or_init(|| id.to_owned()).clone())

@@ -126,6 +126,14 @@ impl Alb {
         Self { config, client: Client::new(sdk), imds, bucket, cache: Mutex::new(Cache::default()) }
     }
 
+    /// The VPC's IPv4 address blocks, from the instance metadata service.
+    ///
+    /// # Errors
+    /// When the service does not answer, or this host is no instance.
+    pub async fn vpc_cidrs(&self) -> Result<Vec<String>, WorldError> {
+        self.imds.vpc_cidrs().await
+    }
+
     /// What is cached; never held over an await. A poisoned lock is as good as any: the cache holds
     /// what was read, whole entries at a time.
     fn cache(&self) -> MutexGuard<'_, Cache> {

@@ -91,4 +91,16 @@ mod tests {
             assert_eq!(sink.finish().len(), 1, "{text}");
         }
     }
+
+    #[test]
+    fn nesting_has_an_end() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        for (depth, fits) in [(400, true), (100_000, false)] {
+            let text = nested(depth);
+            let mut sink = Sink::new("t", &text);
+            let node = read(&text, &mut sink);
+            assert_eq!(node.is_some(), fits, "{depth}");
+            node.iter().for_each(|node| node.report_duplicates(&mut sink));
+        }
+    }
 }

@@ -150,7 +150,18 @@ mod tests {
     fn deep_and_double_files_are_refused() {
         let deep = "- ".repeat(100_000);
         let brackets = "[".repeat(100_000);
-        for text in [deep.as_str(), &brackets, "a: 1\na: 2\n", "a: [1\n", "--- a\n--- b\n"] {
+        let hidden = "[\"]\",".repeat(100_000);
+        let keys = (0..3_000).map(|n| " ".repeat(n) + "a:\n").collect::<String>();
+        for text in [
+            deep.as_str(),
+            &brackets,
+            &hidden,
+            &keys,
+            "a: &x [*x]\n",
+            "a: 1\na: 2\n",
+            "a: [1\n",
+            "--- a\n--- b\n",
+        ] {
             let mut sink = Sink::new("t", text);
             assert!(read(text, &mut sink).is_none(), "{:.20}", text);
             assert_eq!(sink.finish().len(), 1);

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use mcp_orchestrator::config::error::{Problem, render};
 use mcp_orchestrator::config::load::{Contents, Input, Loaded, load, needs};
-use mcp_orchestrator::config::settings::{self, Settings};
+use mcp_orchestrator::config::settings::{self, PolicyWorld, Settings};
 use mcp_orchestrator::config::{codes, schema};
 use mcp_orchestrator::model::fingerprint::{HashKey, Likeness};
 use mcp_orchestrator::model::id::ServerId;
@@ -438,6 +438,27 @@ fn stacks_are_told_apart() {
     assert_ne!(of(0, "/home/a/mcp.config.json"), of(1, "/home/a/mcp.config.json"));
     assert_ne!(of(0, "/home/a/mcp.config.json"), of(0, "/home/b/mcp.config.json"));
     assert!(of(0, "/x").starts_with("dev-") && of(0, "/x").len() == 12);
+}
+
+#[test]
+fn what_is_left_open_is_resolved_with_the_world() {
+    let text = "[aws]\nlistener_arn = arn:x\n[dashboard]\npassword = long enough\n[gateway]\nport = 7000\n";
+    let said = read_settings(Some(text.as_bytes())).settings.expect("valid");
+    let shipped = default_settings();
+    assert!(said.balancer_on() && !shipped.balancer_on());
+    assert_eq!(shipped.main_host().to_string(), "127.0.0.1");
+    assert_eq!(said.main_host().to_string(), "0.0.0.0");
+    let world = |on| PolicyWorld {
+        stack: said.stack(0, settings::INSTALLED_CONFIG).expect("a stack"),
+        balancer_on: on,
+        allow_mass_delete: true,
+    };
+    let policy = said.policy(&world(true));
+    assert_eq!(policy.host, "0.0.0.0");
+    assert_eq!(said.policy(&world(false)).host, "127.0.0.1");
+    assert_eq!(policy.ports.to_string(), "8000-9000");
+    assert!(policy.allow_mass_delete);
+    assert_eq!(policy.balancer.shared_port.map(|port| port.get()), Some(7000));
 }
 
 #[test]

@@ -279,6 +279,47 @@ async fn r26_the_last_host_out_cleans_up_and_a_joining_host_wins() {
 }
 
 #[tokio::test]
+async fn r27_all_targets_unhealthy_is_an_outage() {
+    let world = Aws::shared().world("r27");
+    let mut daemon = world.daemon().await;
+    daemon.want(edge("time", &[8000]));
+    daemon.settle().await;
+    let group = world.our_groups()[0]["TargetGroupArn"].clone();
+    let sick = json!({ "tg": group, "state": "unhealthy", "reason": "Target.Timeout" });
+    world.aws.ask("POST", "/_world/health", &sick);
+    // Seen at its turn in the rotation, and then in every pass until it is well again.
+    for _ in 0..2 {
+        let outcome = daemon.clean_pass().await;
+        assert_eq!(codes(&outcome, "time"), [balancer::OUTAGE]);
+        assert!(
+            matches!(daemon.standing("time", 8000), Standing::Unhealthy(why) if why.contains("Target.Timeout"))
+        );
+        daemon.read.rotating = 0;
+    }
+    world.aws.ask("POST", "/_world/health", &json!({ "tg": group, "state": "auto" }));
+    assert!(codes(&daemon.clean_pass().await, "time").is_empty());
+}
+
+#[tokio::test]
+async fn r09_near_the_quota_new_edge_servers_share_a_group() {
+    let world = Aws::shared().world("r09-shared");
+    let mut daemon = world.daemon().await;
+    daemon.policy.target_groups_max = 3;
+    daemon.policy.shared_port = mcp_orchestrator::model::net::HostPort::new(7000);
+    for (server, port) in [("a1", 8000), ("b1", 8001), ("c1", 8002), ("d1", 8003)] {
+        daemon.want(edge(server, &[port]));
+    }
+    daemon.settle().await;
+    assert_eq!((world.our_rules().len(), world.our_groups().len(), world.targets().len()), (4, 3, 3));
+    assert_eq!(daemon.standing("d1", 8003), Standing::Healthy);
+    for server in ["c1", "d1"] {
+        daemon.wants.remove(&id(server));
+    }
+    daemon.settle().await;
+    assert_eq!((world.our_rules().len(), world.our_groups().len(), world.targets().len()), (2, 2, 2));
+}
+
+#[tokio::test]
 async fn r28_patterns_are_the_bare_path_and_everything_below() {
     let world = Aws::shared().world("r28");
     let mut daemon = world.daemon().await;

@@ -36,6 +36,9 @@ pub(crate) use self::ports::FixedPort;
 /// Shortest value of an environment variable that is hidden in outputs: `1` or `true` would take
 /// too much with it.
 const HIDDEN_LEN_MIN: usize = 6;
+/// The same for values from a store of secrets: a shorter one is guessed anyway, and hiding it would
+/// make every message unreadable.
+const HIDDEN_STORED_LEN_MIN: usize = 4;
 
 /// What entries are built from.
 pub(crate) struct Builder<'a, 's> {
@@ -291,7 +294,7 @@ pub(crate) fn is_enabled(entry: &Node) -> bool {
 
 /// The secret behind a resolved reference, when it must be hidden.
 fn hidden(resolved: &Resolved) -> Option<SecretValue> {
-    let min = if resolved.from_env { HIDDEN_LEN_MIN } else { 1 };
+    let min = if resolved.from_env { HIDDEN_LEN_MIN } else { HIDDEN_STORED_LEN_MIN };
     (resolved.value.len() >= min).then(|| SecretValue {
         reference: resolved.reference.clone(),
         value: Opaque::new(resolved.value.clone()),

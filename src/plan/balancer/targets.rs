@@ -77,22 +77,25 @@ pub(super) fn register(
     vec![draft.step(Some(server), op, why, group.ready.clone())]
 }
 
-/// Without a reading, what was seen at the last one counts, unless the want has changed since.
+/// Without a reading, what was seen at the last one counts, unless the want has changed since, or
+/// somebody waits for what a reading would show.
 fn unread(draft: &mut Draft<'_>, route: &Route, seen: &TargetGroup) -> Vec<usize> {
     let known = draft.input.memory.registered.get(&route.server);
+    let prefix = format!("{}:", route.server);
+    let mut drains =
+        draft.input.memory.draining.iter().filter(|(key, _)| key.starts_with(&prefix)).peekable();
     let nothing_to_do =
-        known.map_or(route.ports.is_empty() && !drains(draft, route), |ports| *ports == route.ports);
+        known.map_or(route.ports.is_empty() && drains.peek().is_none(), |ports| *ports == route.ports);
+    let over = drains.any(|(_, until)| *until <= draft.input.now);
     if !nothing_to_do {
         draft.must_read(&route.server);
         let text = format!("the targets of {} were not read in this pass", seen.name);
         draft.note(&route.server, NoteKind::Waiting, text, None);
+    } else if over || route.ports.len() > 1 {
+        // A drain should be over, or one port takes the place of another.
+        draft.read_next.insert(route.server.clone());
     }
     Vec::new()
-}
-
-fn drains(draft: &Draft<'_>, route: &Route) -> bool {
-    let prefix = format!("{}:", route.server);
-    draft.input.memory.draining.keys().any(|key| key.starts_with(&prefix))
 }
 
 /// The load balancer forwards to all targets when none is healthy; that is an outage, not a success.

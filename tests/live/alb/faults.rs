@@ -242,6 +242,7 @@ async fn r31_without_metadata_the_last_known_id_serves() {
     daemon.want(edge("time", &[8000]));
     daemon.settle().await;
     assert_eq!(daemon.memory.target_id.as_deref(), Some(world.instance.as_str()));
+    assert_eq!(daemon.alb.vpc_cidrs().await.unwrap(), ["10.0.0.0/16"]);
     for mode in ["down", "hang"] {
         aws.ask("POST", "/_world/imds", &json!({ "mode": mode }));
         let mut next = Daemon::new(&world, config.clone(), "r31").await;
