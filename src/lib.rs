@@ -28,6 +28,7 @@ pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod service;
+pub mod simulate;
 pub mod store;
 pub mod upstream;
 pub mod world;

@@ -46,8 +46,12 @@ pub async fn answer(world: &World, policy: &Policy, observed: &mut Observed, que
         match question {
             Question::Image(reference) => Told::Image(reference, seen(world.engine.image(reference).await)),
             Question::Details(id) => Told::Details(id, seen(world.engine.details(id).await)),
-            Question::Reachable(port) => Told::Reachable(*port, world.host.reachable(*port).await.unwrap_or(false)),
-            Question::FreePorts => Told::FreePorts(seen(world.host.free_ports(&policy.host, policy.ports).await)),
+            Question::Reachable(port) => {
+                Told::Reachable(*port, world.host.reachable(*port).await.unwrap_or(false))
+            }
+            Question::FreePorts => {
+                Told::FreePorts(seen(world.host.free_ports(&policy.host, policy.ports).await))
+            }
         }
     });
     for told in join_all(answers).await {

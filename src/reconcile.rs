@@ -104,14 +104,18 @@ impl Reconciler {
     ///
     /// # Errors
     /// When it could not be kept; it holds in this process all the same.
-    pub async fn remember(&mut self, change: impl FnOnce(&mut Memory) + Send) -> Result<(), crate::world::WorldError> {
+    pub async fn remember(
+        &mut self,
+        change: impl FnOnce(&mut Memory) + Send,
+    ) -> Result<(), crate::world::WorldError> {
         change(&mut self.memory);
         self.world.store.save(&self.memory).await
     }
 
     /// Looks and decides, and changes nothing.
     pub async fn preview(&self, desired: &Desired, policy: &Policy) -> (Plan, Observed, Vec<Broken>) {
-        let targets = TargetsToRead { servers: self.read_next.iter().cloned().collect(), rotating: ROTATING_READS };
+        let targets =
+            TargetsToRead { servers: self.read_next.iter().cloned().collect(), rotating: ROTATING_READS };
         let mut observed = observe::look(&self.world, &targets, self.busy.clone()).await;
         let now = self.world.clock.now();
         let decide = |observed: &Observed| {

@@ -76,7 +76,10 @@ impl Snapshot {
     #[must_use]
     pub fn well(&self) -> bool {
         let fine = |state: RowState| matches!(state, RowState::Converged | RowState::Stopped);
-        self.settled && self.faults.is_empty() && self.report.engine_known && self.report.servers.values().all(|row| fine(row.state))
+        self.settled
+            && self.faults.is_empty()
+            && self.report.engine_known
+            && self.report.servers.values().all(|row| fine(row.state))
     }
 }
 
@@ -158,6 +161,26 @@ pub struct Service<O> {
     passes: u64,
     allow_mass_delete: bool,
     next_look: Option<Timestamp>,
+    /// Lanes in a row in which something failed and nothing was done.
+    failing: u32,
+}
+
+/// The wait before the next pass after `failing` lanes in a row that did nothing but fail: most
+/// failures have a wait of their own in the memory, this one keeps the rest from spinning.
+#[must_use]
+pub fn wait_after_failures(failing: u32) -> Span {
+    const FIRST: Span = Span::millis(500);
+    const MOST: Span = Span::secs(30);
+    match failing {
+        0 => Span::ZERO,
+        n => FIRST.times_capped(1_u64.checked_shl(n - 1).unwrap_or(u64::MAX), MOST),
+    }
+}
+
+/// Whether a lane did nothing but fail.
+#[must_use]
+pub fn only_failed(ended: &Ended) -> bool {
+    ended.results.iter().all(|(_, result)| *result != ActionResult::Done)
 }
 
 impl<O> std::fmt::Debug for Service<O> {
@@ -189,6 +212,7 @@ impl<O: Observer> Service<O> {
             passes: 0,
             allow_mass_delete: false,
             next_look: None,
+            failing: 0,
         };
         (service, handle)
     }
@@ -209,7 +233,8 @@ impl<O: Observer> Service<O> {
                 Some(request) = self.requests.recv() => self.take(request).await,
                 Some(ended) = self.reconciler.ended(), if busy => {
                     self.observer.ended(&ended);
-                    self.gap().await
+                    self.failing = if only_failed(&ended) { self.failing.saturating_add(1) } else { 0 };
+                    self.failing == 0 && self.gap().await
                 }
                 changed = self.wishes.changed() => changed.is_ok(),
                 () = self.wake.notified() => self.gap().await,
@@ -228,7 +253,10 @@ impl<O: Observer> Service<O> {
     /// Time until the next pass is due by itself.
     fn wait(&self) -> Span {
         let now = self.clock.now();
-        self.publish.borrow().next_pass.since(now)
+        let snapshot = self.publish.borrow();
+        let again = snapshot.began.after(wait_after_failures(self.failing));
+        let next = if self.failing > 0 { again.min(snapshot.next_pass) } else { snapshot.next_pass };
+        next.since(now)
     }
 
     /// The minimum gap: waits out what is left of it, then the pass is due.
@@ -264,7 +292,9 @@ impl<O: Observer> Service<O> {
         let look = if pass.plan.read_next.is_empty() { self.next_look } else { Some(soon) };
         let next_pass = look.map_or(at_the_latest, |look| look.max(soon).min(at_the_latest));
         let mut faults: Vec<String> = pass.broken.iter().map(ToString::to_string).collect();
-        faults.extend(pass.unsaved.iter().map(|why| format!("what must survive a restart could not be kept: {why}")));
+        faults.extend(
+            pass.unsaved.iter().map(|why| format!("what must survive a restart could not be kept: {why}")),
+        );
         Snapshot {
             pass: self.passes,
             began: pass.began,
@@ -304,20 +334,33 @@ impl<O: Observer> Service<O> {
         }
     }
 
-    async fn act(&mut self, servers: &[ServerId], act: Act, by: &str, until: Option<Timestamp>) -> Result<(), String> {
+    async fn act(
+        &mut self,
+        servers: &[ServerId],
+        act: Act,
+        by: &str,
+        until: Option<Timestamp>,
+    ) -> Result<(), String> {
         let wish = Arc::clone(&self.wishes.borrow());
         let all: Vec<ServerId> = wish.desired.servers.keys().cloned().collect();
-        let unknown: Vec<String> =
-            servers.iter().filter(|id| !wish.desired.servers.contains_key(id)).map(ToString::to_string).collect();
+        let unknown: Vec<String> = servers
+            .iter()
+            .filter(|id| !wish.desired.servers.contains_key(id))
+            .map(ToString::to_string)
+            .collect();
         if !unknown.is_empty() {
             return Err(format!("no server is called {}", unknown.join(", ")));
         }
         let chosen = if servers.is_empty() { all } else { servers.to_vec() };
         let now = self.clock.now();
         let desired = Arc::clone(&wish.desired);
-        let kept: Result<(), WorldError> =
-            self.reconciler.remember(|memory| intend(memory, &desired, &chosen, act, &Asked { by, now, until })).await;
-        kept.map_err(|error| format!("the wish holds until this process ends, but could not be kept: {error}"))
+        let kept: Result<(), WorldError> = self
+            .reconciler
+            .remember(|memory| intend(memory, &desired, &chosen, act, &Asked { by, now, until }))
+            .await;
+        kept.map_err(|error| {
+            format!("the wish holds until this process ends, but could not be kept: {error}")
+        })
     }
 }
 
@@ -364,7 +407,7 @@ pub fn settled(plan: &Plan, idle: bool) -> bool {
         RowState::Changing => false,
         RowState::Waiting => row.reasons.iter().any(|reason| failed(reason.code)),
     });
-    idle && plan.actions.is_empty() && plan.read_next.is_empty() && still
+    idle && plan.actions.is_empty() && plan.read_next.is_empty() && plan.report.in_flight == 0 && still
 }
 
 /// Whether an action's failure belongs in the log as an error.

@@ -47,9 +47,14 @@ pub async fn serve(listener: UnixListener, context: Context) {
 fn routes(context: Context) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
     let with = warp::any().map(move || context.clone());
     let v1 = warp::path!("api" / "v1" / ..);
-    let status = warp::path!("status").and(warp::get()).and(warp::query::<StatusQuery>()).and(with.clone()).then(status);
+    let status = warp::path!("status")
+        .and(warp::get())
+        .and(warp::query::<StatusQuery>())
+        .and(with.clone())
+        .then(status);
     let plan = warp::path!("plan").and(warp::get()).and(with.clone()).then(plan);
-    let sync = warp::path!("sync").and(warp::post()).and(warp::query::<SyncQuery>()).and(with.clone()).then(sync);
+    let sync =
+        warp::path!("sync").and(warp::post()).and(warp::query::<SyncQuery>()).and(with.clone()).then(sync);
     let all = warp::path!("servers" / "all" / String)
         .and(warp::post())
         .and(warp::query::<ActQuery>())
@@ -174,13 +179,25 @@ async fn act_on(names: Vec<String>, act: String, query: ActQuery, context: Conte
         "stop" => Act::Stop,
         "restart" => Act::Restart,
         other => {
-            return problem(StatusCode::NOT_FOUND, "MCPO-H404", "no such action", format!("'{other}' is not start, stop, restart or call"));
+            return problem(
+                StatusCode::NOT_FOUND,
+                "MCPO-H404",
+                "no such action",
+                format!("'{other}' is not start, stop, restart or call"),
+            );
         }
     };
     let servers: Result<Vec<ServerId>, String> = names.iter().map(|name| server_id(name, &context)).collect();
     let servers = match servers {
         Ok(servers) => servers,
-        Err(name) => return problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such server", format!("no server is called {name}")),
+        Err(name) => {
+            return problem(
+                StatusCode::NOT_FOUND,
+                "MCPO-H002",
+                "no such server",
+                format!("no server is called {name}"),
+            );
+        }
     };
     let by = query.by.unwrap_or_else(|| "the control socket".to_owned());
     let until = query.secs.map(|secs| now().after(Span::secs(secs)));
@@ -203,7 +220,8 @@ fn now() -> Timestamp {
 /// A server by id, or by the name the file has.
 fn server_id(name: &str, context: &Context) -> Result<ServerId, String> {
     let wish = context.wishes.borrow();
-    let by_name = || wish.desired.servers.values().find(|server| server.name == name).map(|server| server.id.clone());
+    let by_name =
+        || wish.desired.servers.values().find(|server| server.name == name).map(|server| server.id.clone());
     let id = ServerId::new(name).ok().filter(|id| wish.desired.servers.contains_key(id));
     id.or_else(by_name).ok_or_else(|| name.to_owned())
 }
@@ -219,11 +237,20 @@ struct CallBody {
 async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
     let body: CallBody = match serde_json::from_slice(&body) {
         Ok(body) => body,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, "MCPO-H400", "the body is not a call", error.to_string()),
+        Err(error) => {
+            return problem(StatusCode::BAD_REQUEST, "MCPO-H400", "the body is not a call", error.to_string());
+        }
     };
     let id = match server_id(&name, &context) {
         Ok(id) => id,
-        Err(name) => return problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such server", format!("no server is called {name}")),
+        Err(name) => {
+            return problem(
+                StatusCode::NOT_FOUND,
+                "MCPO-H002",
+                "no such server",
+                format!("no server is called {name}"),
+            );
+        }
     };
     let snapshot = Arc::clone(&context.handle.snapshot.borrow());
     let row = snapshot.report.servers.get(&id);
@@ -232,9 +259,12 @@ async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
         let detail = format!("{id} speaks HTTP itself: its MCP endpoint is on host port {port}");
         return problem(StatusCode::NOT_IMPLEMENTED, "MCPO-H005", "calls go through stdio so far", detail);
     }
-    let running = row.filter(|row| row.container_state.as_deref().is_some_and(|state| state.starts_with("running")));
+    let running =
+        row.filter(|row| row.container_state.as_deref().is_some_and(|state| state.starts_with("running")));
     let Some(container) = running.and_then(|row| row.container_id.clone()) else {
-        let why = row.and_then(|row| row.reasons.first()).map_or_else(|| "it has no running container".to_owned(), |r| r.text.clone());
+        let why = row
+            .and_then(|row| row.reasons.first())
+            .map_or_else(|| "it has no running container".to_owned(), |r| r.text.clone());
         return problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-H004", "the server does not run", why);
     };
     let none = RawValue::from_string("{}".to_owned()).unwrap_or_default();
@@ -244,4 +274,3 @@ async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
         Err(error) => problem(StatusCode::BAD_GATEWAY, "MCPO-H006", "the call failed", error.to_string()),
     }
 }
-

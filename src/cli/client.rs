@@ -50,7 +50,8 @@ impl Client {
     }
 
     async fn send(&self, method: &str, path: &str, body: String) -> Result<Value, Failure> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error.to_string()))?;
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error.to_string()))?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| self.unreachable(&error.to_string()))?;
         let task = tokio::spawn(connection);
@@ -60,8 +61,11 @@ impl Client {
             .header("host", "localhost")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
-            .map_err(|error| Failure::new(Exit::Failed, format!("asking for {path}")).cause(error.to_string()))?;
-        let answer = sender.send_request(request).await.map_err(|error| self.unreachable(&error.to_string()))?;
+            .map_err(|error| {
+                Failure::new(Exit::Failed, format!("asking for {path}")).cause(error.to_string())
+            })?;
+        let answer =
+            sender.send_request(request).await.map_err(|error| self.unreachable(&error.to_string()))?;
         let status = answer.status();
         let limited = http_body_util::Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
         let bytes = limited.collect().await.map_err(|error| self.unreachable(&error.to_string()))?.to_bytes();

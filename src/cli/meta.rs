@@ -16,7 +16,9 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
 
 /// `man DIR`.
 pub(super) fn man(dir: &Path) -> Result<Exit, Failure> {
-    let failure = |error: std::io::Error| Failure::new(Exit::Failed, format!("writing man pages to {}", dir.display())).cause(error.to_string());
+    let failure = |error: std::io::Error| {
+        Failure::new(Exit::Failed, format!("writing man pages to {}", dir.display())).cause(error.to_string())
+    };
     std::fs::create_dir_all(dir).map_err(failure)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(failure)?;
     Ok(Exit::Done)
@@ -32,7 +34,8 @@ pub(super) fn schema() -> Exit {
 pub(super) fn demo_server(http: Option<u16>) -> Result<Exit, Failure> {
     match http {
         Some(port) => super::block_on(async {
-            demo_server::http::serve(std::net::SocketAddr::from(([0, 0, 0, 0], port)), crate::daemon::now).await;
+            demo_server::http::serve(std::net::SocketAddr::from(([0, 0, 0, 0], port)), crate::daemon::now)
+                .await;
             Ok(Exit::Done)
         }),
         None => demo_server::serve(std::io::stdin().lock(), std::io::stdout(), crate::daemon::now)
@@ -43,5 +46,9 @@ pub(super) fn demo_server(http: Option<u16>) -> Result<Exit, Failure> {
 
 /// `simulate --seed N`.
 pub(super) fn simulate(seed: u64) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Failed, format!("no simulation of seed {seed} yet")))
+    let run = crate::simulate::run(seed, true).map_err(|error| {
+        Failure::new(Exit::Failed, format!("making world {seed}")).cause(error.to_string())
+    })?;
+    output::data(&run.transcript);
+    Ok(if run.faults.is_empty() { Exit::Done } else { Exit::Failed })
 }

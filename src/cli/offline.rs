@@ -31,10 +31,16 @@ pub(super) async fn validate(options: Options, as_json: bool) -> Result<Exit, Fa
     }
     let bad = problems.iter().any(Problem::is_error);
     if as_json {
-        output::line(&json!({ "schemaVersion": 1, "valid": !bad, "problems": to_json(&problems) }).to_string());
+        output::line(
+            &json!({ "schemaVersion": 1, "valid": !bad, "problems": to_json(&problems) }).to_string(),
+        );
     } else if problems.is_empty() {
         let count = servers.unwrap_or(0);
-        output::line(&format!("{}: {count} server{} valid", places.config.display(), if count == 1 { "" } else { "s" }));
+        output::line(&format!(
+            "{}: {count} server{} valid",
+            places.config.display(),
+            if count == 1 { "" } else { "s" }
+        ));
     } else {
         output::data(&render(&problems));
     }
@@ -55,7 +61,11 @@ pub(super) async fn plan(options: Options, as_json: bool, exit_code: bool) -> Re
         None => {
             let (plan, observed) = one_shot::preview(&home).await?;
             let now = daemon::now();
-            output::data(&if as_json { format!("{}\n", display::json(&plan)) } else { display::text(&plan, now, output::width()) });
+            output::data(&if as_json {
+                format!("{}\n", display::json(&plan))
+            } else {
+                display::text(&plan, now, output::width())
+            });
             if let Some(exit) = unreachable(&observed) {
                 return Ok(exit);
             }
@@ -67,7 +77,8 @@ pub(super) async fn plan(options: Options, as_json: bool, exit_code: bool) -> Re
 
 /// The daemon of this stack, if one runs.
 pub(super) fn running_daemon(home: &Home) -> Result<Option<Client>, Failure> {
-    let holder = lock::holder(&home.stack, &home.docker_host).map_err(|error| Failure::world(error, Exit::Failed))?;
+    let holder =
+        lock::holder(&home.stack, &home.docker_host).map_err(|error| Failure::world(error, Exit::Failed))?;
     Ok(holder.flatten().and_then(|owner| owner.socket).map(Client::new))
 }
 
@@ -80,7 +91,9 @@ pub(super) async fn one_shot(options: Options) -> Result<Exit, Failure> {
         match step {
             Step::Begins => {}
             Step::Progress(line) => output::tell(&format!("{server}: {line}")),
-            Step::Ended(ActionResult::Done) => output::tell(&format!("{server}: {} {}", action.op.sign(), action.op.describe())),
+            Step::Ended(ActionResult::Done) => {
+                output::tell(&format!("{server}: {} {}", action.op.sign(), action.op.describe()))
+            }
             Step::Ended(ActionResult::Failed(error)) => output::tell(&format!("{server}: failed {error}")),
             Step::Ended(ActionResult::Skipped) => {}
         }
@@ -98,9 +111,10 @@ pub(super) async fn one_shot(options: Options) -> Result<Exit, Failure> {
             output::tell("a daemon of this stack runs: asking it to sync");
             online::sync(&Client::new(socket), home.options.allow_mass_delete, true, false).await
         }
-        one_shot::Outcome::Daemon(None) => {
-            Err(Failure::new(Exit::Failed, format!("another one-shot run is at work on stack '{}'", home.stack)))
-        }
+        one_shot::Outcome::Daemon(None) => Err(Failure::new(
+            Exit::Failed,
+            format!("another one-shot run is at work on stack '{}'", home.stack),
+        )),
     }
 }
 

@@ -30,7 +30,9 @@ pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Fail
         Command::Stop(all) => act(&client, "stop", None, Some(all.wait)).await,
         Command::Restart(all) => act(&client, "restart", None, Some(all.wait)).await,
         Command::Sync { wait, json } => sync(&client, allow, !wait.no_wait, json.json).await,
-        Command::Call { name, tool, arguments, json } => call(&client, &name, &tool, &arguments, json.json).await,
+        Command::Call { name, tool, arguments, json } => {
+            call(&client, &name, &tool, &arguments, json.json).await
+        }
         _offline => Err(Failure::new(Exit::Usage, "this command does not talk to the daemon")),
     }
 }
@@ -54,7 +56,8 @@ fn exit(status: &Value) -> Exit {
 async fn status(client: &Client, as_json: bool, detailed: bool, watch: bool) -> Result<Exit, Failure> {
     let mut pass = 0;
     loop {
-        let status = client.get(&format!("/api/v1/status?pass={pass}&wait={}", if watch { 60 } else { 5 })).await?;
+        let status =
+            client.get(&format!("/api/v1/status?pass={pass}&wait={}", if watch { 60 } else { 5 })).await?;
         if as_json {
             output::line(&status.to_string());
         } else {
@@ -81,7 +84,8 @@ fn print_status(status: &Value, detailed: bool) {
             output::line(&format!("  {id}: {}", sentence(reason)));
         }
     }
-    let general = status.pointer("/snapshot/report/general").and_then(Value::as_array).cloned().unwrap_or_default();
+    let general =
+        status.pointer("/snapshot/report/general").and_then(Value::as_array).cloned().unwrap_or_default();
     for reason in &general {
         output::line(&format!("  {}", sentence(reason)));
     }
@@ -103,9 +107,14 @@ fn sentence(reason: &Value) -> String {
         Some("left-alone") => "left alone because ",
         _ => "",
     };
-    let code = reason.get("code").and_then(Value::as_str).map(|code| format!(" [{code}]")).unwrap_or_default();
+    let code =
+        reason.get("code").and_then(Value::as_str).map(|code| format!(" [{code}]")).unwrap_or_default();
     let now = crate::daemon::now();
-    let until = reason.get("until").and_then(Value::as_i64).map(crate::model::time::Timestamp).filter(|until| *until > now);
+    let until = reason
+        .get("until")
+        .and_then(Value::as_i64)
+        .map(crate::model::time::Timestamp)
+        .filter(|until| *until > now);
     let wait = until.map(|until| format!(" (in {})", until.since(now))).unwrap_or_default();
     format!("{kind}{}{wait}{code}", text(reason, "text"))
 }
@@ -157,7 +166,12 @@ async fn ports(client: &Client, as_json: bool) -> Result<Exit, Failure> {
         })
         .collect();
     cells.sort();
-    output::data(&output::table(&["PORT", "SERVER", "CHOSEN BY", "MOVES TO"], &cells, output::width(), output::colour()));
+    output::data(&output::table(
+        &["PORT", "SERVER", "CHOSEN BY", "MOVES TO"],
+        &cells,
+        output::width(),
+        output::colour(),
+    ));
     Ok(Exit::Done)
 }
 
@@ -188,9 +202,16 @@ async fn why(client: &Client, name: &str, as_json: bool) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-async fn act(client: &Client, verb: &str, servers: Option<Servers>, wait: Option<Wait>) -> Result<Exit, Failure> {
+async fn act(
+    client: &Client,
+    verb: &str,
+    servers: Option<Servers>,
+    wait: Option<Wait>,
+) -> Result<Exit, Failure> {
     let wait = wait.or_else(|| servers.as_ref().map(|servers| servers.wait)).is_none_or(|wait| !wait.no_wait);
-    let who = std::env::var("SUDO_USER").or_else(|_none| std::env::var("USER")).unwrap_or_else(|_none| "somebody".to_owned());
+    let who = std::env::var("SUDO_USER")
+        .or_else(|_none| std::env::var("USER"))
+        .unwrap_or_else(|_none| "somebody".to_owned());
     let mut query = format!("by={}", encode(&format!("{who} (command line)")));
     if let Some(duration) = servers.as_ref().and_then(|servers| servers.duration.as_deref()) {
         let secs = seconds(duration).ok_or_else(|| {
@@ -198,14 +219,18 @@ async fn act(client: &Client, verb: &str, servers: Option<Servers>, wait: Option
         })?;
         query.push_str(&format!("&for={secs}"));
     }
-    let names = servers.as_ref().map_or_else(|| "all".to_owned(), |servers| servers.names.iter().map(|name| encode(name)).collect::<Vec<_>>().join(","));
+    let names = servers.as_ref().map_or_else(
+        || "all".to_owned(),
+        |servers| servers.names.iter().map(|name| encode(name)).collect::<Vec<_>>().join(","),
+    );
     let answer = client.post(&format!("/api/v1/servers/{names}/{verb}?{query}"), String::new()).await?;
     finish(client, &answer, wait, false, servers.map(|servers| servers.names)).await
 }
 
 /// `90`, `90s`, `30m`, `2h`, `1d`.
 fn seconds(text: &str) -> Option<u64> {
-    let (number, unit) = text.find(|c: char| c.is_ascii_alphabetic()).map_or((text, "s"), |at| text.split_at(at));
+    let (number, unit) =
+        text.find(|c: char| c.is_ascii_alphabetic()).map_or((text, "s"), |at| text.split_at(at));
     let factor = match unit {
         "s" => 1,
         "m" => 60,
@@ -217,13 +242,25 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// `sync`, also for `--one-shot` beside a daemon.
-pub(super) async fn sync(client: &Client, allow_mass_delete: bool, wait: bool, as_json: bool) -> Result<Exit, Failure> {
-    let answer = client.post(&format!("/api/v1/sync?allow_mass_delete={allow_mass_delete}"), String::new()).await?;
+pub(super) async fn sync(
+    client: &Client,
+    allow_mass_delete: bool,
+    wait: bool,
+    as_json: bool,
+) -> Result<Exit, Failure> {
+    let answer =
+        client.post(&format!("/api/v1/sync?allow_mass_delete={allow_mass_delete}"), String::new()).await?;
     finish(client, &answer, wait, as_json, None).await
 }
 
 /// Waits until a pass that began after the request has settled, and shows what became of it.
-async fn finish(client: &Client, answer: &Value, wait: bool, as_json: bool, only: Option<Vec<String>>) -> Result<Exit, Failure> {
+async fn finish(
+    client: &Client,
+    answer: &Value,
+    wait: bool,
+    as_json: bool,
+    only: Option<Vec<String>>,
+) -> Result<Exit, Failure> {
     if !wait {
         return Ok(Exit::Done);
     }
@@ -256,9 +293,17 @@ async fn finish(client: &Client, answer: &Value, wait: bool, as_json: bool, only
     Ok(exit(&status))
 }
 
-async fn call(client: &Client, name: &str, tool: &str, arguments: &str, as_json: bool) -> Result<Exit, Failure> {
+async fn call(
+    client: &Client,
+    name: &str,
+    tool: &str,
+    arguments: &str,
+    as_json: bool,
+) -> Result<Exit, Failure> {
     let arguments: Box<serde_json::value::RawValue> = serde_json::from_str(arguments).map_err(|error| {
-        Failure::new(Exit::Usage, "the arguments are not JSON").cause(error.to_string()).hint("quote them: '{\"text\":\"hello\"}'")
+        Failure::new(Exit::Usage, "the arguments are not JSON")
+            .cause(error.to_string())
+            .hint("quote them: '{\"text\":\"hello\"}'")
     })?;
     let body = json!({ "tool": tool, "arguments": arguments }).to_string();
     let result = client.post(&format!("/api/v1/servers/{}/call", encode(name)), body).await?;
@@ -279,5 +324,7 @@ async fn call(client: &Client, name: &str, tool: &str, arguments: &str, as_json:
 /// Percent-encodes what is not plain in a path or a query.
 fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }

@@ -30,7 +30,12 @@ pub fn tell(text: &str) {
 #[must_use]
 pub fn width() -> usize {
     let known = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let seen = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    let seen = || {
+        rustix::termios::tcgetwinsize(std::io::stdout())
+            .ok()
+            .map(|size| usize::from(size.ws_col))
+            .filter(|columns| *columns > 0)
+    };
     known.or_else(seen).unwrap_or(WIDTH).clamp(WIDTH_MIN, WIDTH_MAX)
 }
 
@@ -103,9 +108,17 @@ mod tests {
 
     #[test]
     fn tables_fit() {
-        let rows = vec![vec!["time".to_owned(), "converged".to_owned(), "registry.example/very/long/image:1".to_owned()]];
+        let rows = vec![vec![
+            "time".to_owned(),
+            "converged".to_owned(),
+            "registry.example/very/long/image:1".to_owned(),
+        ]];
         let shown = table(&["SERVER", "STATE", "IMAGE"], &rows, 40, false);
-        assert_eq!(shown, "SERVER  STATE      IMAGE\ntime    converged  registry.example/very/l…\n".replace("very/l…", "very/l…"));
+        assert_eq!(
+            shown,
+            "SERVER  STATE      IMAGE\ntime    converged  registry.example/very/l…\n"
+                .replace("very/l…", "very/l…")
+        );
         assert!(shown.lines().all(|line| line.chars().count() <= 44), "{shown}");
     }
 }

@@ -34,8 +34,9 @@ pub async fn read(home: &Home, key: &HashKey) -> Read {
         Ok(bytes) => bytes,
         Err(error) => {
             let exists = error.kind() != std::io::ErrorKind::NotFound;
-            let problem = Problem::error("MCPO-C001", Place::whole(&file), format!("reading the file: {error}"))
-                .hint("mcp-orchestrator --config FILE names another one");
+            let problem =
+                Problem::error("MCPO-C001", Place::whole(&file), format!("reading the file: {error}"))
+                    .hint("mcp-orchestrator --config FILE names another one");
             let loaded = Loaded { problems: vec![problem], ..Loaded::default() };
             return Read { loaded, exists };
         }
@@ -65,7 +66,10 @@ pub fn follow(read: &Read, last: Option<&Arc<Desired>>) -> Arc<Desired> {
         return Arc::new(desired.clone());
     }
     let first = read.loaded.problems.iter().find(|problem| problem.is_error());
-    let why = first.map_or_else(|| "it cannot be used".to_owned(), |p| format!("{}:{}: {}", p.place.file, p.place.line, p.message));
+    let why = first.map_or_else(
+        || "it cannot be used".to_owned(),
+        |p| format!("{}:{}: {}", p.place.file, p.place.line, p.message),
+    );
     let last = last.map(|last| last.as_ref().clone()).unwrap_or_default();
     Arc::new(Desired { stale: Some(why), ..last })
 }
@@ -85,7 +89,10 @@ fn bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > max) {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it is longer than {max} bytes")));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            format!("it is longer than {max} bytes"),
+        ));
     }
     Ok(bytes)
 }
@@ -93,7 +100,9 @@ fn bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
 /// A systemd credential; its name may not lead out of the directory.
 fn credential(home: &Home, name: &str) -> Result<String, String> {
     let Some(dir) = home.env.get("CREDENTIALS_DIRECTORY") else {
-        return Err("CREDENTIALS_DIRECTORY is not set: credentials come from systemd (LoadCredential=)".to_owned());
+        return Err(
+            "CREDENTIALS_DIRECTORY is not set: credentials come from systemd (LoadCredential=)".to_owned()
+        );
     };
     if name.is_empty() || name.contains('/') || name.starts_with('.') {
         return Err("it is not the name of a credential".to_owned());

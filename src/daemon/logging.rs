@@ -36,7 +36,10 @@ pub fn start(level: &str, format: LogFormat) -> Option<LevelHandle> {
         }
         _ => {
             let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(ansi)
+                .with_target(false);
             registry.with(layer).try_init()
         }
     };

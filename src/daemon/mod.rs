@@ -64,7 +64,9 @@ pub struct Home {
 /// The environment; names and values that are not UTF-8 are left out.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Finds the files.
@@ -73,8 +75,12 @@ pub fn environment() -> BTreeMap<String, String> {
 /// When there is nowhere to keep state.
 pub fn places(options: &Options, env: &BTreeMap<String, String>) -> Result<Places, Failure> {
     let cwd = std::env::current_dir().unwrap_or_else(|_gone| PathBuf::from("/"));
-    let situation =
-        Situation { uid: rustix::process::geteuid().as_raw(), env, cwd: &cwd, exists: &|path: &Path| path.exists() };
+    let situation = Situation {
+        uid: rustix::process::geteuid().as_raw(),
+        env,
+        cwd: &cwd,
+        exists: &|path: &Path| path.exists(),
+    };
     Places::find(options.config.as_deref(), options.settings.as_deref(), situation)
         .map_err(|error| Failure::world(error, Exit::Failed))
 }
@@ -83,7 +89,11 @@ pub fn places(options: &Options, env: &BTreeMap<String, String>) -> Result<Place
 ///
 /// # Errors
 /// When `--settings` names a file that is not there, or one that is cannot be read.
-pub fn read_settings(options: &Options, places: &Places, env: &BTreeMap<String, String>) -> Result<settings::Loaded, Failure> {
+pub fn read_settings(
+    options: &Options,
+    places: &Places,
+    env: &BTreeMap<String, String>,
+) -> Result<settings::Loaded, Failure> {
     let name = places.settings.display().to_string();
     let bytes = match std::fs::read(&places.settings) {
         Ok(bytes) => Some(bytes),
@@ -111,7 +121,10 @@ impl Home {
         let loaded = read_settings(&options, &places, &env)?;
         let Some(settings) = loaded.settings else {
             let text = render(&loaded.problems);
-            return Err(Failure::new(Exit::Usage, format!("the settings cannot be used\n{}", text.trim_end())));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("the settings cannot be used\n{}", text.trim_end()),
+            ));
         };
         let uid = rustix::process::geteuid().as_raw();
         let stack = settings
@@ -204,9 +217,9 @@ pub fn now() -> crate::model::time::Timestamp {
 pub fn random_bytes() -> Result<[u8; 32], Failure> {
     use std::io::Read as _;
     let mut bytes = [0; 32];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Failure::new(Exit::Failed, "reading random bytes from /dev/urandom").cause(error.to_string()))?;
+    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(
+        |error| Failure::new(Exit::Failed, "reading random bytes from /dev/urandom").cause(error.to_string()),
+    )?;
     Ok(bytes)
 }
 

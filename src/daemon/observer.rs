@@ -50,13 +50,20 @@ pub fn log_step(action: &Action, step: &Step) {
     let server = action.server.as_ref().map(ToString::to_string).unwrap_or_default();
     let what = action.op.describe();
     match step {
-        Step::Begins => tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, MCP_REASON = action.why, "begin: {what}"),
+        Step::Begins => {
+            tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, MCP_REASON = action.why, "begin: {what}")
+        }
         Step::Progress(line) => tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, "{line}"),
         Step::Ended(ActionResult::Done) => {
             tracing::info!(MCP_SERVER = server, MCP_ACTION = what, MCP_REASON = action.why, "done: {what}");
         }
         Step::Ended(ActionResult::Failed(error)) => {
-            tracing::error!(MCP_SERVER = server, MCP_ACTION = what, MCP_ERROR_CODE = error.kind.code(), "failed: {error}");
+            tracing::error!(
+                MCP_SERVER = server,
+                MCP_ACTION = what,
+                MCP_ERROR_CODE = error.kind.code(),
+                "failed: {error}"
+            );
         }
         Step::Ended(ActionResult::Skipped) => {
             tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, "skipped: {what}");
@@ -78,7 +85,12 @@ impl Observer for Journal {
             tracing::error!(MCP_PASS = snapshot.pass, MCP_ERROR_CODE = "MCPO-P070", "{fault}");
         }
         let took = pass.decided.since(pass.began);
-        tracing::debug!(MCP_PASS = snapshot.pass, actions = snapshot.actions, "pass {} decided in {took}", snapshot.pass);
+        tracing::debug!(
+            MCP_PASS = snapshot.pass,
+            actions = snapshot.actions,
+            "pass {} decided in {took}",
+            snapshot.pass
+        );
         let status = status_line(snapshot, pass.decided);
         let mut states = vec![sd_notify::NotifyState::Status(&status), sd_notify::NotifyState::Watchdog];
         if !self.ready {
@@ -91,7 +103,10 @@ impl Observer for Journal {
 
     fn ended(&mut self, ended: &Ended) {
         if let Some(why) = &ended.unsaved {
-            tracing::error!(MCP_ERROR_CODE = "MCPO-P070", "what must survive a restart could not be kept: {why}");
+            tracing::error!(
+                MCP_ERROR_CODE = "MCPO-P070",
+                "what must survive a restart could not be kept: {why}"
+            );
         }
     }
 }

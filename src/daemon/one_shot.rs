@@ -45,18 +45,22 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
         Ok(Attempt::Held(owner)) => return Ok(Outcome::Daemon(owner.and_then(|owner| owner.socket))),
         Err(error) => return Err(Failure::world(error, Exit::Failed)),
     };
-    let opened = store::open(&home.places.state(&home.stack), clock.now(), random_bytes()?).map_err(|error| {
-        let hint = store::hint(&error);
-        let failure = Failure::world(error, Exit::Failed);
-        hint.map_or(failure.clone(), |hint| failure.hint(hint))
-    })?;
+    let opened =
+        store::open(&home.places.state(&home.stack), clock.now(), random_bytes()?).map_err(|error| {
+            let hint = store::hint(&error);
+            let failure = Failure::world(error, Exit::Failed);
+            hint.map_or(failure.clone(), |hint| failure.hint(hint))
+        })?;
     if let Some(recovered) = &opened.recovered {
         tracing::warn!(MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
     }
     let read = files::read(home, &opened.key).await;
     if read.loaded.desired.is_none() {
         let text = crate::config::error::render(&read.loaded.problems);
-        return Err(Failure::new(Exit::Usage, format!("the configuration cannot be used\n{}", text.trim_end())));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the configuration cannot be used\n{}", text.trim_end()),
+        ));
     }
     for problem in &read.loaded.problems {
         crate::cli::output::tell(&problem.to_string());
@@ -70,7 +74,8 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
         let pass = reconciler.pass(&desired, &policy).await;
         while reconciler.ended().await.is_some() {}
         let now = clock.now();
-        let unreachable = matches!(pass.observed.containers, Seen::Unknown(_)) || pass.observed.balancer.is_unknown();
+        let unreachable =
+            matches!(pass.observed.containers, Seen::Unknown(_)) || pass.observed.balancer.is_unknown();
         if unreachable || !pass.broken.is_empty() || settled(&pass.plan, true) || now >= deadline {
             return Ok(Outcome::Ran(Box::new((pass.plan, pass.observed))));
         }
@@ -85,7 +90,8 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
 /// # Errors
 /// Invalid files, or a state store that cannot be read.
 pub async fn preview(home: &Home) -> Result<(Plan, Observed), Failure> {
-    let peeked = store::peek(&home.places.state(&home.stack)).map_err(|error| Failure::world(error, Exit::Failed))?;
+    let peeked =
+        store::peek(&home.places.state(&home.stack)).map_err(|error| Failure::world(error, Exit::Failed))?;
     let (memory, key) = match peeked {
         Some(peeked) => (peeked.memory, peeked.key),
         None => (Memory::default(), HashKey::new(random_bytes()?)),
@@ -93,7 +99,10 @@ pub async fn preview(home: &Home) -> Result<(Plan, Observed), Failure> {
     let read = files::read(home, &key).await;
     if read.loaded.desired.is_none() {
         let text = crate::config::error::render(&read.loaded.problems);
-        return Err(Failure::new(Exit::Usage, format!("the configuration cannot be used\n{}", text.trim_end())));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the configuration cannot be used\n{}", text.trim_end()),
+        ));
     }
     let desired = files::follow(&read, None);
     let world = home.world(Arc::new(home.engine()), Arc::new(Forgetful), None).await;

@@ -38,11 +38,12 @@ pub async fn run(home: Home) -> Result<(), Failure> {
         Ok(Attempt::Held(other)) => return Err(held(&home, other.as_ref())),
         Err(error) => return Err(Failure::world(error, Exit::Failed)),
     };
-    let opened = store::open(&home.places.state(&home.stack), clock.now(), random_bytes()?).map_err(|error| {
-        let hint = store::hint(&error);
-        let failure = Failure::world(error, Exit::Failed);
-        hint.map_or(failure.clone(), |hint| failure.hint(hint))
-    })?;
+    let opened =
+        store::open(&home.places.state(&home.stack), clock.now(), random_bytes()?).map_err(|error| {
+            let hint = store::hint(&error);
+            let failure = Failure::world(error, Exit::Failed);
+            hint.map_or(failure.clone(), |hint| failure.hint(hint))
+        })?;
     if let Some(recovered) = &opened.recovered {
         tracing::warn!(MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
     }
@@ -71,7 +72,10 @@ pub async fn run(home: Home) -> Result<(), Failure> {
     let reload = Arc::new(Notify::new());
     let _watcher = watch_files(&home, &reload);
     let tasks = [
-        tokio::spawn(api::serve(listener, api::Context { handle: handle.clone(), wishes: wishes.subscribe(), legs })),
+        tokio::spawn(api::serve(
+            listener,
+            api::Context { handle: handle.clone(), wishes: wishes.subscribe(), legs },
+        )),
         tokio::spawn(watch_engine(engine, handle)),
         tokio::spawn(reload_files(Arc::clone(&home), key, wishes, Arc::clone(&reload))),
         tokio::spawn(hang_up(reload)),
@@ -88,8 +92,11 @@ pub async fn run(home: Home) -> Result<(), Failure> {
 
 fn held(home: &Home, other: Option<&Owner>) -> Failure {
     let who = other.map_or_else(|| "another process".to_owned(), |owner| format!("process {}", owner.pid));
-    Failure::new(Exit::Failed, format!("{who} already works on stack '{}' of engine {}", home.stack, home.docker_host))
-        .hint("one daemon or one-shot run per engine and stack: use `sync`, or set [service] stack")
+    Failure::new(
+        Exit::Failed,
+        format!("{who} already works on stack '{}' of engine {}", home.stack, home.docker_host),
+    )
+    .hint("one daemon or one-shot run per engine and stack: use `sync`, or set [service] stack")
 }
 
 /// Makes the control socket; what a dead daemon left behind goes (the lock says it is dead).
@@ -176,7 +183,9 @@ fn again(home: &Home) -> Home {
 
 /// SIGHUP asks for a reload.
 async fn hang_up(reload: Arc<Notify>) {
-    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else { return };
+    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
+        return;
+    };
     while signal.recv().await.is_some() {
         reload.notify_one();
     }
@@ -185,7 +194,8 @@ async fn hang_up(reload: Arc<Notify>) {
 /// Resolves at SIGTERM or SIGINT.
 async fn terminated() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -18,11 +18,15 @@ const ENGINE_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the kernel has no watch to give; the timer still notices changes.
-pub fn files(files: &[PathBuf], changed: impl Fn() + Send + 'static) -> Result<notify::RecommendedWatcher, notify::Error> {
+pub fn files(
+    files: &[PathBuf],
+    changed: impl Fn() + Send + 'static,
+) -> Result<notify::RecommendedWatcher, notify::Error> {
     let names: BTreeSet<PathBuf> = files.iter().cloned().collect();
     let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
         let concerns = |event: &notify::Event| {
-            !matches!(event.kind, notify::EventKind::Access(_)) && event.paths.iter().any(|path| names.contains(path))
+            !matches!(event.kind, notify::EventKind::Access(_))
+                && event.paths.iter().any(|path| names.contains(path))
         };
         // An overflow says nothing about names: look.
         if event.as_ref().map_or(true, concerns) {

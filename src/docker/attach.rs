@@ -20,15 +20,17 @@ impl DockerEngine {
     /// When the container is not there or does not run.
     pub async fn attach_streams(&self, container: &ContainerId) -> Result<LegIo, WorldError> {
         let doing = format!("attaching to container {container}");
-        let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
+        let options =
+            AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
         let client = self.client()?;
         let attached = client.attach_container(container.as_str(), Some(options)).await;
-        let AttachContainerResults { output, input } = attached.map_err(|error| world_error(&doing, error))?;
+        let AttachContainerResults { output, input } =
+            attached.map_err(|error| world_error(&doing, error))?;
         let chunks = output.map(|frame| match frame {
             Ok(LogOutput::StdErr { message }) => Ok((Side::Stderr, message)),
-            Ok(LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message }) => {
-                Ok((Side::Stdout, message))
-            }
+            Ok(
+                LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message },
+            ) => Ok((Side::Stdout, message)),
             Err(error) => Err(std::io::Error::other(error.to_string())),
         });
         let (stdout, stderr) = split(chunks);

@@ -72,9 +72,11 @@ pub(crate) async fn deadline<T>(
 ) -> Result<T, WorldError> {
     match tokio::time::timeout(within, work).await {
         Ok(result) => result.map_err(|error| world_error(doing, error)),
-        Err(_elapsed) => {
-            Err(WorldError::new(doing, ErrorKind::TimedOut, format!("no answer within {} s", within.as_secs())))
-        }
+        Err(_elapsed) => Err(WorldError::new(
+            doing,
+            ErrorKind::TimedOut,
+            format!("no answer within {} s", within.as_secs()),
+        )),
     }
 }
 

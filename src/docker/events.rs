@@ -11,7 +11,8 @@ use futures_util::StreamExt;
 use std::collections::HashMap;
 
 /// Things containers do that may change a plan.
-const ACTIONS: [&str; 9] = ["die", "destroy", "start", "stop", "pause", "unpause", "rename", "oom", "health_status"];
+const ACTIONS: [&str; 9] =
+    ["die", "destroy", "start", "stop", "pause", "unpause", "rename", "oom", "health_status"];
 
 impl DockerEngine {
     /// Calls `wake` with the event's name until the stream ends; the caller waits a little and

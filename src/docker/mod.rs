@@ -7,8 +7,8 @@
 pub mod attach;
 pub mod create;
 pub mod credentials;
-pub mod events;
 mod errors;
+pub mod events;
 pub mod reference;
 mod seen;
 
@@ -84,7 +84,8 @@ impl DockerEngine {
             let address = self.host.replacen("tcp://", "http://", 1);
             Docker::connect_with_http(&address, CLIENT_SECS, bollard::API_DEFAULT_VERSION)
         };
-        let client = connected.map_err(|error| world_error(&format!("connecting to {}", self.host), error))?;
+        let client =
+            connected.map_err(|error| world_error(&format!("connecting to {}", self.host), error))?;
         let client = client.with_request_modifier(credentials::url_safe_header);
         *slot = Some((client.clone(), None));
         Ok(client)
@@ -96,14 +97,17 @@ impl DockerEngine {
     /// When the engine does not answer.
     pub async fn api_version(&self) -> Result<ApiVersion, WorldError> {
         let client = self.client()?;
-        let known = || self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref().and_then(|c| c.1);
+        let known = || {
+            self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref().and_then(|c| c.1)
+        };
         if let Some(version) = known() {
             return Ok(version);
         }
         let doing = format!("asking {} for its version", self.host);
         let answer = deadline(&doing, READ_WITHIN, client.version()).await?;
         let version = answer.api_version.as_deref().and_then(parse_version).unwrap_or(ApiVersion::v1(41));
-        *self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((client, Some(version)));
+        *self.client.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some((client, Some(version)));
         Ok(version)
     }
 
@@ -135,12 +139,18 @@ impl DockerEngine {
         }
     }
 
-    async fn carry_out(&self, op: &EngineOp, progress: &(dyn Fn(String) + Send + Sync)) -> Result<(), WorldError> {
+    async fn carry_out(
+        &self,
+        op: &EngineOp,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<(), WorldError> {
         let client = self.client()?;
         let doing = op.describe();
         let none: Option<query::StartContainerOptions> = None;
         let result = match op {
-            EngineOp::Pull { reference, platform } => self.pull(reference, platform.as_deref(), progress).await,
+            EngineOp::Pull { reference, platform } => {
+                self.pull(reference, platform.as_deref(), progress).await
+            }
             EngineOp::Create(create) => self.create(create).await,
             EngineOp::Start(container) => {
                 deadline(&doing, WRITE_WITHIN, client.start_container(container.key(), none)).await
@@ -149,7 +159,9 @@ impl DockerEngine {
                 let options: Option<query::StopContainerOptions> = None;
                 tolerate(deadline(&doing, STOP_WITHIN, client.stop_container(container.key(), options)).await)
             }
-            EngineOp::Remove { container, volumes } => self.remove(&doing, container, volumes.as_deref()).await,
+            EngineOp::Remove { container, volumes } => {
+                self.remove(&doing, container, volumes.as_deref()).await
+            }
             EngineOp::Rename { container, to } => {
                 let options = query::RenameContainerOptionsBuilder::new().name(to).build();
                 deadline(&doing, WRITE_WITHIN, client.rename_container(container.key(), options)).await
@@ -169,7 +181,8 @@ impl DockerEngine {
             let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
             WorldError::new(&doing, ErrorKind::Invalid, missing.join("; "))
         })?;
-        let tagged = self.inspect_image(&create.spec.image).await?.is_some_and(|image| image.id == create.image);
+        let tagged =
+            self.inspect_image(&create.spec.image).await?.is_some_and(|image| image.id == create.image);
         body.image = Some(if tagged { create.spec.image.clone() } else { create.image.0.clone() });
         dress(&mut body, create);
         let mut options = query::CreateContainerOptionsBuilder::new().name(&create.name);
@@ -180,10 +193,17 @@ impl DockerEngine {
         deadline(&doing, WRITE_WITHIN, client.create_container(Some(options.build()), body)).await.map(|_| ())
     }
 
-    async fn remove(&self, doing: &str, container: &ContainerRef, volumes: Option<&[String]>) -> Result<(), WorldError> {
+    async fn remove(
+        &self,
+        doing: &str,
+        container: &ContainerRef,
+        volumes: Option<&[String]>,
+    ) -> Result<(), WorldError> {
         let client = self.client()?;
         let options = query::RemoveContainerOptionsBuilder::new().v(volumes.is_some()).build();
-        tolerate(deadline(doing, WRITE_WITHIN, client.remove_container(container.key(), Some(options))).await)?;
+        tolerate(
+            deadline(doing, WRITE_WITHIN, client.remove_container(container.key(), Some(options))).await,
+        )?;
         let none: Option<query::RemoveVolumeOptions> = None;
         for volume in volumes.unwrap_or_default() {
             let doing = format!("removing volume {volume}");
@@ -207,7 +227,8 @@ impl DockerEngine {
             .map_err(|error| WorldError::new(&doing, ErrorKind::Invalid, error.to_string()))?;
         let mut lookup = credentials::find(self.registry_config.clone(), reference).await;
         let shown = lookup.credentials.take().map(credentials::RegistryCredentials::into_bollard);
-        let mut options = query::CreateImageOptionsBuilder::new().from_image(&image.name()).tag(image.version());
+        let mut options =
+            query::CreateImageOptionsBuilder::new().from_image(&image.name()).tag(image.version());
         if let Some(platform) = platform {
             options = options.platform(platform);
         }
@@ -225,7 +246,13 @@ impl DockerEngine {
             }
             Ok(())
         };
-        let late = || WorldError::new(&doing, ErrorKind::TimedOut, format!("not done within {} s", PULL_WITHIN.as_secs()));
+        let late = || {
+            WorldError::new(
+                &doing,
+                ErrorKind::TimedOut,
+                format!("not done within {} s", PULL_WITHIN.as_secs()),
+            )
+        };
         tokio::time::timeout(PULL_WITHIN, work).await.map_err(|_elapsed| late())?
     }
 }

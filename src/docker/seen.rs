@@ -16,7 +16,8 @@ pub(crate) fn container(row: ContainerSummary) -> Container {
     let status = row.status.unwrap_or_default();
     let names = row.names.unwrap_or_default();
     let ports = row.ports.unwrap_or_default();
-    let mut host_ports: Vec<HostPort> = ports.iter().filter_map(|port| HostPort::new(port.public_port?)).collect();
+    let mut host_ports: Vec<HostPort> =
+        ports.iter().filter_map(|port| HostPort::new(port.public_port?)).collect();
     host_ports.sort_unstable();
     host_ports.dedup();
     Container {
@@ -110,7 +111,11 @@ fn anonymous_volumes(answer: &ContainerInspectResponse) -> Vec<(String, String)>
         binds.iter().any(|bind| bind.split(':').next() == Some(name))
             || mounts.iter().any(|mount| mount.source.as_deref() == Some(name))
     };
-    let label = answer.config.as_ref().and_then(|config| config.labels.as_ref()).and_then(|labels| labels.get(VOLUMES));
+    let label = answer
+        .config
+        .as_ref()
+        .and_then(|config| config.labels.as_ref())
+        .and_then(|labels| labels.get(VOLUMES));
     let carried = |name: &str| label.is_some_and(|label| label.split(',').any(|volume| volume == name));
     let all = answer.mounts.clone().unwrap_or_default();
     let volumes = all.into_iter().filter(|mount| mount.typ.as_deref() == Some("volume"));

@@ -2,15 +2,19 @@
 //!
 //! The next pass is the retry; the wait before it is data, so that people can see it.
 
+use crate::model::balancer::BalancerOp;
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
 use crate::model::memory::{Attempts, Memory};
 use crate::model::op::{EdgeOp, EngineOp, Op};
 use crate::model::server::{PullPolicy, ServerKind};
-use crate::model::time::Timestamp;
+use crate::model::time::{Span, Timestamp};
 use crate::plan::action::Action;
 use crate::plan::replace::retry_delay;
 use crate::world::{ErrorKind, WorldError};
+
+/// A quota of the load balancer is asked for again this much later: somebody must make room.
+const QUOTA_AGAIN: Span = Span::secs(900);
 
 /// What became of one action.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +29,12 @@ pub enum ActionResult {
 
 /// The memory after `results` of a plan's `actions`.
 #[must_use]
-pub fn learn(mut memory: Memory, desired: &Desired, done: &[(Action, ActionResult)], now: Timestamp) -> Memory {
+pub fn learn(
+    mut memory: Memory,
+    desired: &Desired,
+    done: &[(Action, ActionResult)],
+    now: Timestamp,
+) -> Memory {
     for (action, result) in done {
         match result {
             ActionResult::Skipped => {}
@@ -37,7 +46,8 @@ pub fn learn(mut memory: Memory, desired: &Desired, done: &[(Action, ActionResul
 }
 
 fn learn_success(memory: &mut Memory, desired: &Desired, action: &Action, now: Timestamp) {
-    let always = |id: &ServerId| desired.servers.get(id).is_some_and(|server| server.pull == PullPolicy::Always);
+    let always =
+        |id: &ServerId| desired.servers.get(id).is_some_and(|server| server.pull == PullPolicy::Always);
     match &action.op {
         Op::Engine(EngineOp::Pull { reference, .. }) => {
             for id in waiting_for(desired, reference) {
@@ -64,17 +74,36 @@ fn learn_success(memory: &mut Memory, desired: &Desired, action: &Action, now: T
                 attempts.port_taken = None;
             }
         }
+        Op::Edge(EdgeOp::Open { server, .. }) => {
+            if let Some(attempts) =
+                memory.attempts.get_mut(server).filter(|attempts| attempts.failed_spec.is_none())
+            {
+                (attempts.failures, attempts.next_try, attempts.port_taken) = (0, None, None);
+            }
+        }
+        Op::Balancer(BalancerOp::CreateRule { .. }) => {
+            if let Some(attempts) = action.server.as_ref().and_then(|id| memory.attempts.get_mut(id)) {
+                attempts.quota_until = None;
+            }
+        }
         Op::Engine(_) | Op::Balancer(_) | Op::Edge(_) => {}
     }
 }
 
 /// Servers whose entry names `reference`.
 fn waiting_for(desired: &Desired, reference: &str) -> Vec<ServerId> {
-    let names = |kind: &ServerKind| matches!(kind, ServerKind::Container(decl) if decl.spec.image == reference);
+    let names =
+        |kind: &ServerKind| matches!(kind, ServerKind::Container(decl) if decl.spec.image == reference);
     desired.servers.values().filter(|server| names(&server.kind)).map(|server| server.id.clone()).collect()
 }
 
-fn learn_failure(memory: &mut Memory, desired: &Desired, action: &Action, error: &WorldError, now: Timestamp) {
+fn learn_failure(
+    memory: &mut Memory,
+    desired: &Desired,
+    action: &Action,
+    error: &WorldError,
+    now: Timestamp,
+) {
     match &action.op {
         Op::Engine(EngineOp::Pull { reference, .. }) => {
             let mut ids = waiting_for(desired, reference);
@@ -97,9 +126,20 @@ fn learn_failure(memory: &mut Memory, desired: &Desired, action: &Action, error:
             }
         }
         Op::Edge(EdgeOp::Open { server, .. }) if error.kind == ErrorKind::Conflict => {
-            attempts(memory, server).port_taken.get_or_insert(now);
+            let attempts = attempts(memory, server);
+            attempts.port_taken.get_or_insert(now);
+            attempts.failures = attempts.failures.saturating_add(1);
+            attempts.next_try = Some(now.after(retry_delay(attempts.failures)));
+            attempts.last_error = Some(error.to_string());
         }
         Op::Engine(_) | Op::Balancer(_) | Op::Edge(_) => {
+            let creates = matches!(
+                action.op,
+                Op::Balancer(BalancerOp::CreateRule { .. } | BalancerOp::CreateTargetGroup { .. })
+            );
+            if let Some(id) = action.server.as_ref().filter(|_| creates && error.kind == ErrorKind::Quota) {
+                attempts(memory, id).quota_until = Some(now.after(QUOTA_AGAIN));
+            }
             if let Some(id) = &action.server {
                 attempts(memory, id).last_error = Some(error.to_string());
             }
@@ -118,9 +158,16 @@ fn fail(memory: &mut Memory, desired: &Desired, id: &ServerId, error: &WorldErro
         _ => return,
     };
     let attempts = attempts(memory, id);
-    attempts.failures = if attempts.failed_spec.as_deref() == Some(&short) { attempts.failures.saturating_add(1) } else { 1 };
-    attempts.failed_spec = Some(short);
-    attempts.next_try = Some(now.after(retry_delay(attempts.failures)));
     attempts.last_error = Some(error.to_string());
     attempts.up = false;
+    let pending =
+        attempts.failed_spec.as_deref() == Some(&short) && attempts.next_try.is_some_and(|next| next > now);
+    if pending {
+        // The old container did not come back either: the wait for the new one stands.
+        return;
+    }
+    attempts.failures =
+        if attempts.failed_spec.as_deref() == Some(&short) { attempts.failures.saturating_add(1) } else { 1 };
+    attempts.failed_spec = Some(short);
+    attempts.next_try = Some(now.after(retry_delay(attempts.failures)));
 }

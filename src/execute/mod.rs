@@ -85,7 +85,8 @@ pub fn lanes(actions: &[Action]) -> Vec<Lane> {
     let mut lane_of: Vec<usize> = (0..actions.len()).collect();
     let mut by_server: BTreeMap<&ServerId, usize> = BTreeMap::new();
     for (index, action) in actions.iter().enumerate() {
-        let mut joined: Vec<usize> = action.after.iter().filter_map(|after| lane_of.get(*after).copied()).collect();
+        let mut joined: Vec<usize> =
+            action.after.iter().filter_map(|after| lane_of.get(*after).copied()).collect();
         joined.extend(action.server.as_ref().and_then(|server| by_server.get(server)).copied());
         let name = joined.iter().copied().chain([index]).min().unwrap_or(index);
         for lane in &mut lane_of {
@@ -135,7 +136,8 @@ pub async fn run(world: World, lane: Lane, limits: Limits, tell: Teller) -> Vec<
             }
             let needs: Vec<Option<&ActionResult>> =
                 action.after.iter().map(|after| results.get(*after).and_then(Option::as_ref)).collect();
-            if needs.iter().any(|need| matches!(need, Some(ActionResult::Failed(_) | ActionResult::Skipped))) {
+            if needs.iter().any(|need| matches!(need, Some(ActionResult::Failed(_) | ActionResult::Skipped)))
+            {
                 started.insert(index);
                 if let Some(slot) = results.get_mut(index) {
                     *slot = Some(ActionResult::Skipped);
@@ -156,7 +158,13 @@ pub async fn run(world: World, lane: Lane, limits: Limits, tell: Teller) -> Vec<
     lane.actions.into_iter().zip(results).collect()
 }
 
-async fn one(world: &World, action: &Action, index: usize, limits: &Limits, tell: &Teller) -> (usize, ActionResult) {
+async fn one(
+    world: &World,
+    action: &Action,
+    index: usize,
+    limits: &Limits,
+    tell: &Teller,
+) -> (usize, ActionResult) {
     // The semaphores are never closed.
     let _permit = limits.of(&action.op).acquire().await;
     tell(action, Step::Begins);
@@ -169,7 +177,9 @@ async fn one(world: &World, action: &Action, index: usize, limits: &Limits, tell
         },
         Op::Edge(op) => match &world.edges {
             Some(edges) => edges.apply(op).await,
-            None => Err(WorldError::new(action.op.describe(), ErrorKind::Failed, "this process serves no ports")),
+            None => {
+                Err(WorldError::new(action.op.describe(), ErrorKind::Failed, "this process serves no ports"))
+            }
         },
     };
     let result = result.map_or_else(ActionResult::Failed, |()| ActionResult::Done);
@@ -196,10 +206,13 @@ mod tests {
 
     #[test]
     fn lanes_keep_together_what_needs_each_other() {
-        let actions = [action("a", &[]), action("b", &[]), action("a", &[0]), action("c", &[]), action("c", &[1, 3])];
+        let actions =
+            [action("a", &[]), action("b", &[]), action("a", &[0]), action("c", &[]), action("c", &[1, 3])];
         let lanes = lanes(&actions);
-        let shape: Vec<(usize, Vec<String>)> =
-            lanes.iter().map(|lane| (lane.actions.len(), lane.servers.iter().map(ToString::to_string).collect())).collect();
+        let shape: Vec<(usize, Vec<String>)> = lanes
+            .iter()
+            .map(|lane| (lane.actions.len(), lane.servers.iter().map(ToString::to_string).collect()))
+            .collect();
         assert_eq!(shape, [(2, vec!["a".to_owned()]), (3, vec!["b".to_owned(), "c".to_owned()])]);
         let after: Vec<Vec<usize>> = lanes[1].actions.iter().map(|action| action.after.clone()).collect();
         assert_eq!(after, [vec![], vec![], vec![0, 1]]);

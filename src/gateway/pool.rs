@@ -2,12 +2,12 @@
 //!
 //! A container has exactly one owner of its streams. Must never start or stop a container.
 
+use crate::mcp::handshake::ClientInfo;
 use crate::model::id::ContainerId;
 use crate::upstream::error::{CallError, LegError};
 use crate::upstream::leg::{Leg, LegIo};
 use crate::upstream::open::{Mode, OpenOptions};
 use crate::world::Answer;
-use crate::mcp::handshake::ClientInfo;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,7 +103,8 @@ impl LegPool {
         let io = self.attach.attach(container).await.map_err(PoolError::Attach)?;
         let unix_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mode = Mode::Reattach { unix_secs, remembered: None };
-        let client = ClientInfo { name: "mcp-orchestrator".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+        let client =
+            ClientInfo { name: "mcp-orchestrator".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
         let leg = Leg::open(io, OpenOptions::new(mode, client)).await.map_err(PoolError::Open)?;
         *held = Some(leg.clone());
         Ok(leg)

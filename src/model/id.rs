@@ -33,7 +33,9 @@ impl fmt::Display for IdError {
         f.write_str(match self {
             Self::Empty => "has no letter or digit",
             Self::TooLong => "is longer than 63 characters",
-            Self::Characters => "may only have a-z, 0-9, '_' and '-' and must start and end with a letter or digit",
+            Self::Characters => {
+                "may only have a-z, 0-9, '_' and '-' and must start and end with a letter or digit"
+            }
             Self::DoubleUnderscore => "must not contain '__' (it separates server and tool)",
             Self::Reserved => "is reserved for a route of this program",
         })

@@ -97,7 +97,9 @@ impl Mark {
         if get(MANAGED_BY) != Some(MANAGER) {
             return None;
         }
-        let transport = |t: &str| [Transport::Stdio, Transport::Http, Transport::Sse].into_iter().find(|x| x.as_str() == t);
+        let transport = |t: &str| {
+            [Transport::Stdio, Transport::Http, Transport::Sse].into_iter().find(|x| x.as_str() == t)
+        };
         Some(Self {
             stack: Stack::new(get(STACK)?).ok()?,
             server: get(SERVER).and_then(|id| ServerId::new(id).ok()),
@@ -108,7 +110,9 @@ impl Mark {
             transport: get(TRANSPORT).and_then(transport),
             route: get(ROUTE).map(str::to_owned),
             image_digest: get(IMAGE_DIGEST).map(str::to_owned),
-            volumes: get(VOLUMES).map(|v| v.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect()).unwrap_or_default(),
+            volumes: get(VOLUMES)
+                .map(|v| v.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect())
+                .unwrap_or_default(),
             remove_volumes: get(REMOVE_VOLUMES) == Some("true"),
         })
     }
@@ -116,7 +120,19 @@ impl Mark {
     /// The labels that [`Mark::parse`] reads back.
     #[must_use]
     pub fn labels(&self) -> BTreeMap<String, String> {
-        let Self { stack, server, role, fingerprint, port, container_port, transport, route, image_digest, volumes, remove_volumes } = self;
+        let Self {
+            stack,
+            server,
+            role,
+            fingerprint,
+            port,
+            container_port,
+            transport,
+            route,
+            image_digest,
+            volumes,
+            remove_volumes,
+        } = self;
         let mut labels = BTreeMap::from([
             (MANAGED_BY.to_owned(), MANAGER.to_owned()),
             (STACK.to_owned(), stack.to_string()),

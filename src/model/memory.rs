@@ -56,6 +56,8 @@ pub struct Attempts {
     pub up: bool,
     /// Since when the leased port is known to be taken by something else.
     pub port_taken: Option<Timestamp>,
+    /// The load balancer refused something for want of quota: no new try before this time.
+    pub quota_until: Option<Timestamp>,
     /// The last error in words.
     pub last_error: Option<String>,
 }

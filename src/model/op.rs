@@ -131,11 +131,17 @@ impl Op {
     pub const fn sign(&self) -> char {
         match self {
             Self::Engine(EngineOp::Create(_) | EngineOp::Pull { .. })
-            | Self::Balancer(BalancerOp::CreateTargetGroup { .. } | BalancerOp::CreateRule { .. } | BalancerOp::Register { .. })
+            | Self::Balancer(
+                BalancerOp::CreateTargetGroup { .. }
+                | BalancerOp::CreateRule { .. }
+                | BalancerOp::Register { .. },
+            )
             | Self::Edge(EdgeOp::Open { .. }) => '+',
             Self::Engine(EngineOp::Remove { .. })
             | Self::Balancer(
-                BalancerOp::Deregister { .. } | BalancerOp::DeleteRule { .. } | BalancerOp::DeleteTargetGroup { .. },
+                BalancerOp::Deregister { .. }
+                | BalancerOp::DeleteRule { .. }
+                | BalancerOp::DeleteTargetGroup { .. },
             )
             | Self::Edge(EdgeOp::Close { .. }) => '-',
             Self::Engine(_) | Self::Balancer(_) => '~',
@@ -164,7 +170,9 @@ fn describe_balancer(op: &BalancerOp) -> String {
         BalancerOp::CreateRule { priority, paths, group, .. } => {
             format!("create rule {priority} ({}) to {}", paths.join(", "), group.name())
         }
-        BalancerOp::ModifyRule { rule, group, .. } => format!("modify rule {} to {}", rule.tail(), group.name()),
+        BalancerOp::ModifyRule { rule, group, .. } => {
+            format!("modify rule {} to {}", rule.tail(), group.name())
+        }
         BalancerOp::SetPriorities { moves } => format!("set the priority of {} rules", moves.len()),
         BalancerOp::DeleteRule { rule } => format!("delete rule {}", rule.tail()),
         BalancerOp::DeleteTargetGroup { name, .. } => format!("delete target group {name}"),

@@ -51,7 +51,8 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
     let by_id: BTreeMap<&str, &Container> = containers.iter().map(|c| (c.id.as_str(), c)).collect();
     for (index, action) in plan.actions.iter().enumerate() {
         if action.after.iter().any(|after| *after >= index) {
-            broken.push(Broken { number: 4, what: format!("'{}' needs a later action", action.op.describe()) });
+            broken
+                .push(Broken { number: 4, what: format!("'{}' needs a later action", action.op.describe()) });
         }
         match &action.op {
             Op::Engine(op) => {
@@ -169,7 +170,9 @@ fn transitively(plan: &Plan, action: &Action) -> BTreeSet<usize> {
 fn removals(input: Input<'_>, plan: &Plan, containers: &[Container], broken: &mut Vec<Broken>) {
     let held_back = input.desired.stale.is_some() || !input.desired.nameless.is_empty();
     for action in &plan.actions {
-        let Op::Engine(EngineOp::Remove { container: ContainerRef::Id { id, .. }, .. }) = &action.op else { continue };
+        let Op::Engine(EngineOp::Remove { container: ContainerRef::Id { id, .. }, .. }) = &action.op else {
+            continue;
+        };
         let Some(server) = &action.server else { continue };
         if held_back && !input.desired.claims(server) {
             broken.push(Broken { number: 7, what: action.op.describe() });
@@ -190,7 +193,8 @@ fn balancer(input: Input<'_>, action: &Action, op: &BalancerOp, broken: &mut Vec
     };
     let ours = |owner: &Owner| matches!(owner, Owner::Ours { .. });
     let rule_ours = |arn: &RuleArn| view.rules.iter().any(|rule| rule.arn == *arn && ours(&rule.owner));
-    let group_ours = |arn: &TargetGroupArn| view.target_groups.iter().any(|group| group.arn == *arn && ours(&group.owner));
+    let group_ours =
+        |arn: &TargetGroupArn| view.target_groups.iter().any(|group| group.arn == *arn && ours(&group.owner));
     let ref_ours = |group: &GroupRef| match group {
         GroupRef::Arn(arn) => group_ours(arn),
         GroupRef::Planned(_) => true,

@@ -69,7 +69,8 @@ pub(crate) fn decide(draft: &mut Draft<'_>) {
     for (id, problem) in &desired.broken {
         leave_broken(draft, id, problem);
     }
-    let unclaimed: Vec<ServerId> = draft.fleet.groups.keys().filter(|id| !desired.claims(id)).cloned().collect();
+    let unclaimed: Vec<ServerId> =
+        draft.fleet.groups.keys().filter(|id| !desired.claims(id)).cloned().collect();
     for id in unclaimed {
         if !busy(draft, &id) {
             remove_unclaimed(draft, &id);
@@ -135,14 +136,18 @@ fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerD
         Want::Stop { why, by_hand } => stop(draft, id, &group, &why, by_hand),
         Want::Run => {
             if let Some(other) = draft.fleet.names.get(name.as_str()).filter(|_| group.main.is_none()) {
-                let whose = if other.mark.is_some() { "of another stack or server" } else { "without our mark" };
-                let text = format!("a container {whose} has the name {name}; rename or remove it, or set name_prefix");
+                let whose =
+                    if other.mark.is_some() { "of another stack or server" } else { "without our mark" };
+                let text = format!(
+                    "a container {whose} has the name {name}; rename or remove it, or set name_prefix"
+                );
                 draft.block(id, "MCPO-P030", text);
                 draft.keep.insert(id.clone());
                 return;
             }
-            let Some(site) = resolve(draft, server, decl, group, name) else {
+            let Some(site) = resolve(draft, server, decl, group.clone(), name) else {
                 draft.keep.insert(id.clone());
+                drop_stale(draft, id, decl, &group);
                 return;
             };
             run(draft, &site);
@@ -184,16 +189,23 @@ fn resolve<'a>(
         TransportWish::Auto => None,
     };
     let said_port = decl.mcp_port.as_ref().map(|port| port.container_port);
-    let made = group.main.and_then(|main| main.mark.as_ref()).filter(|mark| {
-        use crate::model::fingerprint::Likeness;
-        mark.fingerprint.as_ref().is_some_and(|f| matches!(decl.fingerprint.likeness(f), Likeness::Same | Likeness::SameButSecretsUnknown))
-    });
+    let made =
+        group.main.into_iter().chain(group.nexts.iter().copied()).filter_map(|one| one.mark.as_ref()).find(
+            |mark| {
+                use crate::model::fingerprint::Likeness;
+                mark.fingerprint.as_ref().is_some_and(|f| {
+                    matches!(decl.fingerprint.likeness(f), Likeness::Same | Likeness::SameButSecretsUnknown)
+                })
+            },
+        );
     let mut image = None;
     let (transport, container_port) = match (said, said_port) {
         (Some(Transport::Stdio), _) => (Transport::Stdio, None),
         (Some(transport), Some(port)) => (transport, Some(port)),
         _ => {
-            if let Some((transport, port)) = made.and_then(|mark| Some((mark.transport?, mark.container_port))) {
+            if let Some((transport, port)) =
+                made.and_then(|mark| Some((mark.transport?, mark.container_port)))
+            {
                 (transport, port)
             } else {
                 let chosen = images::choose(draft, server, decl)?;
@@ -206,6 +218,22 @@ fn resolve<'a>(
     let direct = route(draft, server, transport, decl)?;
     let port = draft.port(id)?;
     Some(Site { server, decl, group, name, transport, container_port, direct, port, image })
+}
+
+/// A server that waits or is blocked does not keep a replacement of an older declaration.
+fn drop_stale(draft: &mut Draft<'_>, id: &ServerId, decl: &ContainerDecl, group: &Group<'_>) {
+    use crate::model::fingerprint::Likeness;
+    if group.main.is_none() {
+        return;
+    }
+    for next in &group.nexts {
+        let made_from = next.mark.as_ref().and_then(|mark| mark.fingerprint.as_ref());
+        let stale =
+            made_from.is_none_or(|made_from| decl.fingerprint.likeness(made_from) == Likeness::Changed);
+        if stale && next.state != ContainerState::Removing {
+            draft.stop_and_remove(id, next, Some(Vec::new()), "a replacement that is no longer wanted", &[]);
+        }
+    }
 }
 
 /// What an image's EXPOSE says about a server whose line says nothing.
@@ -222,13 +250,19 @@ fn from_image(
             Some((Transport::Stdio, None))
         }
         ([], Some(transport)) => {
-            let text = format!("transport is {} but neither the line nor the image names a port; set orchestrator.containerPort", transport.as_str());
+            let text = format!(
+                "transport is {} but neither the line nor the image names a port; set orchestrator.containerPort",
+                transport.as_str()
+            );
             draft.block(id, "MCPO-P031", text);
             None
         }
         (ports, _) => {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            let text = format!("the image exposes ports {}; set orchestrator.containerPort to the one that speaks MCP", ports.join(", "));
+            let text = format!(
+                "the image exposes ports {}; set orchestrator.containerPort to the one that speaks MCP",
+                ports.join(", ")
+            );
             draft.block(id, "MCPO-P032", text);
             None
         }
@@ -237,14 +271,23 @@ fn from_image(
 
 /// `Some(Some(address))` for direct, `Some(None)` for edge, `None` when blocked.
 #[expect(clippy::option_option, reason = "blocked, edge and direct are three things")]
-fn route(draft: &mut Draft<'_>, server: &Server, transport: Transport, decl: &ContainerDecl) -> Option<Option<String>> {
+fn route(
+    draft: &mut Draft<'_>,
+    server: &Server,
+    transport: Transport,
+    decl: &ContainerDecl,
+) -> Option<Option<String>> {
     let address = || {
         let own = decl.mcp_port.as_ref().and_then(|port| port.host_ip.clone());
         own.unwrap_or_else(|| draft.input.policy.host.clone())
     };
     match (server.route, transport) {
         (RouteWish::Direct, Transport::Stdio) => {
-            draft.block(&server.id, "MCPO-P033", "route is direct but a stdio server has no port of its own; use edge or auto");
+            draft.block(
+                &server.id,
+                "MCPO-P033",
+                "route is direct but a stdio server has no port of its own; use edge or auto",
+            );
             None
         }
         (RouteWish::Edge, _) | (RouteWish::Auto, Transport::Stdio) => Some(None),
@@ -261,7 +304,14 @@ fn route(draft: &mut Draft<'_>, server: &Server, transport: Transport, decl: &Co
 /// Where this host's target for a port stands.
 pub(crate) fn standing(draft: &Draft<'_>, id: &ServerId, port: HostPort) -> Standing {
     let Draft { input, memory, .. } = draft;
-    crate::plan::balancer::standing(&input.observed.balancer, &memory.balancer, &input.policy.stack, id, port, input.now)
+    crate::plan::balancer::standing(
+        &input.observed.balancer,
+        &memory.balancer,
+        &input.policy.stack,
+        id,
+        port,
+        input.now,
+    )
 }
 
 /// Whether a load balancer is configured.
@@ -279,10 +329,20 @@ fn serving_ports(draft: &Draft<'_>, site: &Site<'_>) -> Vec<HostPort> {
         return served.filter(|port| up && *port == site.port).into_iter().collect();
     }
     // The container that carries the port, not the ledger, tells what answers now.
-    let Some(main) = site.group.main.filter(|main| !matches!(main.state, ContainerState::Created)) else { return Vec::new() };
+    let Some(main) = site.group.main.filter(|main| !matches!(main.state, ContainerState::Created)) else {
+        return Vec::new();
+    };
     let Some(port) = main.mark.as_ref().and_then(|mark| mark.port) else { return Vec::new() };
-    let starting = draft.memory.attempts.get(id).is_some_and(|attempts| attempts.started.is_some() && !attempts.up);
-    let registered = matches!(standing(draft, id, port), Standing::Healthy | Standing::Pending(_) | Standing::Unhealthy(_));
+    let starting =
+        draft.memory.attempts.get(id).is_some_and(|attempts| attempts.started.is_some() && !attempts.up);
+    let registered = match standing(draft, id, port) {
+        Standing::Healthy | Standing::Pending(_) | Standing::Unhealthy(_) => true,
+        // Not read in this pass: what the last reading showed counts.
+        Standing::Unknown(_) => {
+            draft.memory.balancer.registered.get(id).is_some_and(|ports| ports.contains(&port))
+        }
+        Standing::Absent | Standing::Draining(_) => false,
+    };
     if starting && !registered { Vec::new() } else { vec![port] }
 }
 
@@ -325,7 +385,9 @@ fn behind_edge(draft: &mut Draft<'_>, server: &Server, what: &str) {
 fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_hand: bool) {
     draft.row(id).state = RowState::Stopped;
     draft.say(id, Reason::new(ReasonKind::LeftAlone, why.to_owned()));
-    if group.nexts.iter().any(|next| !group.main.is_some_and(|main| main.id == next.id)) && group.main.is_some() {
+    if group.nexts.iter().any(|next| !group.main.is_some_and(|main| main.id == next.id))
+        && group.main.is_some()
+    {
         for next in group.nexts.clone() {
             draft.stop_and_remove(id, next, None, "a replacement that is no longer wanted", &[]);
         }
@@ -372,7 +434,11 @@ pub(crate) fn port_drained(draft: &mut Draft<'_>, id: &ServerId, port: HostPort,
     match standing(draft, id, port) {
         Standing::Absent => true,
         Standing::Draining(until) => {
-            draft.wait(id, format!("connections through the load balancer to end (port {port})"), Some(until));
+            draft.wait(
+                id,
+                format!("connections through the load balancer to end (port {port})"),
+                Some(until),
+            );
             false
         }
         Standing::Unknown(why) if by_hand => {
@@ -397,7 +463,10 @@ fn leave_broken(draft: &mut Draft<'_>, id: &ServerId, problem: &str) {
     draft.row(id).port = draft.port(id);
     if let Some(main) = group.main {
         show(draft, id, main);
-        draft.say(id, Reason::new(ReasonKind::LeftAlone, "its entry has a problem; its container stays as it is"));
+        draft.say(
+            id,
+            Reason::new(ReasonKind::LeftAlone, "its entry has a problem; its container stays as it is"),
+        );
     }
     draft.block(id, "MCPO-P034", problem.to_owned());
 }
@@ -423,7 +492,8 @@ fn remove_unclaimed(draft: &mut Draft<'_>, id: &ServerId) {
         if container.state == ContainerState::Removing {
             continue;
         }
-        let volumes = container.mark.as_ref().filter(|mark| mark.remove_volumes).map(|mark| mark.volumes.clone());
+        let volumes =
+            container.mark.as_ref().filter(|mark| mark.remove_volumes).map(|mark| mark.volumes.clone());
         draft.stop_and_remove(id, container, volumes, why, &[]);
     }
 }

@@ -20,7 +20,8 @@ use std::fmt::Write as _;
 pub fn text(plan: &Plan, now: Timestamp, width: usize) -> String {
     let mut out = String::new();
     for (id, row) in &plan.report.servers {
-        let actions: Vec<&Action> = plan.actions.iter().filter(|action| action.server.as_ref() == Some(id)).collect();
+        let actions: Vec<&Action> =
+            plan.actions.iter().filter(|action| action.server.as_ref() == Some(id)).collect();
         server(&mut out, id, row, &actions, now, width);
     }
     let shared: Vec<&Action> = plan.actions.iter().filter(|action| action.server.is_none()).collect();

@@ -42,7 +42,8 @@ impl<'a> Draft<'a> {
             Seen::Known(containers) => Fleet::sort(containers, input.policy),
             Seen::Unknown(_) => Fleet::default(),
         };
-        let report = Report { engine_known: input.observed.containers.known().is_some(), ..Report::default() };
+        let report =
+            Report { engine_known: input.observed.containers.known().is_some(), ..Report::default() };
         Self {
             input,
             fleet,
@@ -124,7 +125,8 @@ impl<'a> Draft<'a> {
             ReasonKind::WaitingOn if !matches!(row.state, RowState::Blocked | RowState::Changing) => {
                 row.state = RowState::Waiting;
             }
-            ReasonKind::WaitingOn | ReasonKind::ChangedBecause | ReasonKind::LeftAlone | ReasonKind::Note => {}
+            ReasonKind::WaitingOn | ReasonKind::ChangedBecause | ReasonKind::LeftAlone | ReasonKind::Note => {
+            }
         }
         if !row.reasons.contains(&reason) {
             row.reasons.push(reason);
@@ -160,6 +162,8 @@ impl<'a> Draft<'a> {
 
     /// The plan.
     pub(crate) fn finish(mut self) -> Plan {
+        let moves = |id: &&ServerId| self.fleet.groups.get(*id).is_some_and(|group| !group.nexts.is_empty());
+        self.report.in_flight = self.in_flight.iter().filter(moves).count();
         self.memory.attempts.retain(|_, attempts| *attempts != Attempts::default());
         for row in self.report.servers.values_mut() {
             row.reasons.sort_by_key(|reason| reason.kind);
@@ -182,7 +186,10 @@ pub(crate) fn refer(container: &Container) -> ContainerRef {
 
 /// Whether a process of it lives.
 pub(crate) const fn runs(container: &Container) -> bool {
-    matches!(container.state, ContainerState::Running(_) | ContainerState::Paused | ContainerState::Restarting)
+    matches!(
+        container.state,
+        ContainerState::Running(_) | ContainerState::Paused | ContainerState::Restarting
+    )
 }
 
 /// What a container does, in a word or two.
@@ -208,14 +215,18 @@ pub(crate) fn exclusive(spec: &ContainerSpec) -> Option<&'static str> {
     if spec.binds.iter().any(|bind| !bind.is_read_only()) {
         return Some("old and new would share a writable mount");
     }
-    let writable = |kind: MountKind, read_only: bool| !read_only && !matches!(kind, MountKind::Tmpfs | MountKind::Image);
+    let writable =
+        |kind: MountKind, read_only: bool| !read_only && !matches!(kind, MountKind::Tmpfs | MountKind::Image);
     if spec.mounts.iter().any(|mount| writable(mount.kind, mount.read_only) && mount.source.is_some()) {
         return Some("old and new would share a writable mount");
     }
     if !spec.volumes_from.is_empty() {
         return Some("old and new would share volumes of another container");
     }
-    if !spec.resources.devices.is_empty() || !spec.resources.cdi_devices.is_empty() || !spec.resources.gpus.is_empty() {
+    if !spec.resources.devices.is_empty()
+        || !spec.resources.cdi_devices.is_empty()
+        || !spec.resources.gpus.is_empty()
+    {
         return Some("old and new would share a device");
     }
     if spec.published.iter().any(|port| matches!(port.host, HostPorts::One(port) if port != 0)) {

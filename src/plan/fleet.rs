@@ -49,14 +49,18 @@ impl<'a> Fleet<'a> {
         let mut fleet = Self::default();
         for container in containers {
             fleet.names.insert(&container.name, container);
-            let Some(mark) = container.mark.as_ref().filter(|mark| mark.stack == policy.stack) else { continue };
+            let Some(mark) = container.mark.as_ref().filter(|mark| mark.stack == policy.stack) else {
+                continue;
+            };
             let Some(server) = &mark.server else {
                 fleet.unreadable.push(container);
                 continue;
             };
             let group = fleet.groups.entry(server.clone()).or_default();
             match mark.role {
-                Some(Role::Server) | None if container.name == main_name(policy, server) => group.main = Some(container),
+                Some(Role::Server) | None if container.name == main_name(policy, server) => {
+                    group.main = Some(container)
+                }
                 Some(Role::Server) | None => group.nexts.push(container),
                 Some(Role::Replica | Role::Leg) => group.others.push(container),
             }

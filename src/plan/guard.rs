@@ -22,7 +22,9 @@ pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
     }
     if let Some(why) = &desired.stale {
         draft.keep_unclaimed = true;
-        let text = format!("the configuration cannot be used ({why}); the last good one stays in force and nothing is removed");
+        let text = format!(
+            "the configuration cannot be used ({why}); the last good one stays in force and nothing is removed"
+        );
         draft.report.general.push(Reason::new(ReasonKind::BlockedBy, text).code("MCPO-P002"));
         return;
     }
@@ -47,7 +49,9 @@ pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
     let much = gone == total || (total >= HALF_COUNTS_FROM && gone * 2 > total);
     if much && !policy.allow_mass_delete {
         draft.keep_unclaimed = true;
-        let text = format!("the file no longer has {gone} of {total} servers; nothing is removed without --allow-mass-delete");
+        let text = format!(
+            "the file no longer has {gone} of {total} servers; nothing is removed without --allow-mass-delete"
+        );
         draft.report.general.push(Reason::new(ReasonKind::BlockedBy, text).code("MCPO-P004"));
     }
 }

@@ -39,11 +39,17 @@ pub(crate) fn choose(draft: &mut Draft<'_>, server: &Server, decl: &ContainerDec
             None
         }
         Some(digest) => {
-            draft.block(&server.id, "MCPO-P021", format!("image {digest} is not on the engine and pull = never"));
+            draft.block(
+                &server.id,
+                "MCPO-P021",
+                format!("image {digest} is not on the engine and pull = never"),
+            );
             None
         }
         None => {
-            let text = format!("the image pinned for {reference} is gone and has no digest to fetch it by: taking {reference} as it is now");
+            let text = format!(
+                "the image pinned for {reference} is gone and has no digest to fetch it by: taking {reference} as it is now"
+            );
             draft.note(&server.id, text);
             first(draft, server, decl)
         }
@@ -55,12 +61,21 @@ fn first(draft: &mut Draft<'_>, server: &Server, decl: &ContainerDecl) -> Option
     let reference = &decl.spec.image;
     if let Some(image) = look(draft, &server.id, reference)? {
         let pulled = draft.memory.pins.get(&server.id).and_then(|pin| pin.pulled);
-        let pin = Pin { reference: reference.clone(), image: image.id.0.clone(), digest: image.digest.clone(), pulled };
+        let pin = Pin {
+            reference: reference.clone(),
+            image: image.id.0.clone(),
+            digest: image.digest.clone(),
+            pulled,
+        };
         draft.memory.pins.insert(server.id.clone(), pin);
         return Some(chosen(&image));
     }
     if server.pull == PullPolicy::Never {
-        draft.block(&server.id, "MCPO-P021", format!("image {reference} is not on the engine and pull = never"));
+        draft.block(
+            &server.id,
+            "MCPO-P021",
+            format!("image {reference} is not on the engine and pull = never"),
+        );
     } else {
         pull(draft, &server.id, reference, decl, "the image is not on the engine");
     }
@@ -86,7 +101,11 @@ fn look(draft: &mut Draft<'_>, id: &ServerId, reference: &str) -> Option<Option<
 
 /// Plans to fetch an image once, however many servers want it.
 fn pull(draft: &mut Draft<'_>, id: &ServerId, reference: &str, decl: &ContainerDecl, why: &str) {
-    let op = Op::Engine(EngineOp::Pull { reference: reference.to_owned(), platform: decl.spec.platform.clone() });
+    let op =
+        Op::Engine(EngineOp::Pull { reference: reference.to_owned(), platform: decl.spec.platform.clone() });
+    if crate::plan::steady::held_back(draft, id, decl) {
+        return;
+    }
     draft.wait(id, format!("image {reference} ({why}); what it exposes is unknown until then"), None);
     let fetched_by_another = draft.input.observed.busy.iter().any(|busy| {
         let kind = draft.input.desired.servers.get(busy).map(|server| &server.kind);

@@ -26,12 +26,12 @@ mod runs;
 mod steady;
 
 use crate::model::desired::Desired;
+use crate::model::id::ServerId;
 use crate::model::memory::Memory;
 use crate::model::observed::{Observed, Question};
 use crate::model::policy::Policy;
 use crate::model::time::Timestamp;
 use action::Action;
-use crate::model::id::ServerId;
 use draft::Draft;
 use report::Report;
 use std::collections::BTreeSet;

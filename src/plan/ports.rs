@@ -8,7 +8,7 @@ use crate::model::memory::Lease;
 use crate::model::net::HostPort;
 use crate::model::observed::{Question, Seen};
 use crate::model::server::{Server, ServerKind};
-use crate::model::time::Span;
+use crate::model::time::{Span, Timestamp};
 use crate::plan::draft::Draft;
 use crate::plan::report::{Reason, ReasonKind};
 use std::collections::BTreeSet;
@@ -31,7 +31,10 @@ pub(crate) fn lease(draft: &mut Draft<'_>) {
         if new && fixed_port(server).is_none() && wants_port(draft, server) {
             if let Some(port) = lowest_free(draft, &server.id) {
                 let since = draft.input.now;
-                draft.memory.leases.insert(server.id.clone(), Lease { port, next: None, since, fixed: false });
+                draft
+                    .memory
+                    .leases
+                    .insert(server.id.clone(), Lease { port, next: None, since, fixed: false });
             }
         } else {
             move_taken(draft, &server.id);
@@ -92,11 +95,17 @@ fn holder(draft: &Draft<'_>, port: HostPort) -> Option<ServerId> {
 /// The file chose the port: a conflict is this server's error.
 fn lease_fixed(draft: &mut Draft<'_>, server: &Server, port: HostPort) {
     if let Some(other) = holder(draft, port).filter(|other| *other != server.id) {
-        let text = format!("host port {port} is leased to {other}; choose another port or leave it to the range");
+        let text =
+            format!("host port {port} is leased to {other}; choose another port or leave it to the range");
         draft.block(&server.id, "MCPO-P010", text);
         return;
     }
-    let since = draft.memory.leases.get(&server.id).filter(|lease| lease.port == port).map_or(draft.input.now, |l| l.since);
+    let since = draft
+        .memory
+        .leases
+        .get(&server.id)
+        .filter(|lease| lease.port == port)
+        .map_or(draft.input.now, |l| l.since);
     draft.memory.leases.insert(server.id.clone(), Lease { port, next: None, since, fixed: true });
 }
 
@@ -121,16 +130,35 @@ pub(crate) fn lowest_free(draft: &mut Draft<'_>, id: &ServerId) -> Option<HostPo
     let taken: BTreeSet<HostPort> = leases.chain(published).chain(fixed).collect();
     let port = free.iter().copied().filter(|port| range.contains(*port)).find(|port| !taken.contains(port));
     if port.is_none() {
-        let text = format!("no port of {range} is free ({} leased); widen port_range_end", draft.memory.leases.len());
+        let text = format!(
+            "no port of {range} is free ({} leased); widen port_range_end",
+            draft.memory.leases.len()
+        );
         draft.block(id, "MCPO-P011", text);
     }
     port
+}
+
+/// The file chose the port, or an earlier range did: nobody but the other process can make room.
+/// The next start tells whether it did.
+fn wait_for_fixed(draft: &mut Draft<'_>, id: &ServerId, port: HostPort, since: Timestamp) {
+    let next_try = draft.memory.attempts.get(id).and_then(|attempts| attempts.next_try);
+    let again = since.after(TAKEN_GRACE).max(next_try.unwrap_or(since));
+    if draft.input.now < again {
+        let text = format!("host port {port} to be free again (another process listens on it)");
+        draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P012").until(again));
+    } else {
+        draft.attempts(id).port_taken = None;
+    }
 }
 
 /// A lease whose port something else holds: wait a little, then move (unless the file chose it).
 fn move_taken(draft: &mut Draft<'_>, id: &ServerId) {
     let Some(since) = draft.memory.attempts.get(id).and_then(|attempts| attempts.port_taken) else { return };
     let Some(lease) = draft.memory.leases.get(id).cloned() else { return };
+    if lease.fixed || !draft.input.policy.ports.contains(lease.port) {
+        return wait_for_fixed(draft, id, lease.port, since);
+    }
     let free = match &draft.input.observed.free_ports {
         Some(Seen::Known(free)) => free.contains(&lease.port),
         Some(Seen::Unknown(_)) => return,
@@ -145,15 +173,15 @@ fn move_taken(draft: &mut Draft<'_>, id: &ServerId) {
         return;
     }
     let moves_at = since.after(TAKEN_GRACE);
-    if lease.fixed {
-        draft.block(id, "MCPO-P012", format!("host port {port} is in use by another process on this host"));
-    } else if draft.input.now < moves_at {
-        let text = format!("host port {port} to be free again (another process listens on it), else a new port");
+    if draft.input.now < moves_at {
+        let text =
+            format!("host port {port} to be free again (another process listens on it), else a new port");
         draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P012").until(moves_at));
     } else if let Some(new) = lowest_free(draft, id) {
         let now = draft.input.now;
         draft.memory.leases.insert(id.clone(), Lease { port: new, next: None, since: now, fixed: false });
-        draft.attempts(id).port_taken = None;
+        let attempts = draft.attempts(id);
+        (attempts.port_taken, attempts.failed_spec, attempts.next_try) = (None, None, None);
         let text = format!("another process took host port {port}: moved to {new}");
         draft.say(id, Reason::new(ReasonKind::ChangedBecause, text).code("MCPO-P012"));
     }

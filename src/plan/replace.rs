@@ -57,7 +57,9 @@ pub(crate) fn count(draft: &mut Draft<'_>) {
             draft.in_flight.insert(id.clone());
         }
         let attempts = draft.memory.attempts.get(id);
-        if attempts.is_some_and(|a| a.failures > 0 && a.failed_spec.as_deref() == Some(decl.fingerprint.short().as_str())) {
+        if attempts.is_some_and(|a| {
+            a.failures > 0 && a.failed_spec.as_deref() == Some(decl.fingerprint.short().as_str())
+        }) {
             draft.failed.insert(id.clone());
         }
     }
@@ -66,6 +68,9 @@ pub(crate) fn count(draft: &mut Draft<'_>) {
 /// Why a container is not what is wanted; `None` when it is.
 pub(crate) fn change(draft: &mut Draft<'_>, site: &Site<'_>, container: &Container) -> Option<String> {
     let id = &site.server.id;
+    if container.state == ContainerState::Dead {
+        return Some("the engine cannot start its container again".to_owned());
+    }
     let mark = container.mark.as_ref()?;
     let Some(made_from) = &mark.fingerprint else {
         return Some("the spec hash on its label cannot be read".to_owned());
@@ -108,7 +113,7 @@ fn newer_image(draft: &mut Draft<'_>, site: &Site<'_>, container: &Container) ->
 pub(crate) fn replace(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, why: &str) {
     let id = &site.server.id;
     draft.say(id, Reason::new(ReasonKind::ChangedBecause, why.to_owned()));
-    if steady::held_back(draft, site) {
+    if steady::held_back(draft, id, site.decl) {
         return bring_back(draft, site, main);
     }
     let next = site.group.nexts.iter().copied().find(|next| change(draft, site, next).is_none());
@@ -129,7 +134,21 @@ fn bring_back(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
         draft.stop_and_remove(id, next, Some(Vec::new()), "the replacement did not come up", &[]);
     }
     if matches!(main.state, ContainerState::Exited(_) | ContainerState::Created) {
-        steady::start(draft, id, refer(main), "the replacement did not come up: the old container comes back", &[]);
+        let attempts = draft.memory.attempts.get(id).cloned().unwrap_or_default();
+        let due = attempts
+            .started
+            .map(|at| at.after(steady::restart_delay(&site.server.restart, attempts.crashes)));
+        if let Some(due) = due.filter(|due| *due > draft.input.now) {
+            return draft.wait(id, "the next start of the old container", Some(due));
+        }
+        steady::start(
+            draft,
+            id,
+            refer(main),
+            "the replacement did not come up: the old container comes back",
+            &[],
+        );
+        draft.attempts(id).crashes = attempts.crashes.saturating_add(1);
     } else {
         draft.say(id, Reason::new(ReasonKind::LeftAlone, "the old container serves until the next try"));
     }
@@ -147,19 +166,31 @@ fn way(draft: &Draft<'_>, site: &Site<'_>, main: &Container, carried: bool) -> (
         return (Way::StopFirst, format!("stop-first: {why}; a gap of seconds"));
     }
     if carried {
-        return (Way::StopFirst, "stop-first: its anonymous volumes move to the new container; a gap of seconds".to_owned());
+        return (
+            Way::StopFirst,
+            "stop-first: its anonymous volumes move to the new container; a gap of seconds".to_owned(),
+        );
     }
     if site.direct.is_none() {
-        return (Way::StartFirst, "start-first: the new container takes over when it is up; no gap".to_owned());
+        return (
+            Way::StartFirst,
+            "start-first: the new container takes over when it is up; no gap".to_owned(),
+        );
     }
     let fixed = draft.memory.leases.get(&site.server.id).is_some_and(|lease| lease.fixed);
     if fixed {
         return (Way::StopFirst, "stop-first: the file fixes its host port; a gap of seconds".to_owned());
     }
     let port = main.mark.as_ref().and_then(|mark| mark.port);
-    let moving = site.group.nexts.iter().any(|next| next.mark.as_ref().and_then(|mark| mark.port) != Some(site.port));
-    if balancer_on(draft) && port == Some(site.port) && (runs(main) || moving) {
-        return (Way::PortMove, "port-move: the new container is registered and healthy before the old one is drained; no gap".to_owned());
+    let moving =
+        site.group.nexts.iter().any(|next| next.mark.as_ref().and_then(|mark| mark.port) != Some(site.port));
+    let routed = standing(draft, &site.server.id, site.port) != Standing::Absent;
+    if balancer_on(draft) && port == Some(site.port) && ((runs(main) && routed) || moving) {
+        return (
+            Way::PortMove,
+            "port-move: the new container is registered and healthy before the old one is drained; no gap"
+                .to_owned(),
+        );
     }
     (Way::StopFirst, "stop-first: clients use its host port; a gap of seconds".to_owned())
 }
@@ -167,9 +198,14 @@ fn way(draft: &Draft<'_>, site: &Site<'_>, main: &Container, carried: bool) -> (
 /// Whether another replacement may begin.
 fn may_begin(draft: &mut Draft<'_>, id: &ServerId) -> bool {
     let policy = draft.input.policy;
-    let failed: Vec<String> = draft.failed.iter().filter(|other| *other != id).map(ToString::to_string).collect();
+    let failed: Vec<String> =
+        draft.failed.iter().filter(|other| *other != id).map(ToString::to_string).collect();
     if failed.len() >= policy.rollout_failures_max {
-        let text = format!("the roll-out, stopped after {} failed replacements ({})", failed.len(), failed.join(", "));
+        let text = format!(
+            "the roll-out, stopped after {} failed replacements ({})",
+            failed.len(),
+            failed.join(", ")
+        );
         draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P050"));
         return false;
     }
@@ -177,7 +213,6 @@ fn may_begin(draft: &mut Draft<'_>, id: &ServerId) -> bool {
         draft.wait(id, format!("its turn: {} replacements are in flight", draft.in_flight.len()), None);
         return false;
     }
-    draft.in_flight.insert(id.clone());
     true
 }
 
@@ -187,7 +222,9 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     if !may_begin(draft, id) {
         return;
     }
-    let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else { return };
+    let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else {
+        return;
+    };
     let Some(details) = steady::details(draft, main) else {
         draft.wait(id, "details of the old container", None);
         return;
@@ -196,8 +233,12 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     let (way, gap) = way(draft, site, main, !carried.is_empty());
     draft.note(id, gap);
     let name = format!("{}-N{}", site.name, site.decl.fingerprint.short());
-    if draft.fleet.names.contains_key(name.as_str()) && !site.group.nexts.iter().any(|next| next.name == name) {
-        draft.block(id, "MCPO-P030", format!("a container that is not ours has the name {name}"));
+    if draft.fleet.names.contains_key(name.as_str()) {
+        if site.group.nexts.iter().any(|next| next.name == name) {
+            draft.wait(id, format!("{name} to be removed"), None);
+        } else {
+            draft.block(id, "MCPO-P030", format!("a container that is not ours has the name {name}"));
+        }
         return;
     }
     let mut port = site.port;
@@ -208,8 +249,8 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
         }
         port = second;
     }
-    let removals: Vec<usize> = Vec::new();
-    let made = steady::create(draft, site, &image, Made { name: name.clone(), port, carried }, &removals);
+    let made = steady::create(draft, site, &image, Made { name: name.clone(), port, carried }, &[]);
+    draft.in_flight.insert(id.clone());
     let new = ContainerRef::Planned(name);
     match way {
         Way::StartFirst | Way::PortMove => {
@@ -217,7 +258,12 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
         }
         Way::StopFirst if runs(main) => {
             if may_stop_old(draft, site, main) {
-                let stop = draft.engine(id, EngineOp::Stop(refer(main)), "the new container takes its place", &[made]);
+                let stop = draft.engine(
+                    id,
+                    EngineOp::Stop(refer(main)),
+                    "the new container takes its place",
+                    &[made],
+                );
                 steady::start(draft, id, new, "its declaration changed", &[stop]);
             } else {
                 draft.look_at(now.after(Span::secs(1)));
@@ -249,7 +295,12 @@ fn go_on(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Contai
         ContainerState::Created => {
             if way == Way::StopFirst && runs(main) {
                 if may_stop_old(draft, site, main) {
-                    let stop = draft.engine(id, EngineOp::Stop(refer(main)), "the new container takes its place", &[]);
+                    let stop = draft.engine(
+                        id,
+                        EngineOp::Stop(refer(main)),
+                        "the new container takes its place",
+                        &[],
+                    );
                     steady::start(draft, id, refer(next), "its declaration changed", &[stop]);
                 }
             } else {
@@ -260,10 +311,16 @@ fn go_on(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Contai
         ContainerState::Paused => {
             draft.engine(id, EngineOp::Unpause(refer(next)), "paused by somebody", &[]);
         }
-        ContainerState::Exited(code) => give_up(draft, site, main, next, &format!("the new container ended with exit code {code}")),
+        ContainerState::Exited(code) => {
+            give_up(draft, site, main, next, &format!("the new container ended with exit code {code}"))
+        }
         ContainerState::Dead => give_up(draft, site, main, next, "the new container is dead"),
         ContainerState::Restarting | ContainerState::Removing => {
-            draft.wait(id, "the engine to finish with the new container", Some(draft.input.now.after(Span::secs(1))));
+            draft.wait(
+                id,
+                "the engine to finish with the new container",
+                Some(draft.input.now.after(Span::secs(1))),
+            );
         }
     }
 }
@@ -280,7 +337,13 @@ fn wait_until_ready(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, ne
     match steady::ready(draft, site, next, port) {
         Ready::Asked => draft.wait(id, "a first connection to the new container", None),
         Ready::NotYet(what, _) if now >= deadline => {
-            give_up(draft, site, main, next, &format!("not ready within {}: {what}", site.server.health.start_period));
+            give_up(
+                draft,
+                site,
+                main,
+                next,
+                &format!("not ready within {}: {what}", site.server.health.start_period),
+            );
         }
         Ready::NotYet(what, again) => draft.wait(id, what, Some(again.min(deadline))),
         Ready::Yes if way == Way::PortMove => move_port(draft, site, main, next, port),
@@ -295,6 +358,8 @@ fn move_port(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Co
     let started = draft.memory.attempts.get(id).and_then(|attempts| attempts.started).unwrap_or(now);
     let deadline = started.after(Span(site.server.health.start_period.0.saturating_add(HEALTHY_WITHIN.0)));
     match standing(draft, id, new) {
+        // Nothing comes through the load balancer: there is nobody to lose.
+        _ if standing(draft, id, old) == Standing::Absent => take_over(draft, site, main, next),
         Standing::Healthy => {
             want_route(draft, site, vec![new]);
             if port_drained(draft, id, old, false) {
@@ -312,7 +377,9 @@ fn move_port(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Co
         standing => {
             want_route(draft, site, vec![old, new]);
             let why = match standing {
-                Standing::Unhealthy(why) | Standing::Pending(why) => format!("the load balancer to find port {new} healthy: {why}"),
+                Standing::Unhealthy(why) | Standing::Pending(why) => {
+                    format!("the load balancer to find port {new} healthy: {why}")
+                }
                 _ => format!("the load balancer to find port {new} healthy"),
             };
             draft.wait(id, why, Some(deadline.min(now.after(Span::secs(2)))));
@@ -352,7 +419,8 @@ fn give_up(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Cont
     }
     let short = site.decl.fingerprint.short();
     let attempts = draft.attempts(id);
-    attempts.failures = if attempts.failed_spec.as_deref() == Some(&short) { attempts.failures + 1 } else { 1 };
+    attempts.failures =
+        if attempts.failed_spec.as_deref() == Some(&short) { attempts.failures + 1 } else { 1 };
     let again = now.after(retry_delay(attempts.failures));
     attempts.failed_spec = Some(short);
     attempts.next_try = Some(again);
@@ -363,6 +431,12 @@ fn give_up(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Cont
     draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P051").until(again));
     let removed = draft.stop_and_remove(id, next, Some(Vec::new()), error, &[]);
     if matches!(main.state, ContainerState::Exited(_) | ContainerState::Created) {
-        steady::start(draft, id, refer(main), "the replacement did not come up: the old container comes back", &[removed]);
+        steady::start(
+            draft,
+            id,
+            refer(main),
+            "the replacement did not come up: the old container comes back",
+            &[removed],
+        );
     }
 }

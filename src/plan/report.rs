@@ -18,6 +18,8 @@ pub struct Report {
     pub general: Vec<Reason>,
     /// The load balancer in a few words.
     pub balancer: String,
+    /// Replacements under way.
+    pub in_flight: usize,
     /// False when the engine could not be asked.
     pub engine_known: bool,
 }
@@ -183,7 +185,9 @@ impl Report {
         let total = self.servers.len();
         let well = self.count(RowState::Converged) + self.count(RowState::Stopped);
         let mut out = format!("{well} of {total} server{} converged", if total == 1 { "" } else { "s" });
-        for (state, word) in [(RowState::Changing, "changing"), (RowState::Waiting, "waiting"), (RowState::Blocked, "blocked")] {
+        for (state, word) in
+            [(RowState::Changing, "changing"), (RowState::Waiting, "waiting"), (RowState::Blocked, "blocked")]
+        {
             let n = self.count(state);
             if n > 0 {
                 out.push_str(&format!(", {n} {word}"));

@@ -2,11 +2,12 @@
 //!
 //! Must never open a port for a server that is blocked or not to run.
 
-use crate::model::balancer::BalancerSeen;
+use crate::model::balancer::{BalancerOp, BalancerSeen};
 use crate::model::id::ServerId;
 use crate::model::net::HostPort;
 use crate::model::observed::Seen;
 use crate::model::op::{EdgeOp, Op};
+use crate::model::time::Timestamp;
 use crate::plan::balancer;
 use crate::plan::draft::Draft;
 use crate::plan::report::{Reason, ReasonKind, RowState};
@@ -77,10 +78,18 @@ fn on(draft: &mut Draft<'_>, view: &crate::model::balancer::BalancerView) {
         draft.look_at(at);
     }
     draft.report.balancer = if steps.is_empty() { "in sync".to_owned() } else { "changing".to_owned() };
-    let mut indices = Vec::with_capacity(steps.len());
+    // A step that is left out takes those that need it along.
+    let mut indices: Vec<Option<usize>> = Vec::with_capacity(steps.len());
     for step in steps {
-        let after: Vec<usize> = step.after.iter().filter_map(|index| indices.get(*index).copied()).collect();
-        indices.push(draft.act(step.server.as_ref(), Op::Balancer(step.op), &step.why, &after));
+        let after: Option<Vec<usize>> =
+            step.after.iter().map(|index| indices.get(*index).copied().flatten()).collect();
+        let refused = step.server.as_ref().and_then(|id| out_of_quota(draft, id, &step.op));
+        indices.push(match (after, refused) {
+            (Some(after), None) => {
+                Some(draft.act(step.server.as_ref(), Op::Balancer(step.op), &step.why, &after))
+            }
+            _ => None,
+        });
     }
     for (id, notes) in notes {
         for note in notes {
@@ -89,13 +98,27 @@ fn on(draft: &mut Draft<'_>, view: &crate::model::balancer::BalancerView) {
     }
     draft.report.general.extend(general.into_iter().map(reason));
     if draft.input.observed.edges.is_none() {
-        let waiting: Vec<ServerId> = draft.routes.iter().filter(|(_, want)| want.ports.is_empty()).map(|(id, _)| id.clone()).collect();
+        let waiting: Vec<ServerId> =
+            draft.routes.iter().filter(|(_, want)| want.ports.is_empty()).map(|(id, _)| id.clone()).collect();
         for id in waiting {
             if draft.row(&id).route == Some("edge") {
                 draft.note(&id, "container up, route waits for the daemon");
             }
         }
     }
+}
+
+/// Until when a creation that AWS refused for want of quota is not tried again; the row says so.
+fn out_of_quota(draft: &mut Draft<'_>, id: &ServerId, op: &BalancerOp) -> Option<Timestamp> {
+    if !matches!(op, BalancerOp::CreateRule { .. } | BalancerOp::CreateTargetGroup { .. }) {
+        return None;
+    }
+    let attempts = draft.memory.attempts.get(id)?;
+    let until = attempts.quota_until.filter(|until| *until > draft.input.now)?;
+    let error = attempts.last_error.clone().unwrap_or_default();
+    let text = format!("a quota of the load balancer: {error}; raise it or remove rules");
+    draft.say(id, Reason::new(ReasonKind::BlockedBy, text).code("MCPO-P061").until(until));
+    Some(until)
 }
 
 fn reason(note: balancer::Note) -> Reason {

@@ -15,10 +15,7 @@ pub(crate) enum Want {
     /// It shall.
     Run,
     /// It shall not, and why; by hand goes on even when the load balancer does not answer.
-    Stop {
-        why: String,
-        by_hand: bool,
-    },
+    Stop { why: String, by_hand: bool },
 }
 
 /// Forgets intents that are over.

@@ -10,7 +10,7 @@ use crate::model::memory::Attempts;
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerHealth, ContainerState, Details, Question, Seen};
 use crate::model::op::{ContainerRef, Create, EngineOp, Publish};
-use crate::model::server::{RestartPolicy, RestartWhen};
+use crate::model::server::{ContainerDecl, RestartPolicy, RestartWhen};
 use crate::model::time::{Span, Timestamp};
 use crate::plan::containers::Site;
 use crate::plan::draft::{Draft, refer};
@@ -34,36 +34,56 @@ pub(crate) fn restart_delay(policy: &RestartPolicy, crashes: u32) -> Span {
 /// No container has the server's name: take the replacement that got stuck half way, or make one.
 pub(crate) fn without_main(draft: &mut Draft<'_>, site: &Site<'_>) {
     let id = &site.server.id;
-    let good = site.group.nexts.iter().copied().find(|next| replace::change(draft, site, next).is_none());
-    for next in site.group.nexts.iter().filter(|next| good.is_none_or(|good| good.id != next.id)) {
-        draft.stop_and_remove(id, next, None, "left over from an earlier replacement", &[]);
-    }
-    if let Some(next) = good {
+    let usable = |next: &&Container| !matches!(next.state, ContainerState::Dead | ContainerState::Removing);
+    let good = site
+        .group
+        .nexts
+        .iter()
+        .copied()
+        .filter(usable)
+        .find(|next| replace::change(draft, site, next).is_none());
+    // Another one of the server's is its old container, renamed by somebody: it gets its name back
+    // and is replaced the gentle way, with what is in its volumes.
+    if let Some(next) = good.or_else(|| site.group.nexts.iter().copied().find(usable)) {
         let op = EngineOp::Rename { container: refer(next), to: site.name.clone() };
         draft.engine(id, op, "the replacement takes the server's name", &[]);
+        replace::adopt_port(draft, id, next);
         draft.look_at(draft.input.now);
         return;
     }
-    if held_back(draft, site) {
+    if held_back(draft, id, site.decl) {
         return;
     }
-    let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else { return };
+    let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else {
+        return;
+    };
     draft.say(id, Reason::new(ReasonKind::ChangedBecause, "it has no container"));
-    let create = create(draft, site, &image, Made { name: site.name.clone(), port: site.port, carried: Vec::new() }, &[]);
-    start(draft, id, ContainerRef::Planned(site.name.clone()), "it has no container", &[create]);
+    let dead: Vec<&Container> =
+        site.group.nexts.iter().copied().filter(|next| next.state == ContainerState::Dead).collect();
+    let mut carried = Vec::new();
+    for container in &dead {
+        let Some(details) = details(draft, container) else {
+            return draft.wait(id, "details of its dead container", None);
+        };
+        carried.extend(details.anonymous_volumes);
+    }
+    let made = create(draft, site, &image, Made { name: site.name.clone(), port: site.port, carried }, &[]);
+    start(draft, id, ContainerRef::Planned(site.name.clone()), "it has no container", &[made]);
+    for container in dead {
+        draft.stop_and_remove(id, container, None, "the engine cannot start it again", &[made]);
+    }
 }
 
 /// Whether the last try with this very declaration failed and its time has not come.
-pub(crate) fn held_back(draft: &mut Draft<'_>, site: &Site<'_>) -> bool {
-    let id = &site.server.id;
+pub(crate) fn held_back(draft: &mut Draft<'_>, id: &ServerId, decl: &ContainerDecl) -> bool {
     let Some(attempts) = draft.memory.attempts.get(id) else { return false };
-    let same = attempts.failed_spec.as_deref() == Some(site.decl.fingerprint.short().as_str());
-    let (Some(next), true) = (attempts.next_try.filter(|next| *next > draft.input.now), same) else { return false };
-    if restart_due(&draft.memory, id).is_some() {
+    let same = attempts.failed_spec.as_deref() == Some(decl.fingerprint.short().as_str());
+    let (Some(next), true) = (attempts.next_try.filter(|next| *next > draft.input.now), same) else {
         return false;
-    }
+    };
     let error = draft.memory.attempts.get(id).and_then(|attempts| attempts.last_error.clone());
-    let text = format!("the next try after a failure: {}", error.unwrap_or_else(|| "it did not come up".to_owned()));
+    let text =
+        format!("the next try after a failure: {}", error.unwrap_or_else(|| "it did not come up".to_owned()));
     draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P040").until(next));
     true
 }
@@ -82,7 +102,13 @@ pub(crate) fn route_label(site: &Site<'_>) -> String {
 }
 
 /// Plans to make a container.
-pub(crate) fn create(draft: &mut Draft<'_>, site: &Site<'_>, image: &Chosen, made: Made, after: &[usize]) -> usize {
+pub(crate) fn create(
+    draft: &mut Draft<'_>,
+    site: &Site<'_>,
+    image: &Chosen,
+    made: Made,
+    after: &[usize],
+) -> usize {
     let mark = Mark {
         stack: draft.input.policy.stack.clone(),
         server: Some(site.server.id.clone()),
@@ -112,7 +138,13 @@ pub(crate) fn create(draft: &mut Draft<'_>, site: &Site<'_>, image: &Chosen, mad
 }
 
 /// Plans to start a container, and remembers when.
-pub(crate) fn start(draft: &mut Draft<'_>, id: &ServerId, container: ContainerRef, why: &str, after: &[usize]) -> usize {
+pub(crate) fn start(
+    draft: &mut Draft<'_>,
+    id: &ServerId,
+    container: ContainerRef,
+    why: &str,
+    after: &[usize],
+) -> usize {
     let (now, settle) = (draft.input.now, draft.input.policy.settle);
     let attempts = draft.attempts(id);
     attempts.started = Some(now);
@@ -126,13 +158,16 @@ pub(crate) fn start(draft: &mut Draft<'_>, id: &ServerId, container: ContainerRe
 pub(crate) fn keep(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     let id = &site.server.id;
     for next in &site.group.nexts {
-        draft.stop_and_remove(id, next, None, "left over from an earlier replacement", &[]);
+        draft.stop_and_remove(id, next, Some(Vec::new()), "left over from an earlier replacement", &[]);
     }
     match main.state {
         ContainerState::Running(health) => running(draft, site, main, health),
         ContainerState::Created => {
-            if !held_back(draft, site) {
-                draft.say(id, Reason::new(ReasonKind::ChangedBecause, "its container was made but never started"));
+            if !held_back(draft, id, site.decl) {
+                draft.say(
+                    id,
+                    Reason::new(ReasonKind::ChangedBecause, "its container was made but never started"),
+                );
                 start(draft, id, refer(main), "made but never started", &[]);
             }
         }
@@ -141,13 +176,12 @@ pub(crate) fn keep(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
             draft.say(id, Reason::new(ReasonKind::ChangedBecause, "its container was paused by somebody"));
             draft.engine(id, EngineOp::Unpause(refer(main)), "paused by somebody", &[]);
         }
-        ContainerState::Dead => {
-            draft.say(id, Reason::new(ReasonKind::ChangedBecause, "its container is dead"));
-            draft.stop_and_remove(id, main, None, "the engine cannot start it again", &[]);
-            draft.look_at(draft.input.now);
-        }
-        ContainerState::Restarting | ContainerState::Removing => {
-            draft.wait(id, "the engine to finish with its container", Some(draft.input.now.after(Span::secs(1))));
+        ContainerState::Restarting | ContainerState::Removing | ContainerState::Dead => {
+            draft.wait(
+                id,
+                "the engine to finish with its container",
+                Some(draft.input.now.after(Span::secs(1))),
+            );
         }
     }
 }
@@ -221,7 +255,10 @@ pub(crate) fn ready(draft: &mut Draft<'_>, site: &Site<'_>, container: &Containe
             return Ready::NotYet("the image's own health check".to_owned(), now.after(Span::secs(1)));
         }
         ContainerState::Running(ContainerHealth::Unhealthy) => {
-            return Ready::NotYet("the image's own health check, which fails".to_owned(), now.after(Span::secs(1)));
+            return Ready::NotYet(
+                "the image's own health check, which fails".to_owned(),
+                now.after(Span::secs(1)),
+            );
         }
         _ => {}
     }
@@ -246,7 +283,7 @@ pub(crate) fn details(draft: &mut Draft<'_>, container: &Container) -> Option<De
             None
         }
         Some(Seen::Known(details)) => Some(details.clone().unwrap_or_default()),
-        Some(Seen::Unknown(_)) => Some(Details::default()),
+        Some(Seen::Unknown(_)) => None,
     }
 }
 
@@ -274,15 +311,21 @@ fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
     };
     if stays {
         draft.row(id).state = RowState::Stopped;
-        draft.say(id, Reason::new(ReasonKind::LeftAlone, format!("{what} and its restart policy leaves it so")));
+        draft.say(
+            id,
+            Reason::new(ReasonKind::LeftAlone, format!("{what} and its restart policy leaves it so")),
+        );
         return;
     }
-    if held_back(draft, site) {
+    if held_back(draft, id, site.decl) {
         return;
     }
     let attempts = note_end(draft.attempts(id), &details, policy, now);
     if policy.attempts_max.is_some_and(|max| attempts.crashes >= max) {
-        let text = format!("{what}; gave up after {} restarts in a row (restart-server tries again)", attempts.crashes);
+        let text = format!(
+            "{what}; gave up after {} restarts in a row (restart-server tries again)",
+            attempts.crashes
+        );
         draft.block(id, "MCPO-P041", text);
         return;
     }
@@ -311,4 +354,3 @@ fn note_end(attempts: &mut Attempts, details: &Details, policy: &RestartPolicy, 
     }
     attempts.clone()
 }
-

@@ -1,4 +1,4 @@
-//! The balancer half on the wire: adapter and planner against a strict stand-in for ELBv2, through
+//! The balancer half on the wire: adapter and planner against a strict stand-in for `ELBv2`, through
 //! a proxy that makes calls fail. Tests bear the numbers of the requirements.
 
 #[path = "alb/aws.rs"]
@@ -147,7 +147,7 @@ async fn r10_r11_r12_damage_by_hand_is_repaired() {
         "Actions.member.1.Type": "fixed-response", "Actions.member.1.FixedResponseConfig.StatusCode": "200",
     });
     world.aws.call("ModifyRule", edit);
-    daemon.clean_pass().await;
+    drop(daemon.clean_pass().await);
     assert_eq!(world.our_rules().len(), 2);
     assert!(world.our_rules().iter().all(|rule| rule["Actions"][0]["Type"] == "forward"));
     // Both a rule and the group it needs.
@@ -236,8 +236,8 @@ async fn r15_r16_r17_ports_change_without_a_gap_and_drain_before_they_go() {
     daemon.settle().await;
     assert_eq!(world.targets().len(), 2);
     daemon.want(direct("time", &[8001]));
-    daemon.clean_pass().await;
-    daemon.clean_pass().await;
+    drop(daemon.clean_pass().await);
+    drop(daemon.clean_pass().await);
     assert!(
         matches!(daemon.standing("time", 8000), Standing::Draining(_)),
         "{:?}",
@@ -245,7 +245,7 @@ async fn r15_r16_r17_ports_change_without_a_gap_and_drain_before_they_go() {
     );
     // Wanted again while it drains.
     daemon.want(direct("time", &[8000, 8001]));
-    daemon.clean_pass().await;
+    drop(daemon.clean_pass().await);
     daemon.settle().await;
     assert_eq!(world.targets().len(), 2);
     daemon.want(direct("time", &[8001]));
@@ -261,11 +261,11 @@ async fn r26_the_last_host_out_cleans_up_and_a_joining_host_wins() {
     a.want(edge("time", &[8000]));
     a.settle().await;
     a.wants.clear();
-    a.clean_pass().await;
+    drop(a.clean_pass().await);
     a.later(31);
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     // Empty and marked; then another host joins.
-    a.clean_pass().await;
+    drop(a.clean_pass().await);
     assert!(world.our_groups()[0]["Tags"]["io.mcp-orchestrator.empty-since"].is_string());
     b.want(edge("time", &[9000]));
     b.settle().await;

@@ -143,7 +143,13 @@ fn shared(draft: &mut Draft<'_>) {
 fn stage(draft: &mut Draft<'_>, text: Option<&str>, group: &TargetGroup) -> Stage {
     let id = text.and_then(|text| ServerId::new(text).ok());
     let Some(listed) = group.targets.known() else {
-        if let Some(id) = &id {
+        // Once it was seen that none of the targets is ours, the rotation is soon enough, unless
+        // its time to go has come.
+        let over = |since: &Timestamp| draft.input.now.since(*since) >= draft.input.policy.gc_grace;
+        let due = draft.input.memory.empty_since.get(&group.name).is_some_and(over)
+            && !draft.is_forwarded_to(group, text);
+        let ours = |id: &ServerId| draft.memory.registered.get(id).is_none_or(|own| !own.is_empty());
+        if let Some(id) = id.as_ref().filter(|id| due || ours(id)) {
             draft.must_read(id);
         }
         return Stage::Stays;
@@ -156,6 +162,9 @@ fn stage(draft: &mut Draft<'_>, text: Option<&str>, group: &TargetGroup) -> Stag
         targets::leave(draft, id.as_ref(), &to, own, Vec::new());
         draft.memory.empty_since.remove(&group.name);
         return Stage::Stays;
+    }
+    if let Some(id) = &id {
+        draft.memory.registered.insert(id.clone(), Vec::new());
     }
     if listed.iter().any(|target| target.state != TargetState::Draining) {
         draft.memory.empty_since.remove(&group.name);

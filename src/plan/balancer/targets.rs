@@ -208,7 +208,10 @@ pub(super) fn tidy_memory(draft: &mut Draft<'_>) {
     }
     draft.memory.draining = draining;
     let wants = draft.input.wants;
-    draft.memory.registered.retain(|server, _| wants.contains_key(server));
+    let groups = &draft.groups;
+    draft.memory.registered.retain(|server, ports| {
+        wants.contains_key(server) || (ports.is_empty() && groups.contains_key(server.as_str()))
+    });
     let names: Vec<&str> = draft.by_name.keys().copied().collect();
     let rules = &draft.rules;
     draft.memory.empty_since.retain(|name, _| {

@@ -132,7 +132,8 @@ impl State {
     fn unmet_container(&self, server: &Server, decl: &ContainerDecl, out: &mut Vec<String>) -> bool {
         let id = &server.id;
         let up: Vec<&Unit> = self.units_of(id).into_iter().filter(|unit| unit.is_up()).collect();
-        if !server.enabled {
+        let started_by_hand = self.saved.intents.get(id).is_some_and(|intent| intent.run);
+        if !server.enabled && !started_by_hand {
             out.extend(
                 up.iter().map(|unit| format!("{} runs although its entry is disabled", unit.seen.name)),
             );

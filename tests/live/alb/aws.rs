@@ -2,6 +2,8 @@
 //! its own (VPC, load balancer, listener, instance) and an access key of its own for each, so that
 //! faults and logs of one test are not another's.
 
+#![allow(clippy::indexing_slicing, clippy::expect_used, reason = "helpers of tests, which may panic")]
+
 use mcp_orchestrator::alb::{Alb, AlbConfig, Rate, sdk_config};
 use mcp_orchestrator::model::balancer::{
     BalancerMemory, BalancerPolicy, BalancerSeen, BalancerView, RouteKind, RouteWant, Standing,
@@ -101,7 +103,6 @@ impl Aws {
             name: name.to_owned(),
             listener: text("listener_arn"),
             balancer: text("load_balancer_arn"),
-            vpc: text("vpc_id"),
             instance: text("instance_id"),
         }
     }
@@ -113,7 +114,6 @@ pub(super) struct World<'a> {
     pub(super) name: String,
     pub(super) listener: String,
     pub(super) balancer: String,
-    pub(super) vpc: String,
     pub(super) instance: String,
 }
 

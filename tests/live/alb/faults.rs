@@ -17,13 +17,13 @@ async fn r03_a_lost_answer_leaves_one_rule_and_no_error() {
         daemon.fault(json!({ "action": "CreateRule", "kind": kind }));
         daemon.fault(json!({ "action": "CreateTargetGroup", "kind": kind }));
         daemon.fault(json!({ "action": "RegisterTargets", "kind": kind }));
-        daemon.clean_pass().await;
+        drop(daemon.clean_pass().await);
         assert_eq!((world.our_rules().len(), world.our_groups().len()), (n + 1, n + 1), "{kind}");
     }
     // For ever lost: the last try's answer too.
     daemon.want(edge("last", &[8000]));
     daemon.fault(json!({ "action": "CreateRule", "kind": "lost_response", "times": 3 }));
-    daemon.clean_pass().await;
+    drop(daemon.clean_pass().await);
     assert_eq!(world.our_rules().len(), 4);
     daemon.settle().await;
     assert_eq!(world.our_rules().len(), 4);
@@ -148,7 +148,7 @@ async fn r22_a_listing_that_is_not_whole_is_an_error() {
     daemon.fault(json!({ "action": "DescribeTargetHealth", "kind": "error", "times": -1 }));
     let mark = daemon.mark();
     daemon.wants.clear();
-    daemon.clean_pass().await;
+    drop(daemon.clean_pass().await);
     assert!(daemon.calls(mark).iter().all(|call| call["mutating"] != true));
     assert_eq!(world.our_rules().len(), 5);
 }

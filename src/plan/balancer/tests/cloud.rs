@@ -1,4 +1,4 @@
-//! A listener as ELBv2 behaves, without any AWS: enough to apply a plan and plan again.
+//! A listener as `ELBv2` behaves, without any AWS: enough to apply a plan and plan again.
 
 use crate::model::balancer::{
     BalancerMemory, BalancerOp, BalancerPolicy, BalancerView, Conditions, GroupRef, HealthCheck, Listener,
@@ -243,7 +243,11 @@ impl Cloud {
                     }
                 }
             }
-            rule => return self.apply_to_rules(rule),
+            BalancerOp::CreateRule { .. }
+            | BalancerOp::ModifyRule { .. }
+            | BalancerOp::SetPriorities { .. }
+            | BalancerOp::DeleteRule { .. }
+            | BalancerOp::DeleteTargetGroup { .. } => return self.apply_to_rules(op),
         }
         Ok(())
     }
@@ -290,7 +294,12 @@ impl Cloud {
                     self.groups.retain(|g| g.arn != *group);
                 }
             }
-            _ => unreachable!("not about rules"),
+            BalancerOp::CreateTargetGroup { .. }
+            | BalancerOp::SetHealthCheck { .. }
+            | BalancerOp::SetDeregistrationDelay { .. }
+            | BalancerOp::SetTags { .. }
+            | BalancerOp::Register { .. }
+            | BalancerOp::Deregister { .. } => unreachable!("not about rules"),
         }
         Ok(())
     }

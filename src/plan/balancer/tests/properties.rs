@@ -80,7 +80,12 @@ fn happen(cloud: &mut Cloud, hosts: &mut [HostOf; 2], event: &Event) {
             cloud.add_rule(priority, &["/mcp/*"], RuleAction::Other("fixed".into()), BTreeMap::new());
         }
         Event::Wait(secs) => cloud.now = cloud.now.after(Span::secs(secs)),
-        _ => {}
+        Event::DeleteRule(_)
+        | Event::DeleteGroup(_)
+        | Event::EditRule(_)
+        | Event::Duplicate(..)
+        | Event::Strip(_)
+        | Event::Foreign(_) => {}
     }
 }
 
@@ -95,10 +100,10 @@ fn foreign(cloud: &Cloud) -> Vec<String> {
 fn check_end(cloud: &mut Cloud, hosts: &mut [HostOf; 2]) {
     let mut priorities = BTreeSet::new();
     assert!(cloud.rules.iter().all(|r| priorities.insert(r.rule.priority)), "two rules on one priority");
-    for n in 0..2 {
-        let outcome = hosts[n].plan(cloud);
-        let view = cloud.view(&hosts[n].target, None);
-        for (server, want) in &hosts[n].wants {
+    for host in hosts.iter_mut() {
+        let outcome = host.plan(cloud);
+        let view = cloud.view(&host.target, None);
+        for (server, want) in &host.wants {
             let blocked = outcome
                 .notes
                 .get(server)
@@ -115,7 +120,7 @@ fn check_end(cloud: &mut Cloud, hosts: &mut [HostOf; 2]) {
             let group =
                 view.target_groups.iter().find(|g| rules[0].action == RuleAction::Forward(g.arn.clone()));
             let group = group.unwrap_or_else(|| panic!("rule of {server} goes nowhere"));
-            let own = |t: &&crate::model::balancer::Target| t.id == hosts[n].target;
+            let own = |t: &&crate::model::balancer::Target| t.id == host.target;
             let ports: BTreeSet<u16> =
                 group.targets.known().unwrap().iter().filter(own).map(|t| t.port).collect();
             let shared = !ours(&group.owner);

@@ -1,0 +1,217 @@
+//! Runs the loop in the fake world: what `simulate --seed N` prints and what the property test
+//! repeats ten thousand times.
+//!
+//! The same reconciler, planner and checks as in production; only the world is another. Must never
+//! look at anything but the seed.
+
+use crate::execute::{Limits, Teller};
+use crate::model::id::{IdError, ServerId};
+use crate::model::memory::{Intent, Memory};
+use crate::model::time::Span;
+use crate::plan::report::RowState;
+use crate::reconcile::Reconciler;
+use crate::service::{only_failed, settled, wait_after_failures};
+use crate::world::fake::{FakeWorld, block_on, generate};
+use crate::world::{Balancer, Edges, World};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Passes after the faults within which the world must be quiet.
+pub const PASSES_MAX: usize = 400;
+/// Passes after the faults after which a try that fails again counts as what it will always do.
+const PATIENCE: usize = 120;
+/// Longest wait between two passes, as the timer has it.
+const INTERVAL: Span = Span::secs(60);
+/// Shortest.
+const SOON: Span = Span::millis(100);
+/// Quiet passes in a row that count as rest.
+const REST: usize = 3;
+/// Starts at once.
+const PARALLEL: usize = 4;
+
+/// What a run showed.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// What is wrong; empty for a good run.
+    pub faults: Vec<String>,
+    /// Passes until rest.
+    pub passes: usize,
+    /// What happened, for people; only made when asked for.
+    pub transcript: String,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// Never in practice: the names that a scenario makes are valid.
+pub fn run(seed: u64, with_transcript: bool) -> Result<Run, IdError> {
+    let scenario = generate(seed)?;
+    let fake = scenario.world();
+    let mut run = Run::default();
+    let mut driver =
+        Driver { fake: Arc::clone(&fake), reconciler: reconciler(&fake, Memory::default()), failing: 0 };
+    while crate::world::Clock::now(fake.as_ref()) < scenario.until && run.faults.is_empty() {
+        driver.pass(&mut run);
+        fake.between_passes();
+    }
+    fake.calm();
+    driver.come_to_rest(&mut run);
+    if with_transcript {
+        run.transcript = transcript(&scenario.to_string(), &fake, &run);
+    }
+    Ok(run)
+}
+
+fn transcript(head: &str, fake: &FakeWorld, run: &Run) -> String {
+    let mut out = head.to_owned();
+    for effect in fake.effects() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{effect}");
+    }
+    for fault in &run.faults {
+        let _ = writeln!(out, "FAULT {fault}");
+    }
+    let _ = writeln!(out, "{} passes after the faults, {} faults", run.passes, run.faults.len());
+    out
+}
+
+fn reconciler(fake: &Arc<FakeWorld>, memory: Memory) -> Reconciler {
+    let balancer: Result<Arc<dyn Balancer>, String> = if fake.uses_balancer() {
+        Ok(Arc::clone(fake) as Arc<dyn Balancer>)
+    } else {
+        Err("no listener configured".to_owned())
+    };
+    let world = World {
+        engine: Arc::clone(fake) as Arc<dyn crate::world::Engine>,
+        balancer,
+        host: Arc::clone(fake) as Arc<dyn crate::world::Host>,
+        edges: Some(Arc::clone(fake) as Arc<dyn Edges>),
+        store: Arc::clone(fake) as Arc<dyn crate::world::Store>,
+        clock: Arc::clone(fake) as Arc<dyn crate::world::Clock>,
+    };
+    let silent: Teller = Arc::new(|_action, _step| {});
+    Reconciler::new(world, Limits::new(PARALLEL), silent, memory)
+}
+
+struct Driver {
+    fake: Arc<FakeWorld>,
+    reconciler: Reconciler,
+    failing: u32,
+}
+
+/// What a pass looked like from outside.
+struct Look {
+    rest: bool,
+    wait: Span,
+    still: Vec<String>,
+}
+
+impl Driver {
+    fn pass(&mut self, run: &mut Run) -> Look {
+        let (desired, policy) = (self.fake.desired(), self.fake.policy());
+        let began = crate::world::Clock::now(self.fake.as_ref());
+        let intents = self.fake.take_intents();
+        let look = block_on(async {
+            self.intend(intents).await;
+            let pass = self.reconciler.pass(&desired, &policy).await;
+            let mut ends = Vec::new();
+            while let Some(ended) = self.reconciler.ended().await {
+                ends.push(only_failed(&ended));
+            }
+            (pass, ends)
+        });
+        let Some((pass, ends)) = look else {
+            run.faults.push("a future of the fake world waits".to_owned());
+            return Look { rest: true, wait: SOON, still: Vec::new() };
+        };
+        if !self.fake.crashed() {
+            run.faults.extend(pass.broken.iter().map(ToString::to_string));
+        }
+        run.faults.extend(self.fake.check());
+        if !pass.plan.questions.is_empty() && !self.fake.crashed() && pass.plan.report.engine_known {
+            run.faults.push(format!("questions stay open: {:?}", pass.plan.questions));
+        }
+        if self.fake.crashed() {
+            self.reconciler = reconciler(&self.fake, self.fake.restart());
+            return Look { rest: false, wait: SOON, still: Vec::new() };
+        }
+        // What a fault made fail is tried again: that is still to come.
+        if std::env::var("SIMDBG").is_ok() {
+            eprintln!(
+                "{} {:?} {:?} {:?}",
+                run.passes,
+                self.reconciler.memory().balancer,
+                pass.plan.read_next,
+                pass.plan.actions.len()
+            );
+            if let crate::model::balancer::BalancerSeen::On(crate::model::observed::Seen::Known(v)) =
+                &pass.observed.balancer
+            {
+                for g in &v.target_groups {
+                    eprintln!("   {} {:?} {:?}", g.name, g.targets, g.owner);
+                }
+            }
+        }
+        let tried_again = ["MCPO-P061", "MCPO-P040", "MCPO-P042", "MCPO-P051", "MCPO-P012"];
+        let again = |code: Option<&str>| {
+            code.is_some_and(|code| tried_again.contains(&code)) && run.passes < PATIENCE
+        };
+        let pending =
+            pass.plan.report.servers.values().any(|row| row.reasons.iter().any(|reason| again(reason.code)));
+        let rest = settled(&pass.plan, true) && !pending;
+        let next = pass.plan.next_look.map_or(INTERVAL, |at| at.since(began));
+        let soon = !pass.plan.is_empty() || !pass.plan.read_next.is_empty();
+        self.failing =
+            if ends.contains(&true) && !ends.contains(&false) { self.failing.saturating_add(1) } else { 0 };
+        let wait =
+            if soon { SOON.max(wait_after_failures(self.failing)) } else { next.clamp(SOON, INTERVAL) };
+        let rows = pass
+            .plan
+            .report
+            .servers
+            .iter()
+            .filter(|(_, row)| !matches!(row.state, RowState::Converged | RowState::Stopped));
+        let mut still: Vec<String> =
+            rows.map(|(id, row)| format!("{id} {} {:?}", row.state.as_str(), row.reasons.first())).collect();
+        still.extend(
+            pass.plan.actions.iter().map(|action| format!("{} because {}", action.op.describe(), action.why)),
+        );
+        still.extend(pass.plan.read_next.iter().map(|id| format!("targets of {id} are to be read")));
+        if pass.plan.report.in_flight > 0 {
+            still.push(format!("{} in flight", pass.plan.report.in_flight));
+        }
+        Look { rest, wait, still }
+    }
+
+    async fn intend(&mut self, intents: Vec<(ServerId, Intent)>) {
+        if !intents.is_empty() {
+            // A store that fails is part of the script; the intent holds in memory.
+            let _unsaved = self.reconciler.remember(|memory| memory.intents.extend(intents)).await;
+        }
+    }
+
+    /// Faults are over: a bounded number of passes leads to rest, and rest is what was wanted.
+    fn come_to_rest(&mut self, run: &mut Run) {
+        let mut quiet = 0;
+        let mut last = Vec::new();
+        while quiet < REST && run.faults.is_empty() {
+            if run.passes == PASSES_MAX {
+                run.faults.push(format!("no rest after {PASSES_MAX} passes: {}", last.join("; ")));
+                return;
+            }
+            run.passes += 1;
+            let before = self.fake.changes();
+            let look = self.pass(run);
+            let still = self.fake.changes() == before;
+            quiet = if look.rest && still { quiet + 1 } else { 0 };
+            last = look.still;
+            self.fake.advance(look.wait);
+        }
+        let desired = self.fake.desired();
+        run.faults.extend(self.fake.leaks(&desired));
+        run.faults.extend(self.fake.unmet(&desired));
+        if !run.faults.is_empty() {
+            run.faults.extend(last);
+        }
+    }
+}
