@@ -43,6 +43,8 @@ pub struct Reconciler {
     lanes: FuturesUnordered<LaneRun>,
     busy: BTreeSet<ServerId>,
     read_next: BTreeSet<ServerId>,
+    /// The last save failed: the store is behind.
+    behind: bool,
 }
 
 impl std::fmt::Debug for Reconciler {
@@ -91,6 +93,7 @@ impl Reconciler {
             lanes: FuturesUnordered::new(),
             busy: BTreeSet::new(),
             read_next: BTreeSet::new(),
+            behind: false,
         }
     }
 
@@ -109,7 +112,9 @@ impl Reconciler {
         change: impl FnOnce(&mut Memory) + Send,
     ) -> Result<(), crate::world::WorldError> {
         change(&mut self.memory);
-        self.world.store.save(&self.memory).await
+        let saved = self.world.store.save(&self.memory).await;
+        self.behind = saved.is_err();
+        saved
     }
 
     /// Looks and decides, and changes nothing.
@@ -159,11 +164,10 @@ impl Reconciler {
     }
 
     async fn keep(&mut self, memory: Memory) -> Option<String> {
-        if memory == self.memory {
+        if memory == self.memory && !self.behind {
             return None;
         }
-        self.memory = memory;
-        self.world.store.save(&self.memory).await.err().map(|error| error.to_string())
+        self.remember(|kept| *kept = memory).await.err().map(|error| error.to_string())
     }
 
     /// Whether actions are still running.

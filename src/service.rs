@@ -25,6 +25,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Between the beginnings of two passes that events ask for.
 const GAP: Span = Span::millis(100);
+/// Between the beginnings of two passes that only read the load balancer once more.
+const READ_AGAIN: Span = Span::secs(1);
 /// Requests that may wait for the loop.
 const REQUESTS_MAX: usize = 256;
 /// Codes of waits that only end with another try after a failure.
@@ -160,7 +162,6 @@ pub struct Service<O> {
     observer: O,
     passes: u64,
     allow_mass_delete: bool,
-    next_look: Option<Timestamp>,
     /// Lanes in a row in which something failed and nothing was done.
     failing: u32,
 }
@@ -211,7 +212,6 @@ impl<O: Observer> Service<O> {
             observer,
             passes: 0,
             allow_mass_delete: false,
-            next_look: None,
             failing: 0,
         };
         (service, handle)
@@ -284,13 +284,8 @@ impl<O: Observer> Service<O> {
     }
 
     fn snapshot(&mut self, pass: &Pass, wish: &Wish) -> Snapshot {
-        let now = self.clock.now();
         let Memory { leases, intents, .. } = self.reconciler.memory().clone();
-        self.next_look = pass.plan.next_look;
-        let at_the_latest = now.after(wish.interval);
-        let soon = pass.began.after(GAP);
-        let look = if pass.plan.read_next.is_empty() { self.next_look } else { Some(soon) };
-        let next_pass = look.map_or(at_the_latest, |look| look.max(soon).min(at_the_latest));
+        let next_pass = next_pass(&pass.plan, pass.began, wish.interval);
         let mut faults: Vec<String> = pass.broken.iter().map(ToString::to_string).collect();
         faults.extend(
             pass.unsaved.iter().map(|why| format!("what must survive a restart could not be kept: {why}")),
@@ -396,6 +391,15 @@ fn intend(memory: &mut Memory, desired: &Desired, servers: &[ServerId], act: Act
         };
         memory.intents.insert(id.clone(), intent);
     }
+}
+
+/// When the next pass is due by itself: what the plan waits for, at the latest after `interval`,
+/// and not at once again only to read the load balancer.
+#[must_use]
+pub fn next_pass(plan: &Plan, began: Timestamp, interval: Span) -> Timestamp {
+    let (soonest, latest) = (if plan.read_next.is_empty() { GAP } else { READ_AGAIN }, interval);
+    let wanted = plan.next_look.or_else(|| (!plan.read_next.is_empty()).then_some(began));
+    wanted.map_or(began.after(latest), |at| at.max(began.after(soonest)).min(began.after(latest)))
 }
 
 /// Nothing to do, nothing running, nothing waiting that ends by itself but tries after failures.

@@ -5,13 +5,15 @@
 //! look at anything but the seed.
 
 use crate::execute::{Limits, Teller};
+use crate::model::balancer::{BalancerSeen, TargetState};
 use crate::model::id::{IdError, ServerId};
 use crate::model::memory::{Intent, Memory};
+use crate::model::observed::Seen;
 use crate::model::time::Span;
 use crate::plan::report::RowState;
 use crate::reconcile::Reconciler;
-use crate::service::{only_failed, settled, wait_after_failures};
-use crate::world::fake::{FakeWorld, block_on, generate};
+use crate::service::{next_pass, only_failed, settled, wait_after_failures};
+use crate::world::fake::{FakeWorld, TARGET_ID, block_on, generate};
 use crate::world::{Balancer, Edges, World};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -93,6 +95,13 @@ fn reconciler(fake: &Arc<FakeWorld>, memory: Memory) -> Reconciler {
     Reconciler::new(world, Limits::new(PARALLEL), silent, memory)
 }
 
+/// Whether a target of ours still drains.
+fn drains(seen: &BalancerSeen) -> bool {
+    let BalancerSeen::On(Seen::Known(view)) = seen else { return false };
+    let targets = view.target_groups.iter().filter_map(|group| group.targets.known()).flatten();
+    targets.into_iter().any(|target| target.id == TARGET_ID && target.state == TargetState::Draining)
+}
+
 struct Driver {
     fake: Arc<FakeWorld>,
     reconciler: Reconciler,
@@ -136,35 +145,20 @@ impl Driver {
             return Look { rest: false, wait: SOON, still: Vec::new() };
         }
         // What a fault made fail is tried again: that is still to come.
-        if std::env::var("SIMDBG").is_ok() {
-            eprintln!(
-                "{} {:?} {:?} {:?}",
-                run.passes,
-                self.reconciler.memory().balancer,
-                pass.plan.read_next,
-                pass.plan.actions.len()
-            );
-            if let crate::model::balancer::BalancerSeen::On(crate::model::observed::Seen::Known(v)) =
-                &pass.observed.balancer
-            {
-                for g in &v.target_groups {
-                    eprintln!("   {} {:?} {:?}", g.name, g.targets, g.owner);
-                }
-            }
-        }
         let tried_again = ["MCPO-P061", "MCPO-P040", "MCPO-P042", "MCPO-P051", "MCPO-P012"];
         let again = |code: Option<&str>| {
             code.is_some_and(|code| tried_again.contains(&code)) && run.passes < PATIENCE
         };
         let pending =
             pass.plan.report.servers.values().any(|row| row.reasons.iter().any(|reason| again(reason.code)));
-        let rest = settled(&pass.plan, true) && !pending;
-        let next = pass.plan.next_look.map_or(INTERVAL, |at| at.since(began));
-        let soon = !pass.plan.is_empty() || !pass.plan.read_next.is_empty();
+        let rest = settled(&pass.plan, true) && !pending && !drains(&pass.observed.balancer);
         self.failing =
             if ends.contains(&true) && !ends.contains(&false) { self.failing.saturating_add(1) } else { 0 };
-        let wait =
-            if soon { SOON.max(wait_after_failures(self.failing)) } else { next.clamp(SOON, INTERVAL) };
+        let wait = if pass.plan.is_empty() {
+            next_pass(&pass.plan, began, INTERVAL).since(began)
+        } else {
+            SOON.max(wait_after_failures(self.failing))
+        };
         let rows = pass
             .plan
             .report

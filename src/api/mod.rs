@@ -238,7 +238,12 @@ async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
     let body: CallBody = match serde_json::from_slice(&body) {
         Ok(body) => body,
         Err(error) => {
-            return problem(StatusCode::BAD_REQUEST, "MCPO-H400", "the body is not a call", error.to_string());
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "MCPO-H400",
+                "the body is not a call",
+                error.to_string(),
+            );
         }
     };
     let id = match server_id(&name, &context) {

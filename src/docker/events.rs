@@ -29,6 +29,9 @@ impl DockerEngine {
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| world_error("watching events", error))?;
             if event.typ == Some(EventMessageTypeEnum::CONTAINER) {
+                if let Some(id) = event.actor.as_ref().and_then(|actor| actor.id.clone()) {
+                    self.recent.note(id);
+                }
                 wake(event.action.as_deref().unwrap_or("event"));
             }
         }

@@ -9,6 +9,7 @@ pub mod create;
 pub mod credentials;
 mod errors;
 pub mod events;
+mod recent;
 pub mod reference;
 mod seen;
 
@@ -45,6 +46,7 @@ pub struct DockerEngine {
     host: String,
     registry_config: Option<PathBuf>,
     client: Mutex<Option<(Docker, Option<ApiVersion>)>>,
+    recent: recent::Recent,
 }
 
 impl std::fmt::Debug for DockerEngine {
@@ -58,7 +60,12 @@ impl DockerEngine {
     /// contacted yet. `registry_config` is the docker CLI's configuration directory, where
     /// registry credentials are looked up at each pull.
     pub fn new(host: impl Into<String>, registry_config: Option<PathBuf>) -> Self {
-        Self { host: host.into(), registry_config, client: Mutex::new(None) }
+        Self {
+            host: host.into(),
+            registry_config,
+            client: Mutex::new(None),
+            recent: recent::Recent::default(),
+        }
     }
 
     /// Where the engine is.
@@ -115,7 +122,26 @@ impl DockerEngine {
         let options = query::ListContainersOptionsBuilder::new().all(true).build();
         let client = self.client()?;
         let list = deadline("listing containers", READ_WITHIN, client.list_containers(Some(options))).await?;
-        Ok(list.into_iter().map(seen::container).collect())
+        let mut containers: Vec<Container> = list.into_iter().map(seen::container).collect();
+        self.freshen(&client, &mut containers).await;
+        Ok(containers)
+    }
+
+    /// The list shows an end up to 60 ms after the event that told of it (measured on 20.10);
+    /// an inspect shows it at once. So what events named lately is looked at once more.
+    async fn freshen(&self, client: &Docker, containers: &mut [Container]) {
+        let recent = self.recent.ids();
+        let named = containers.iter_mut().filter(|container| recent.contains(container.id.as_str()));
+        let looks = named.map(|container| async {
+            let none: Option<query::InspectContainerOptions> = None;
+            let look = client.inspect_container(container.id.as_str(), none);
+            if let Ok(Ok(answer)) = tokio::time::timeout(READ_WITHIN, look).await
+                && let Some(state) = seen::inspected_state(&answer)
+            {
+                container.state = state;
+            }
+        });
+        futures_util::future::join_all(looks).await;
     }
 
     async fn inspect_image(&self, reference: &str) -> Result<Option<Image>, WorldError> {

@@ -325,8 +325,8 @@ fn serving_ports(draft: &Draft<'_>, site: &Site<'_>) -> Vec<HostPort> {
     let id = &site.server.id;
     if site.direct.is_none() {
         let served = draft.input.observed.edges.as_ref().and_then(|edges| edges.get(id)).copied();
-        let up = site.group.main.is_some_and(runs) || site.group.nexts.iter().any(|next| runs(next));
-        return served.filter(|port| up && *port == site.port).into_iter().collect();
+        // The gateway answers while the container restarts: its health path tells the balancer.
+        return served.filter(|port| *port == site.port).into_iter().collect();
     }
     // The container that carries the port, not the ledger, tells what answers now.
     let Some(main) = site.group.main.filter(|main| !matches!(main.state, ContainerState::Created)) else {
@@ -389,7 +389,7 @@ fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_h
         && group.main.is_some()
     {
         for next in group.nexts.clone() {
-            draft.stop_and_remove(id, next, None, "a replacement that is no longer wanted", &[]);
+            draft.stop_and_remove(id, next, Some(Vec::new()), "a replacement that is no longer wanted", &[]);
         }
     }
     let running: Vec<&Container> = group.all().filter(|container| runs(container)).collect();
@@ -431,7 +431,12 @@ pub(crate) fn drained(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, b
 
 /// [`drained`] for one port.
 pub(crate) fn port_drained(draft: &mut Draft<'_>, id: &ServerId, port: HostPort, by_hand: bool) -> bool {
-    match standing(draft, id, port) {
+    let standing = standing(draft, id, port);
+    if standing != Standing::Absent {
+        // The next step depends on what becomes of this target.
+        draft.read_next.insert(id.clone());
+    }
+    match standing {
         Standing::Absent => true,
         Standing::Draining(until) => {
             draft.wait(

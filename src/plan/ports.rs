@@ -109,18 +109,24 @@ fn lease_fixed(draft: &mut Draft<'_>, server: &Server, port: HostPort) {
     draft.memory.leases.insert(server.id.clone(), Lease { port, next: None, since, fixed: true });
 }
 
-/// The lowest port of the range that is free, not leased and not chosen by an entry.
-pub(crate) fn lowest_free(draft: &mut Draft<'_>, id: &ServerId) -> Option<HostPort> {
+/// What came of looking for a port.
+pub(crate) enum Free {
+    /// The lowest one that is free, not leased and not chosen by an entry.
+    Port(HostPort),
+    /// None is.
+    None,
+    /// Not known yet, and why.
+    Unknown(String),
+}
+
+/// Looks for a port; asks where that is needed.
+pub(crate) fn free_port(draft: &mut Draft<'_>) -> Free {
     let free = match &draft.input.observed.free_ports {
         None => {
             draft.ask(Question::FreePorts);
-            draft.wait(id, "the free ports of this host", None);
-            return None;
+            return Free::Unknown("the free ports of this host".to_owned());
         }
-        Some(Seen::Unknown(why)) => {
-            draft.wait(id, format!("the free ports of this host: {why}"), None);
-            return None;
-        }
+        Some(Seen::Unknown(why)) => return Free::Unknown(format!("the free ports of this host: {why}")),
         Some(Seen::Known(free)) => free,
     };
     let range = draft.input.policy.ports;
@@ -129,14 +135,24 @@ pub(crate) fn lowest_free(draft: &mut Draft<'_>, id: &ServerId) -> Option<HostPo
     let fixed = draft.input.desired.servers.values().filter_map(fixed_port);
     let taken: BTreeSet<HostPort> = leases.chain(published).chain(fixed).collect();
     let port = free.iter().copied().filter(|port| range.contains(*port)).find(|port| !taken.contains(port));
-    if port.is_none() {
-        let text = format!(
-            "no port of {range} is free ({} leased); widen port_range_end",
-            draft.memory.leases.len()
-        );
-        draft.block(id, "MCPO-P011", text);
+    port.map_or(Free::None, Free::Port)
+}
+
+/// A port for a server; else the row says why there is none.
+fn lowest_free(draft: &mut Draft<'_>, id: &ServerId) -> Option<HostPort> {
+    match free_port(draft) {
+        Free::Port(port) => Some(port),
+        Free::Unknown(why) => {
+            draft.wait(id, why, None);
+            None
+        }
+        Free::None => {
+            let (range, leased) = (draft.input.policy.ports, draft.memory.leases.len());
+            let text = format!("no port of {range} is free ({leased} leased); widen port_range_end");
+            draft.block(id, "MCPO-P011", text);
+            None
+        }
     }
-    port
 }
 
 /// The file chose the port, or an earlier range did: nobody but the other process can make room.

@@ -11,17 +11,18 @@
 //! one stays or comes back, and the next try waits.
 //! Must never remove the old container before the new one was seen to be ready.
 
-use crate::model::balancer::Standing;
+use crate::model::balancer::{BalancerSeen, Owner, Standing};
 use crate::model::fingerprint::Likeness;
 use crate::model::id::ServerId;
 use crate::model::memory::Lease;
 use crate::model::net::HostPort;
-use crate::model::observed::{Container, ContainerState};
+use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::{ContainerRef, EngineOp};
 use crate::model::server::{PullPolicy, ServerKind};
 use crate::model::time::Span;
 use crate::plan::containers::{Site, balancer_on, port_drained, standing, want_route};
 use crate::plan::draft::{Draft, exclusive, refer, runs};
+use crate::plan::ports::Free;
 use crate::plan::report::{Reason, ReasonKind};
 use crate::plan::steady::{self, Made, Ready};
 use crate::plan::{images, ports};
@@ -38,6 +39,28 @@ const HEALTHY_WITHIN: Span = Span::secs(180);
 pub fn retry_delay(failures: u32) -> Span {
     let doublings = failures.saturating_sub(1);
     RETRY_DELAY.times_capped(1_u64.checked_shl(doublings).unwrap_or(u64::MAX), RETRY_DELAY_MAX)
+}
+
+/// The host port that a container itself publishes: one behind the gateway has none.
+fn old_port(main: &Container) -> Option<HostPort> {
+    let mark = main.mark.as_ref()?;
+    let direct = mark.route.as_deref().is_some_and(|route| route != "edge");
+    mark.port.filter(|_| direct)
+}
+
+/// Whether requests come through the load balancer to `port`: a rule of ours leads to the server
+/// and the port is in a group of ours, or it is not known.
+fn routed(draft: &Draft<'_>, id: &ServerId, port: HostPort) -> bool {
+    if standing(draft, id, port) == Standing::Absent {
+        return false;
+    }
+    match &draft.input.observed.balancer {
+        BalancerSeen::Off(_) => false,
+        BalancerSeen::On(Seen::Unknown(_)) => true,
+        BalancerSeen::On(Seen::Known(view)) => view.rules.iter().any(
+            |rule| matches!(&rule.owner, Owner::Ours { server: Some(server), .. } if server == id.as_str()),
+        ),
+    }
 }
 
 /// Which way a replacement goes.
@@ -181,10 +204,10 @@ fn way(draft: &Draft<'_>, site: &Site<'_>, main: &Container, carried: bool) -> (
     if fixed {
         return (Way::StopFirst, "stop-first: the file fixes its host port; a gap of seconds".to_owned());
     }
-    let port = main.mark.as_ref().and_then(|mark| mark.port);
+    let port = old_port(main);
     let moving =
         site.group.nexts.iter().any(|next| next.mark.as_ref().and_then(|mark| mark.port) != Some(site.port));
-    let routed = standing(draft, &site.server.id, site.port) != Standing::Absent;
+    let routed = routed(draft, &site.server.id, site.port);
     if balancer_on(draft) && port == Some(site.port) && ((runs(main) && routed) || moving) {
         return (
             Way::PortMove,
@@ -230,8 +253,7 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
         return;
     };
     let carried = details.anonymous_volumes;
-    let (way, gap) = way(draft, site, main, !carried.is_empty());
-    draft.note(id, gap);
+    let (mut way, mut gap) = way(draft, site, main, !carried.is_empty());
     let name = format!("{}-N{}", site.name, site.decl.fingerprint.short());
     if draft.fleet.names.contains_key(name.as_str()) {
         if site.group.nexts.iter().any(|next| next.name == name) {
@@ -243,12 +265,21 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     }
     let mut port = site.port;
     if way == Way::PortMove {
-        let Some(second) = ports::lowest_free(draft, id) else { return };
-        if let Some(lease) = draft.memory.leases.get_mut(id) {
-            lease.next = Some(second);
+        match ports::free_port(draft) {
+            Free::Unknown(why) => return draft.wait(id, why, None),
+            Free::Port(second) => {
+                if let Some(lease) = draft.memory.leases.get_mut(id) {
+                    lease.next = Some(second);
+                }
+                port = second;
+            }
+            Free::None => {
+                (way, gap) =
+                    (Way::StopFirst, "stop-first: no second port is free; a gap of seconds".to_owned());
+            }
         }
-        port = second;
     }
+    draft.note(id, gap);
     let made = steady::create(draft, site, &image, Made { name: name.clone(), port, carried }, &[]);
     draft.in_flight.insert(id.clone());
     let new = ContainerRef::Planned(name);
@@ -346,7 +377,9 @@ fn wait_until_ready(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, ne
             );
         }
         Ready::NotYet(what, again) => draft.wait(id, what, Some(again.min(deadline))),
-        Ready::Yes if way == Way::PortMove => move_port(draft, site, main, next, port),
+        Ready::Yes if way == Way::PortMove && old_port(main) != Some(port) => {
+            move_port(draft, site, main, next, port);
+        }
         Ready::Yes => take_over(draft, site, main, next),
     }
 }
@@ -359,7 +392,7 @@ fn move_port(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Co
     let deadline = started.after(Span(site.server.health.start_period.0.saturating_add(HEALTHY_WITHIN.0)));
     match standing(draft, id, new) {
         // Nothing comes through the load balancer: there is nobody to lose.
-        _ if standing(draft, id, old) == Standing::Absent => take_over(draft, site, main, next),
+        _ if !routed(draft, id, old) => take_over(draft, site, main, next),
         Standing::Healthy => {
             want_route(draft, site, vec![new]);
             if port_drained(draft, id, old, false) {
@@ -367,6 +400,7 @@ fn move_port(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Co
             }
         }
         Standing::Unknown(why) => {
+            draft.read_next.insert(id.clone());
             want_route(draft, site, vec![old, new]);
             draft.wait(id, format!("the load balancer: {why}"), None);
         }

@@ -72,7 +72,7 @@ fn on(draft: &mut Draft<'_>, view: &crate::model::balancer::BalancerView) {
         now: draft.input.now,
     });
     let balancer::Outcome { steps, memory, notes, general, next_look, read_next } = outcome;
-    draft.read_next = read_next;
+    draft.read_next.extend(read_next);
     draft.memory.balancer = memory;
     if let Some(at) = next_look {
         draft.look_at(at);

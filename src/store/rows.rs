@@ -63,6 +63,7 @@ const ATTEMPTS: Table<Attempts> = Table {
         "next_try",
         "up",
         "port_taken",
+        "quota_until",
         "last_error",
     ],
     write: |attempts| {
@@ -75,6 +76,7 @@ const ATTEMPTS: Table<Attempts> = Table {
             next_try,
             up,
             port_taken,
+            quota_until,
             last_error,
         } = attempts;
         vec![
@@ -86,6 +88,7 @@ const ATTEMPTS: Table<Attempts> = Table {
             time(*next_try),
             (*up).into(),
             time(*port_taken),
+            time(*quota_until),
             last_error.clone().into(),
         ]
     },
@@ -99,7 +102,8 @@ const ATTEMPTS: Table<Attempts> = Table {
             next_try: row.get::<_, Option<i64>>(6)?.map(Timestamp),
             up: row.get(7)?,
             port_taken: row.get::<_, Option<i64>>(8)?.map(Timestamp),
-            last_error: row.get(9)?,
+            quota_until: row.get::<_, Option<i64>>(9)?.map(Timestamp),
+            last_error: row.get(10)?,
         })
     },
 };

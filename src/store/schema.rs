@@ -62,6 +62,7 @@ CREATE TABLE attempts (
     next_try INTEGER,
     up INTEGER NOT NULL CHECK (up IN (0, 1)),
     port_taken INTEGER,
+    quota_until INTEGER,
     last_error TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE pins (

@@ -1,8 +1,8 @@
 //! One file, the program, a real engine: what it makes, keeps, replaces, leaves alone, removes.
 
 use crate::support::{
-    OTHERS, PORT, SERVER, STACK, Site, broken, docker_run, engine, eventually, get, http, image, inspect, label, runs,
-    stdio, text, unix_now, volume_exists, volumes,
+    OTHERS, PORT, SERVER, STACK, Site, broken, docker_run, engine, eventually, get, http, image, inspect,
+    label, runs, stdio, text, unix_now, volume_exists, volumes,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -33,7 +33,10 @@ fn a_file_becomes_a_container_and_a_second_run_changes_nothing() {
     let second = site.one_shot().exits(0);
     site.nothing_to_do();
     let same = site.running("time");
-    assert_eq!((text(&made, "/Id"), text(&made, "/State/StartedAt")), (text(&same, "/Id"), text(&same, "/State/StartedAt")));
+    assert_eq!(
+        (text(&made, "/Id"), text(&made, "/State/StartedAt")),
+        (text(&same, "/Id"), text(&same, "/State/StartedAt"))
+    );
     assert!(!second.err.contains("container"), "{}", second.err);
     let events: Vec<_> = site.events(before + 1).into_iter().filter(|event| event.0 != "exec").collect();
     assert!(events.is_empty(), "{events:?}");
@@ -133,7 +136,10 @@ fn a_direct_server_is_replaced_stop_first_and_keeps_its_port() {
     let events = site.events(before);
     let at = |action: &str, id: &str| events.iter().position(|event| event.0 == action && event.1 == id);
     let (made, died, began) = (at("create", &new), at("die", &web), at("start", &new));
-    assert!(made < died && died < began && made.is_some(), "made first, old stopped, new started: {events:?}");
+    assert!(
+        made < died && died < began && made.is_some(),
+        "made first, old stopped, new started: {events:?}"
+    );
     assert_eq!(site.names(), set(&["web", "own"]));
 }
 
@@ -154,12 +160,18 @@ fn a_replacement_that_fails_leaves_the_old_one_and_why_names_the_next_try() {
         assert!(why.all().contains("next try") && why.all().contains("(in "), "{}", why.out);
     }
     assert_eq!(site.run(&["status"]).code, 1);
-    assert_eq!((time.clone(), web.clone()), (site.id("time"), site.id("web")), "a restart does not try at once");
+    assert_eq!(
+        (time.clone(), web.clone()),
+        (site.id("time"), site.id("web")),
+        "a restart does not try at once"
+    );
     // A good declaration does not wait for the next try of the bad one.
     site.write(&json!({ "time": stdio(&["-e", "A=2"]), "web": http(&["-p", "8000", "-e", "A=2"]) }));
     site.run(&["sync"]);
     eventually("the good declaration runs", 20, || {
-        let new = |server: &str, old: &str| site.container(server).is_some_and(|now| runs(&now) && text(&now, "/Id") != old);
+        let new = |server: &str, old: &str| {
+            site.container(server).is_some_and(|now| runs(&now) && text(&now, "/Id") != old)
+        };
         (new("time", &time) && new("web", &web)).then_some(())
     });
     site.run(&["sync"]).exits(0);
@@ -208,7 +220,11 @@ fn a_lease_outlives_restarts_other_servers_and_the_state_file() {
     let (b, port, c) = (site.id("b"), site.port("b"), site.port("c"));
     site.write(&json!({ "b": http(&["-p", "8000"]), "c": stdio(&[]) }));
     site.one_shot().exits(0);
-    assert_eq!((b.clone(), port, c), (site.id("b"), site.port("b"), site.port("c")), "after the removal of another server");
+    assert_eq!(
+        (b.clone(), port, c),
+        (site.id("b"), site.port("b"), site.port("c")),
+        "after the removal of another server"
+    );
     std::fs::remove_dir_all(site.state_dir()).expect("the state");
     site.one_shot().exits(0);
     assert_eq!((b, port, c), (site.id("b"), site.port("b"), site.port("c")), "after the loss of the state");
@@ -380,7 +396,9 @@ fn a_lease_lost_to_another_process_is_reported_and_moved_in_two_phases() {
         let why = site.run(&["why", "web"]);
         why.all().contains("MCPO-P012").then_some(())
     });
-    eventually("it has another port", 30, || site.container("web").filter(|web| runs(web) && label(web, PORT) != port.to_string()));
+    eventually("it has another port", 30, || {
+        site.container("web").filter(|web| runs(web) && label(web, PORT) != port.to_string())
+    });
     site.run(&["sync"]).exits(0);
     let new = site.port("web");
     assert!(site.ports.contains(&new) && new != port);

@@ -91,7 +91,9 @@ pub(crate) fn broken(flags: &[&str]) -> Value {
 /// The engine's socket.
 pub(crate) fn engine_socket() -> PathBuf {
     let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-    PathBuf::from(host.strip_prefix("unix://").filter(|path| !path.is_empty()).unwrap_or("/var/run/docker.sock"))
+    PathBuf::from(
+        host.strip_prefix("unix://").filter(|path| !path.is_empty()).unwrap_or("/var/run/docker.sock"),
+    )
 }
 
 /// A request to the engine: status and body.
@@ -119,7 +121,8 @@ fn encode(text: &str) -> String {
 /// Containers with a label of this value.
 fn labelled(label: &str, value: &str) -> Vec<Value> {
     let filters = json!({ "label": [format!("{label}={value}")] }).to_string();
-    let (_, list) = engine("GET", &format!("/containers/json?all=1&filters={}", encode(&filters)), &Value::Null);
+    let (_, list) =
+        engine("GET", &format!("/containers/json?all=1&filters={}", encode(&filters)), &Value::Null);
     list.as_array().cloned().unwrap_or_default()
 }
 
@@ -169,7 +172,9 @@ pub(crate) fn get(port: u16, path: &str) -> Option<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200").then(|| answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+    answer
+        .starts_with("HTTP/1.1 200")
+        .then(|| answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
 }
 
 // ---- the program -----------------------------------------------------------------------------------
@@ -212,7 +217,11 @@ impl Done {
 impl From<Output> for Done {
     fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
     }
 }
 
@@ -398,7 +407,8 @@ impl Site {
     /// What the engine reported about containers of the stack since `since` (Unix seconds): action
     /// and container id, in order.
     pub(crate) fn events(&self, since: u64) -> Vec<(String, String, i64)> {
-        let filters = json!({ "type": ["container"], "label": [format!("{STACK}={}", self.stack)] }).to_string();
+        let filters =
+            json!({ "type": ["container"], "label": [format!("{STACK}={}", self.stack)] }).to_string();
         let path = format!("/events?since={since}&until={}&filters={}", unix_now() + 1, encode(&filters));
         let (_, body) = engine("GET", &path, &Value::Null);
         let lines = match body {
@@ -406,7 +416,9 @@ impl Site {
             one => one.to_string(),
         };
         let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let event = |event: Value| (text(&event, "/Action"), text(&event, "/Actor/ID"), event["timeNano"].as_i64().unwrap_or(0));
+        let event = |event: Value| {
+            (text(&event, "/Action"), text(&event, "/Actor/ID"), event["timeNano"].as_i64().unwrap_or(0))
+        };
         events.filter(|event| event.get("Action").is_some()).map(event).collect()
     }
 
@@ -493,7 +505,8 @@ impl Daemon {
 
     /// SIGTERM, and its exit code.
     pub(crate) fn stop(mut self) -> i32 {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
         eventually("the daemon ends", 30, || self.child.try_wait().expect("a child")).code().unwrap_or(-1)
     }

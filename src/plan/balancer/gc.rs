@@ -146,8 +146,9 @@ fn stage(draft: &mut Draft<'_>, text: Option<&str>, group: &TargetGroup) -> Stag
         // Once it was seen that none of the targets is ours, the rotation is soon enough, unless
         // its time to go has come.
         let over = |since: &Timestamp| draft.input.now.since(*since) >= draft.input.policy.gc_grace;
-        let due = draft.input.memory.empty_since.get(&group.name).is_some_and(over)
-            && !draft.is_forwarded_to(group, text);
+        let since = draft.input.memory.empty_since.get(&group.name);
+        let unused = !draft.is_forwarded_to(group, None);
+        let due = since.is_some_and(|since| unused || over(since)) && !draft.is_forwarded_to(group, text);
         let ours = |id: &ServerId| draft.memory.registered.get(id).is_none_or(|own| !own.is_empty());
         if let Some(id) = id.as_ref().filter(|id| due || ours(id)) {
             draft.must_read(id);

@@ -93,14 +93,14 @@ fn memories() -> impl Strategy<Value = Memory> {
         .prop_map(|(port, next, since, fixed)| Lease { port, next, since, fixed });
     let attempts = (
         (any::<u32>(), any::<u32>(), any::<bool>()),
-        (maybe_time(), maybe_time(), maybe_time(), maybe_time()),
+        (maybe_time(), maybe_time(), maybe_time(), maybe_time(), maybe_time()),
         proptest::option::of(words()),
         proptest::option::of(words()),
     )
         .prop_map(
             |(
                 (crashes, failures, up),
-                (started, down_since, next_try, port_taken),
+                (started, down_since, next_try, port_taken, quota_until),
                 failed_spec,
                 last_error,
             )| {
@@ -113,6 +113,7 @@ fn memories() -> impl Strategy<Value = Memory> {
                     next_try,
                     up,
                     port_taken,
+                    quota_until,
                     last_error,
                 }
             },

@@ -181,7 +181,12 @@ impl State {
         } else {
             Seen::Known(TARGET_ID.to_owned())
         };
-        let target_groups_in_use = self.balancer.groups.len();
+        // Groups of ours that no rule uses yet are the planner's to count.
+        let used = |arn: &TargetGroupArn| {
+            self.balancer.rules.iter().any(|rule| rule.action == RuleAction::Forward(arn.clone()))
+        };
+        let counts = |group: &&FakeGroup| used(&group.arn) || !is_ours(&group.tags, &self.policy.stack);
+        let target_groups_in_use = self.balancer.groups.iter().filter(counts).count();
         BalancerView { listener: listener(), rules, target_groups, target_groups_in_use, target_id }
     }
 

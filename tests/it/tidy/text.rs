@@ -7,7 +7,7 @@ fn is_word(byte: Option<&u8>) -> bool {
 }
 
 /// Where `name` stands as a word; spaces in it match any white space. `whole`: it also ends there.
-pub fn words(code: &str, name: &str, whole: bool) -> Vec<usize> {
+pub(super) fn words(code: &str, name: &str, whole: bool) -> Vec<usize> {
     let (bytes, name) = (code.as_bytes(), name.as_bytes());
     let mut found = Vec::new();
     for start in 0..bytes.len() {
@@ -36,7 +36,7 @@ pub fn words(code: &str, name: &str, whole: bool) -> Vec<usize> {
 }
 
 /// Every path that begins with `root` (`crate::`), groups taken apart, two segments each.
-pub fn named(code: &str, root: &str) -> Vec<(usize, String)> {
+pub(super) fn named(code: &str, root: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for offset in words(code, root, false) {
         let mut paths = Vec::new();
@@ -86,7 +86,7 @@ fn tree(rest: &mut &str, prefix: &str, paths: &mut Vec<String>) {
 }
 
 /// Functions with bodies: where, name, lines.
-pub fn functions(code: &str) -> Vec<(usize, String, usize)> {
+pub(super) fn functions(code: &str) -> Vec<(usize, String, usize)> {
     let mut found = Vec::new();
     for offset in words(code, "fn ", false) {
         let rest = &code[offset..];
@@ -118,7 +118,7 @@ pub fn functions(code: &str) -> Vec<(usize, String, usize)> {
 }
 
 /// The text with comments, strings and characters turned into spaces; lines stay where they are.
-pub fn blank(text: &str) -> String {
+pub(super) fn blank(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
