@@ -6,6 +6,8 @@
 //!
 //! Must never touch the world: what is seen is made from what was planned.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench is a program that prints a table")]
+
 use mcp_orchestrator::execute::lanes;
 use mcp_orchestrator::model::balancer::BalancerSeen;
 use mcp_orchestrator::model::desired::Desired;

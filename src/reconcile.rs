@@ -30,7 +30,8 @@ const ROUNDS_MAX: usize = 6;
 /// Target groups whose health is read in rotation, beside those in transition.
 const ROTATING_READS: usize = 3;
 
-type LaneEnd = (BTreeSet<ServerId>, Vec<(Action, ActionResult)>);
+/// The servers of a lane and what became of its actions.
+pub type LaneEnd = (BTreeSet<ServerId>, Vec<(Action, ActionResult)>);
 type LaneRun = Pin<Box<dyn Future<Output = LaneEnd> + Send>>;
 
 /// Brings the world to what is desired, pass by pass.
@@ -178,10 +179,21 @@ impl Reconciler {
 
     /// Waits for the next lane to end and learns from it; `None` when none runs.
     pub async fn ended(&mut self) -> Option<Ended> {
-        let (servers, results) = self.lanes.next().await?;
+        let end = self.lane_end().await?;
+        Some(self.learn_from(end).await)
+    }
+
+    /// Waits for the next lane to end. Unlike [`Self::ended`] it may be dropped while it waits;
+    /// what it gives must be handed to [`Self::learn_from`].
+    pub async fn lane_end(&mut self) -> Option<LaneEnd> {
+        self.lanes.next().await
+    }
+
+    /// Learns from a lane that ended; not to be dropped half way.
+    pub async fn learn_from(&mut self, (servers, results): LaneEnd) -> Ended {
         self.busy.retain(|id| !servers.contains(id));
         let memory = learn(self.memory.clone(), &self.desired, &results, self.world.clock.now());
         let unsaved = self.keep(memory).await;
-        Some(Ended { results, unsaved })
+        Ended { results, unsaved }
     }
 }

@@ -14,7 +14,7 @@ use crate::model::memory::{Intent, Lease, Memory};
 use crate::model::policy::Policy;
 use crate::model::time::{Span, Timestamp};
 use crate::plan::Plan;
-use crate::plan::report::{Report, RowState};
+use crate::plan::report::{ReasonKind, Report, RowState};
 use crate::reconcile::{Ended, Pass, Reconciler};
 use crate::world::{Clock, WorldError};
 use serde::Serialize;
@@ -81,6 +81,7 @@ impl Snapshot {
         self.settled
             && self.faults.is_empty()
             && self.report.engine_known
+            && !self.report.general.iter().any(|reason| reason.kind == ReasonKind::BlockedBy)
             && self.report.servers.values().all(|row| fine(row.state))
     }
 }
@@ -231,7 +232,9 @@ impl<O: Observer> Service<O> {
                 biased;
                 () = &mut stop => break,
                 Some(request) = self.requests.recv() => self.take(request).await,
-                Some(ended) = self.reconciler.ended(), if busy => {
+                // Saving what was learned must not be given up because a request comes in.
+                Some(end) = self.reconciler.lane_end(), if busy => {
+                    let ended = self.reconciler.learn_from(end).await;
                     self.observer.ended(&ended);
                     self.failing = if only_failed(&ended) { self.failing.saturating_add(1) } else { 0 };
                     self.failing == 0 && self.gap().await

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use warp::http::StatusCode;
 use warp::reply::{Json, WithStatus};
 use warp::{Filter, Reply};
@@ -25,6 +25,9 @@ use warp::{Filter, Reply};
 const BODY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Longest a request may wait for a pass.
 const WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Longest a sync waits for the files to be read.
+const REREAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the handlers talk to.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub struct Context {
     pub wishes: watch::Receiver<Arc<Wish>>,
     /// Connections to stdio servers.
     pub legs: Arc<LegPool>,
+    /// Asks for the files to be read at once; answered when the wish in force is theirs.
+    pub reread: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 type Answered = WithStatus<Json>;
@@ -149,6 +154,11 @@ struct SyncQuery {
 }
 
 async fn sync(query: SyncQuery, context: Context) -> Answered {
+    // Who saved the file and asks for a sync means the file as it is now.
+    let (reply, read) = oneshot::channel();
+    if context.reread.send(reply).await.is_ok() {
+        let _late = tokio::time::timeout(REREAD_WITHIN, read).await;
+    }
     let (reply, answer) = oneshot::channel();
     let request = Request::Sync { allow_mass_delete: query.allow_mass_delete.unwrap_or(false), reply };
     if context.handle.requests.send(request).await.is_err() {

@@ -45,6 +45,7 @@ pub enum Command {
     Run,
     /// Show what a pass would change and why; change nothing.
     Plan {
+        /// For programs.
         #[command(flatten)]
         json: Json,
         /// Exit with 3 when there are changes.
@@ -53,11 +54,13 @@ pub enum Command {
     },
     /// Show every problem of both files; works offline.
     Validate {
+        /// For programs.
         #[command(flatten)]
         json: Json,
     },
     /// Show how the daemon and its servers stand.
     Status {
+        /// For programs.
         #[command(flatten)]
         json: Json,
         /// Show the reasons of every server.
@@ -69,6 +72,7 @@ pub enum Command {
     },
     /// List servers.
     ListServers {
+        /// For programs.
         #[command(flatten)]
         json: Json,
         /// Only those in this state (converged, changing, waiting, blocked, stopped).
@@ -77,6 +81,7 @@ pub enum Command {
     },
     /// Show which server holds which host port.
     Ports {
+        /// For programs.
         #[command(flatten)]
         json: Json,
     },
@@ -85,6 +90,7 @@ pub enum Command {
         /// The server.
         #[arg(value_name = "NAME")]
         name: String,
+        /// For programs.
         #[command(flatten)]
         json: Json,
     },
@@ -102,8 +108,10 @@ pub enum Command {
     Restart(All),
     /// Do a pass now and wait until all is settled.
     Sync {
+        /// Whether to wait.
         #[command(flatten)]
         wait: Wait,
+        /// For programs.
         #[command(flatten)]
         json: Json,
     },
@@ -152,6 +160,7 @@ pub struct Servers {
     /// The servers.
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+    /// Whether to wait.
     #[command(flatten)]
     pub wait: Wait,
     /// Hold the wish this long (`90s`, `30m`, `2h`), then the file decides again.
@@ -162,6 +171,7 @@ pub struct Servers {
 /// Acting on all servers.
 #[derive(Debug, Args)]
 pub struct All {
+    /// Whether to wait.
     #[command(flatten)]
     pub wait: Wait,
 }

@@ -92,7 +92,7 @@ pub(super) async fn one_shot(options: Options) -> Result<Exit, Failure> {
             Step::Begins => {}
             Step::Progress(line) => output::tell(&format!("{server}: {line}")),
             Step::Ended(ActionResult::Done) => {
-                output::tell(&format!("{server}: {} {}", action.op.sign(), action.op.describe()))
+                output::tell(&format!("{server}: {} {}", action.op.sign(), action.op.describe()));
             }
             Step::Ended(ActionResult::Failed(error)) => output::tell(&format!("{server}: failed {error}")),
             Step::Ended(ActionResult::Skipped) => {}

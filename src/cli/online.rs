@@ -53,6 +53,7 @@ fn exit(status: &Value) -> Exit {
     if status.get("well").and_then(Value::as_bool).unwrap_or(false) { Exit::Done } else { Exit::Failed }
 }
 
+#[expect(clippy::fn_params_excessive_bools, reason = "each is a flag of the command line")]
 async fn status(client: &Client, as_json: bool, detailed: bool, watch: bool) -> Result<Exit, Failure> {
     let mut pass = 0;
     loop {
@@ -242,6 +243,7 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// `sync`, also for `--one-shot` beside a daemon.
+#[expect(clippy::fn_params_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) async fn sync(
     client: &Client,
     allow_mass_delete: bool,

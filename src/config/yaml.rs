@@ -163,7 +163,7 @@ mod tests {
             "--- a\n--- b\n",
         ] {
             let mut sink = Sink::new("t", text);
-            assert!(read(text, &mut sink).is_none(), "{:.20}", text);
+            assert!(read(text, &mut sink).is_none(), "{text:.20}");
             assert_eq!(sink.finish().len(), 1);
         }
     }

@@ -34,9 +34,12 @@ pub async fn read(home: &Home, key: &HashKey) -> Read {
         Ok(bytes) => bytes,
         Err(error) => {
             let exists = error.kind() != std::io::ErrorKind::NotFound;
-            let problem =
-                Problem::error("MCPO-C001", Place::whole(&file), format!("reading the file: {error}"))
-                    .hint("mcp-orchestrator --config FILE names another one");
+            let problem = Problem::error(
+                crate::config::codes::UNREADABLE,
+                Place::whole(&file),
+                format!("reading the file: {error}"),
+            )
+            .hint("mcp-orchestrator --config FILE names another one");
             let loaded = Loaded { problems: vec![problem], ..Loaded::default() };
             return Read { loaded, exists };
         }

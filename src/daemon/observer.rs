@@ -51,7 +51,7 @@ pub fn log_step(action: &Action, step: &Step) {
     let what = action.op.describe();
     match step {
         Step::Begins => {
-            tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, MCP_REASON = action.why, "begin: {what}")
+            tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, MCP_REASON = action.why, "begin: {what}");
         }
         Step::Progress(line) => tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, "{line}"),
         Step::Ended(ActionResult::Done) => {

@@ -11,7 +11,7 @@ use crate::model::observed::{Observed, Seen};
 use crate::model::time::{Span, Timestamp};
 use crate::plan::Plan;
 use crate::reconcile::Reconciler;
-use crate::service::settled;
+use crate::service::{only_failed, settled, wait_after_failures};
 use crate::store;
 use crate::world::{Answer, Clock, Store};
 use std::path::PathBuf;
@@ -70,16 +70,21 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
     let policy = home.policy();
     let mut reconciler = Reconciler::new(world, Limits::new(home.parallel()), tell, opened.memory);
     let deadline = clock.now().after(SETTLE_WITHIN);
+    let mut failing: u32 = 0;
     loop {
         let pass = reconciler.pass(&desired, &policy).await;
-        while reconciler.ended().await.is_some() {}
+        while let Some(ended) = reconciler.ended().await {
+            failing = if only_failed(&ended) { failing.saturating_add(1) } else { 0 };
+        }
         let now = clock.now();
         let unreachable =
             matches!(pass.observed.containers, Seen::Unknown(_)) || pass.observed.balancer.is_unknown();
         if unreachable || !pass.broken.is_empty() || settled(&pass.plan, true) || now >= deadline {
             return Ok(Outcome::Ran(Box::new((pass.plan, pass.observed))));
         }
-        if pass.plan.is_empty() {
+        if failing > 0 {
+            clock.sleep(wait_after_failures(failing)).await;
+        } else if pass.plan.is_empty() {
             clock.sleep(again(pass.plan.next_look, now)).await;
         }
     }

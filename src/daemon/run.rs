@@ -16,12 +16,14 @@ use crate::world::Clock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch as channel};
+use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 
 /// Actions under way at the end are given this long.
 const STOP_GRACE: Duration = Duration::from_secs(20);
 /// A file that changes is read when it has been quiet this long.
 const QUIET: Duration = Duration::from_millis(100);
+/// Requests to read the files at once that may wait.
+const REREADS_MAX: usize = 16;
 /// The control socket is for its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -60,7 +62,10 @@ pub async fn run(home: Home) -> Result<(), Failure> {
     let tell: Teller = Arc::new(|action, step| log_step(action, &step));
     let reconciler = Reconciler::new(world, Limits::new(home.parallel()), tell, opened.memory);
     let (service, handle) = Service::new(reconciler, clock, wish, Journal::default());
-    let legs = Arc::new(LegPool::new(Arc::clone(&engine) as Arc<dyn crate::gateway::pool::Attach>));
+    let legs = Arc::new(LegPool::new(
+        Arc::clone(&engine) as Arc<dyn crate::gateway::pool::Attach>,
+        Arc::new(SystemClock),
+    ));
     tracing::info!(
         stack = %home.stack,
         config = %home.places.config.display(),
@@ -70,14 +75,15 @@ pub async fn run(home: Home) -> Result<(), Failure> {
     );
     let home = Arc::new(home);
     let reload = Arc::new(Notify::new());
+    let (reread, asked) = mpsc::channel(REREADS_MAX);
     let _watcher = watch_files(&home, &reload);
     let tasks = [
         tokio::spawn(api::serve(
             listener,
-            api::Context { handle: handle.clone(), wishes: wishes.subscribe(), legs },
+            api::Context { handle: handle.clone(), wishes: wishes.subscribe(), legs, reread },
         )),
         tokio::spawn(watch_engine(engine, handle)),
-        tokio::spawn(reload_files(Arc::clone(&home), key, wishes, Arc::clone(&reload))),
+        tokio::spawn(reload_files(Arc::clone(&home), key, wishes, (Arc::clone(&reload), asked))),
         tokio::spawn(hang_up(reload)),
     ];
     service.run(terminated(), STOP_GRACE).await;
@@ -138,32 +144,49 @@ async fn watch_engine(engine: Arc<crate::docker::DockerEngine>, handle: Handle) 
     watch::engine(engine, move || handle.wake()).await;
 }
 
-/// Reads the files again when one may have changed, and publishes the wish when it did.
+/// Reads the files again when one may have changed, or at once when somebody asks, and publishes
+/// the wish when it did.
 async fn reload_files(
     home: Arc<Home>,
     key: crate::model::fingerprint::HashKey,
     wishes: channel::Sender<Arc<Wish>>,
-    reload: Arc<Notify>,
+    (reload, mut asked): (Arc<Notify>, mpsc::Receiver<oneshot::Sender<()>>),
 ) {
     let mut home = home;
     loop {
-        reload.notified().await;
-        tokio::time::sleep(QUIET).await;
+        let reply = tokio::select! {
+            () = reload.notified() => {
+                tokio::time::sleep(QUIET).await;
+                None
+            }
+            Some(reply) = asked.recv() => Some(reply),
+        };
         home = Arc::new(again(&home));
-        let read = files::read(&home, &key).await;
-        let last = Arc::clone(&wishes.borrow());
-        let good: Option<&Arc<Desired>> = Some(&last.desired);
-        let desired = files::follow(&read, good);
-        let policy = home.policy();
-        if *desired == *last.desired && policy == last.policy {
-            continue;
+        read_again(&home, &key, &wishes).await;
+        if let Some(reply) = reply {
+            let _gone = reply.send(());
         }
-        log_problems(&read);
-        let generation = last.generation + u64::from(desired.stale.is_none());
-        let interval = home.settings.service.reconciliation_interval;
-        tracing::info!(generation, "configuration read again");
-        wishes.send_replace(Arc::new(Wish { desired, policy, generation, interval }));
     }
+}
+
+async fn read_again(
+    home: &Home,
+    key: &crate::model::fingerprint::HashKey,
+    wishes: &channel::Sender<Arc<Wish>>,
+) {
+    let read = files::read(home, key).await;
+    let last = Arc::clone(&wishes.borrow());
+    let good: Option<&Arc<Desired>> = Some(&last.desired);
+    let desired = files::follow(&read, good);
+    let policy = home.policy();
+    if *desired == *last.desired && policy == last.policy {
+        return;
+    }
+    log_problems(&read);
+    let generation = last.generation + u64::from(desired.stale.is_none());
+    let interval = home.settings.service.reconciliation_interval;
+    tracing::info!(generation, "configuration read again");
+    wishes.send_replace(Arc::new(Wish { desired, policy, generation, interval }));
 }
 
 /// The settings as they are now; the old ones when the new ones cannot be used.

@@ -173,7 +173,7 @@ impl DockerEngine {
         let client = self.client()?;
         let doing = op.describe();
         let none: Option<query::StartContainerOptions> = None;
-        let result = match op {
+        match op {
             EngineOp::Pull { reference, platform } => {
                 self.pull(reference, platform.as_deref(), progress).await
             }
@@ -195,8 +195,7 @@ impl DockerEngine {
             EngineOp::Unpause(container) => {
                 deadline(&doing, WRITE_WITHIN, client.unpause_container(container.key())).await
             }
-        };
-        result
+        }
     }
 
     /// Makes a container by the pinned image, never by a tag that may have moved meanwhile.

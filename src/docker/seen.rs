@@ -69,7 +69,7 @@ pub(crate) fn inspected_state(answer: &ContainerInspectResponse) -> Option<Conta
         Status::REMOVING => ContainerState::Removing,
         Status::EXITED => ContainerState::Exited(state.exit_code.unwrap_or(-1)),
         Status::DEAD => ContainerState::Dead,
-        Status::EMPTY => return None,
+        Status::EMPTY | Status::STOPPING => return None,
     })
 }
 

@@ -72,6 +72,10 @@ fn learn_success(memory: &mut Memory, desired: &Desired, action: &Action, now: T
         Op::Engine(EngineOp::Start(_)) => {
             if let Some(attempts) = action.server.as_ref().and_then(|id| memory.attempts.get_mut(id)) {
                 attempts.port_taken = None;
+                // It counts from when it was done: other steps may have come before it.
+                if !attempts.up && attempts.started.is_some() {
+                    attempts.started = Some(now);
+                }
             }
         }
         Op::Edge(EdgeOp::Open { server, .. }) => {
@@ -119,6 +123,16 @@ fn learn_failure(
             // The engine was not there: nothing is wrong with this server.
             if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) {
                 return;
+            }
+            // The name is taken: by a container the engine has not listed yet (a create whose
+            // answer was lost), or by somebody else's. The next pass sees which. Twice the same:
+            // nothing comes to light, and it is a failure like any other.
+            if error.kind == ErrorKind::Conflict && matches!(action.op, Op::Engine(EngineOp::Create(_))) {
+                let text = Some(error.to_string());
+                let known = std::mem::replace(&mut attempts(memory, id).last_error, text.clone());
+                if known != text {
+                    return;
+                }
             }
             fail(memory, desired, id, error, now);
             if error.kind == ErrorKind::Conflict && matches!(action.op, Op::Engine(EngineOp::Start(_))) {

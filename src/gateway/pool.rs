@@ -7,11 +7,11 @@ use crate::model::id::ContainerId;
 use crate::upstream::error::{CallError, LegError};
 use crate::upstream::leg::{Leg, LegIo};
 use crate::upstream::open::{Mode, OpenOptions};
-use crate::world::Answer;
+use crate::world::{Answer, Clock};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Longest wait for a tool's answer.
@@ -53,6 +53,7 @@ type Slot = Arc<Mutex<Option<Leg>>>;
 /// Connections to stdio containers.
 pub struct LegPool {
     attach: Arc<dyn Attach>,
+    clock: Arc<dyn Clock>,
     legs: Mutex<BTreeMap<ContainerId, Slot>>,
 }
 
@@ -65,8 +66,8 @@ impl std::fmt::Debug for LegPool {
 impl LegPool {
     /// A pool over an engine.
     #[must_use]
-    pub fn new(attach: Arc<dyn Attach>) -> Self {
-        Self { attach, legs: Mutex::new(BTreeMap::new()) }
+    pub fn new(attach: Arc<dyn Attach>, clock: Arc<dyn Clock>) -> Self {
+        Self { attach, clock, legs: Mutex::new(BTreeMap::new()) }
     }
 
     /// Calls a tool of the server in `container`; one try, because a call may have effects.
@@ -101,7 +102,7 @@ impl LegPool {
             }
         }
         let io = self.attach.attach(container).await.map_err(PoolError::Attach)?;
-        let unix_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let unix_secs = u64::try_from(self.clock.now().0 / 1000).unwrap_or(0);
         let mode = Mode::Reattach { unix_secs, remembered: None };
         let client =
             ClientInfo { name: "mcp-orchestrator".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };

@@ -11,6 +11,7 @@
 //! way, and no tree of a call's arguments or result is ever built here.
 //!
 //! Must never read a clock, do input or output, or know who is on the other end.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod build;
 pub mod era;

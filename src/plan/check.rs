@@ -92,6 +92,7 @@ const fn target(op: &EngineOp) -> Option<&ContainerRef> {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "all of them are the sentence: what, of whom, why, after what")]
 fn engine(
     input: Input<'_>,
     plan: &Plan,

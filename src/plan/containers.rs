@@ -385,9 +385,7 @@ fn behind_edge(draft: &mut Draft<'_>, server: &Server, what: &str) {
 fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_hand: bool) {
     draft.row(id).state = RowState::Stopped;
     draft.say(id, Reason::new(ReasonKind::LeftAlone, why.to_owned()));
-    if group.nexts.iter().any(|next| !group.main.is_some_and(|main| main.id == next.id))
-        && group.main.is_some()
-    {
+    if group.main.is_some_and(|main| group.nexts.iter().any(|next| next.id != main.id)) {
         for next in group.nexts.clone() {
             draft.stop_and_remove(id, next, Some(Vec::new()), "a replacement that is no longer wanted", &[]);
         }

@@ -54,6 +54,7 @@ pub fn rows(report: &Report, now: Timestamp, width: usize) -> String {
     out
 }
 
+#[expect(clippy::too_many_arguments, reason = "all of them are the sentence: what, of whom, why, after what")]
 fn server(out: &mut String, id: &ServerId, row: &Row, actions: &[&Action], now: Timestamp, width: usize) {
     let mut facts: Vec<String> = vec![row.state.as_str().to_owned()];
     facts.extend(row.transport.map(|transport| transport.as_str().to_owned()));

@@ -78,6 +78,10 @@ impl<'a> Draft<'a> {
     }
 
     /// Stops (if it runs) and removes a container.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of them are the sentence: what, of whom, why, after what"
+    )]
     pub(crate) fn stop_and_remove(
         &mut self,
         server: &ServerId,

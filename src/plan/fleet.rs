@@ -59,7 +59,7 @@ impl<'a> Fleet<'a> {
             let group = fleet.groups.entry(server.clone()).or_default();
             match mark.role {
                 Some(Role::Server) | None if container.name == main_name(policy, server) => {
-                    group.main = Some(container)
+                    group.main = Some(container);
                 }
                 Some(Role::Server) | None => group.nexts.push(container),
                 Some(Role::Replica | Role::Leg) => group.others.push(container),

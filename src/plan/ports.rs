@@ -14,7 +14,7 @@ use crate::plan::report::{Reason, ReasonKind};
 use std::collections::BTreeSet;
 
 /// How long a lease taken by something else waits for it to go away.
-pub const TAKEN_GRACE: Span = Span::secs(10);
+const TAKEN_GRACE: Span = Span::secs(10);
 
 /// Brings the ledger up to date.
 pub(crate) fn lease(draft: &mut Draft<'_>) {

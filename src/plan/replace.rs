@@ -343,7 +343,7 @@ fn go_on(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Contai
             draft.engine(id, EngineOp::Unpause(refer(next)), "paused by somebody", &[]);
         }
         ContainerState::Exited(code) => {
-            give_up(draft, site, main, next, &format!("the new container ended with exit code {code}"))
+            give_up(draft, site, main, next, &format!("the new container ended with exit code {code}"));
         }
         ContainerState::Dead => give_up(draft, site, main, next, "the new container is dead"),
         ContainerState::Restarting | ContainerState::Removing => {

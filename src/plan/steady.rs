@@ -262,6 +262,22 @@ pub(crate) fn ready(draft: &mut Draft<'_>, site: &Site<'_>, container: &Containe
         }
         _ => {}
     }
+    // The engine's list may still say that it runs when it has ended, and a port may still be held
+    // for it; what follows cannot be undone, so it is looked at closely, once.
+    match draft.input.observed.details.get(&container.id) {
+        None => {
+            draft.ask(Question::Details(container.id.clone()));
+            return Ready::Asked;
+        }
+        Some(Seen::Known(Some(details)))
+            if details.finished.is_none_or(|end| Some(end) < details.started) => {}
+        Some(_) => {
+            return Ready::NotYet(
+                "the engine's details of the new container".to_owned(),
+                now.after(REACH_AGAIN),
+            );
+        }
+    }
     if site.direct.is_none() {
         return Ready::Yes;
     }

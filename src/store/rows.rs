@@ -246,7 +246,9 @@ impl<T: PartialEq> Table<T> {
             let name: String = row.get(0)?;
             let value = (self.read)(row)?;
             match K::try_from(name.clone()) {
-                Ok(key) => _ = found.insert(key, value),
+                Ok(key) => {
+                    found.insert(key, value);
+                }
                 Err(_) => strays.push((self.name, self.key(), name)),
             }
         }

@@ -517,9 +517,9 @@ fn a_seed_is_a_world() {
         let scenario = generate(seed).unwrap();
         let world = scenario.world();
         while world.now() < scenario.until {
-            let _ = block_on(world.containers());
-            let _ = block_on(world.view(&TargetsToRead::default()));
-            let _ = up(&world, &Entry::new("s0", EntryKind::Http, "r/http-1:1"), "mcp-s0", None);
+            let _answer = block_on(world.containers());
+            let _answer = block_on(world.view(&TargetsToRead::default()));
+            let _answer = up(&world, &Entry::new("s0", EntryKind::Http, "r/http-1:1"), "mcp-s0", None);
             if world.crashed() {
                 world.restart();
             }
