@@ -222,11 +222,14 @@ impl<O: Observer> Service<O> {
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send, grace: Duration) {
         let mut stop = std::pin::pin!(stop);
         let mut due = true;
+        // Asked for, but not before a gap has passed; lanes go on meanwhile.
+        let mut soon: Option<Timestamp> = None;
         loop {
             if due {
+                soon = None;
                 self.pass().await;
             }
-            let wait = self.wait();
+            let wait = soon.map_or_else(|| self.wait(), |at| at.since(self.clock.now()).min(self.wait()));
             let busy = self.reconciler.is_busy();
             due = tokio::select! {
                 biased;
@@ -237,10 +240,16 @@ impl<O: Observer> Service<O> {
                     let ended = self.reconciler.learn_from(end).await;
                     self.observer.ended(&ended);
                     self.failing = if only_failed(&ended) { self.failing.saturating_add(1) } else { 0 };
-                    self.failing == 0 && self.gap().await
+                    if self.failing == 0 {
+                        soon = Some(self.gap());
+                    }
+                    false
                 }
                 changed = self.wishes.changed() => changed.is_ok(),
-                () = self.wake.notified() => self.gap().await,
+                () = self.wake.notified() => {
+                    soon = Some(self.gap());
+                    false
+                }
                 () = self.clock.sleep(wait) => true,
             };
         }
@@ -262,14 +271,9 @@ impl<O: Observer> Service<O> {
         next.since(now)
     }
 
-    /// The minimum gap: waits out what is left of it, then the pass is due.
-    async fn gap(&self) -> bool {
-        let began = self.publish.borrow().began;
-        let left = Span(GAP.0.saturating_sub(self.clock.now().since(began).0));
-        if left > Span::ZERO {
-            self.clock.sleep(left).await;
-        }
-        true
+    /// When the minimum gap is over.
+    fn gap(&self) -> Timestamp {
+        self.publish.borrow().began.after(GAP)
     }
 
     async fn pass(&mut self) {

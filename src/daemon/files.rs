@@ -30,7 +30,12 @@ pub struct Read {
 pub async fn read(home: &Home, key: &HashKey) -> Read {
     let path = &home.places.config;
     let file = path.display().to_string();
-    let bytes = match bounded(path, CONFIG_BYTES_MAX) {
+    let read = bounded(path, CONFIG_BYTES_MAX).and_then(|bytes| {
+        // An editor that truncates before it writes leaves this for a moment; an empty map is `{}`.
+        let empty = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it is empty");
+        if bytes.trim_ascii().is_empty() { Err(empty()) } else { Ok(bytes) }
+    });
+    let bytes = match read {
         Ok(bytes) => bytes,
         Err(error) => {
             let exists = error.kind() != std::io::ErrorKind::NotFound;

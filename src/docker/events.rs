@@ -4,8 +4,9 @@
 
 use crate::docker::DockerEngine;
 use crate::docker::errors::world_error;
+use crate::model::mark::{MANAGED_BY, MANAGER};
 use crate::world::WorldError;
-use bollard::models::EventMessageTypeEnum;
+use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use std::collections::HashMap;
@@ -21,20 +22,32 @@ impl DockerEngine {
     /// # Errors
     /// When the engine cannot be reached or the stream breaks.
     pub async fn watch(&self, wake: impl Fn(&str)) -> Result<(), WorldError> {
+        let ours = format!("{MANAGED_BY}={MANAGER}");
         let filters: HashMap<&str, Vec<&str>> =
-            HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec())]);
+            HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec()), ("label", vec![&ours])]);
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let client = self.client()?;
         let mut events = Box::pin(client.events(Some(options)));
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| world_error("watching events", error))?;
             if event.typ == Some(EventMessageTypeEnum::CONTAINER) {
-                if let Some(id) = event.actor.as_ref().and_then(|actor| actor.id.clone()) {
-                    self.recent.note(id);
-                }
+                self.remember(&event);
                 wake(event.action.as_deref().unwrap_or("event"));
             }
         }
         Ok(())
+    }
+
+    /// Keeps what the list will only show later.
+    fn remember(&self, event: &EventMessage) {
+        let Some(actor) = &event.actor else { return };
+        let Some(id) = actor.id.clone() else { return };
+        match event.action.as_deref() {
+            Some("die") => {
+                let code = actor.attributes.as_ref().and_then(|all| all.get("exitCode")?.parse().ok());
+                self.recent.ended(id, code.unwrap_or(-1));
+            }
+            _ => self.recent.forget(&id),
+        }
     }
 }

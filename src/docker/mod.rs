@@ -123,25 +123,8 @@ impl DockerEngine {
         let client = self.client()?;
         let list = deadline("listing containers", READ_WITHIN, client.list_containers(Some(options))).await?;
         let mut containers: Vec<Container> = list.into_iter().map(seen::container).collect();
-        self.freshen(&client, &mut containers).await;
+        self.recent.correct(&mut containers);
         Ok(containers)
-    }
-
-    /// The list shows an end up to 60 ms after the event that told of it (measured on 20.10);
-    /// an inspect shows it at once. So what events named lately is looked at once more.
-    async fn freshen(&self, client: &Docker, containers: &mut [Container]) {
-        let recent = self.recent.ids();
-        let named = containers.iter_mut().filter(|container| recent.contains(container.id.as_str()));
-        let looks = named.map(|container| async {
-            let none: Option<query::InspectContainerOptions> = None;
-            let look = client.inspect_container(container.id.as_str(), none);
-            if let Ok(Ok(answer)) = tokio::time::timeout(READ_WITHIN, look).await
-                && let Some(state) = seen::inspected_state(&answer)
-            {
-                container.state = state;
-            }
-        });
-        futures_util::future::join_all(looks).await;
     }
 
     async fn inspect_image(&self, reference: &str) -> Result<Option<Image>, WorldError> {

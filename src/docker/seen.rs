@@ -51,28 +51,6 @@ fn state(state: Option<ContainerSummaryStateEnum>, status: &str) -> ContainerSta
     }
 }
 
-/// State and health as an inspect has them; `None` when it does not say.
-pub(crate) fn inspected_state(answer: &ContainerInspectResponse) -> Option<ContainerState> {
-    use bollard::models::{ContainerStateStatusEnum as Status, HealthStatusEnum as Check};
-    let state = answer.state.as_ref()?;
-    let check = state.health.as_ref().and_then(|health| health.status);
-    Some(match state.status? {
-        Status::CREATED => ContainerState::Created,
-        Status::RUNNING => ContainerState::Running(match check {
-            Some(Check::STARTING) => ContainerHealth::Starting,
-            Some(Check::HEALTHY) => ContainerHealth::Healthy,
-            Some(Check::UNHEALTHY) => ContainerHealth::Unhealthy,
-            _ => ContainerHealth::None,
-        }),
-        Status::PAUSED => ContainerState::Paused,
-        Status::RESTARTING => ContainerState::Restarting,
-        Status::REMOVING => ContainerState::Removing,
-        Status::EXITED => ContainerState::Exited(state.exit_code.unwrap_or(-1)),
-        Status::DEAD => ContainerState::Dead,
-        Status::EMPTY | Status::STOPPING => return None,
-    })
-}
-
 fn exit_code(status: &str) -> i64 {
     let inside = status.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
     inside.and_then(|(code, _)| code.parse().ok()).unwrap_or(-1)

@@ -306,7 +306,10 @@ pub(crate) fn details(draft: &mut Draft<'_>, container: &Container) -> Option<De
 /// It ended by itself, or somebody stopped it behind our back.
 fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
     let (id, now, policy) = (&site.server.id, draft.input.now, &site.server.restart);
-    let Some(details) = details(draft, main) else {
+    // The first restart has no delay, and details take the engine longer than the restart itself.
+    let first = draft.memory.attempts.get(id).is_none_or(|attempts| attempts.crashes == 0);
+    let known = if first { Some(Details::default()) } else { details(draft, main) };
+    let Some(details) = known else {
         draft.wait(id, format!("details of the end (exit code {code})"), None);
         return;
     };

@@ -219,10 +219,17 @@ fn differences(path: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>
     }
 }
 
+/// Whether the client is older than the one whose grammar is ours.
+async fn client_is_old() -> bool {
+    let version = client(&["version", "--format", "{{.Client.Version}}"]).await.expect("a docker client");
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.expect("a client version") < 28
+}
+
 /// Makes one line both ways; what is wrong, or the names of the two to be inspected.
 async fn make(
     docker: &Docker,
-    api: ApiVersion,
+    (api, old): (ApiVersion, bool),
     number: usize,
     line: &str,
 ) -> Result<Option<(String, String)>, String> {
@@ -255,6 +262,9 @@ async fn make(
         (Ok(_), Ok(())) => Ok(Some((theirs, ours))),
         (Err(_), Err(_)) => Ok(None),
         (Ok(_), Err(error)) => Err(format!("only ours fails: {error}")),
+        // Debian 12's own client is older than the grammar: what it does not know is compared with
+        // the recorded requests of client 28 (`tests/it/docker_run.rs`), not here.
+        (Err(error), Ok(())) if old && !error.contains("Error response from daemon") => Ok(None),
         (Err(error), Ok(())) => Err(format!("only docker create fails: {error}")),
     }
 }
@@ -276,12 +286,13 @@ async fn containers_equal_the_clients() {
             })
         })
         .collect();
+    let old = client_is_old().await;
     let mut report = Vec::new();
     let mut compared = 0;
     for (batch, lines) in lines.chunks(BATCH).enumerate() {
         let mut pairs = Vec::new();
         for (index, line) in lines.iter().enumerate() {
-            match make(&docker, api, batch * BATCH + index, line).await {
+            match make(&docker, (api, old), batch * BATCH + index, line).await {
                 Ok(Some(names)) => pairs.push((*line, names)),
                 Ok(None) => println!("on neither side: {line}"),
                 Err(problem) => report.push(format!("{line}\n    {problem}")),
