@@ -24,6 +24,8 @@ use aws_smithy_types::byte_stream::ByteStream;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// For one try of one request, with its body.
@@ -115,21 +117,29 @@ pub async fn fetch(
         Ok(sender) => sender,
         Err(error) => return refs.iter().map(|one| (one.clone(), Err(error.clone()))).collect(),
     };
-    let sender = &sender;
-    let fetches = refs.iter().enumerate().map(|(n, one)| async move {
-        let result = if n < REFS_MAX {
-            sender.get(one).await
-        } else {
-            Err(trouble(
-                format!("fetching {one}"),
-                ErrorKind::Quota,
-                format!("more than {REFS_MAX} references"),
-            ))
-        };
-        (one.clone(), result)
-    });
+    let sender = Arc::new(sender);
+    // Owned and boxed: a future that borrows from a stream's items is not known to be `Send`.
+    let fetches: Vec<Fetch> = refs
+        .iter()
+        .enumerate()
+        .map(|(n, one)| -> Fetch {
+            let (sender, one) = (Arc::clone(&sender), one.clone());
+            Box::pin(async move {
+                let result = if n < REFS_MAX {
+                    sender.get(&one).await
+                } else {
+                    let cause = format!("more than {REFS_MAX} references");
+                    Err(trouble(format!("fetching {one}"), ErrorKind::Quota, cause))
+                };
+                (one, result)
+            })
+        })
+        .collect();
     futures_util::stream::iter(fetches).buffer_unordered(PARALLEL_MAX).collect().await
 }
+
+/// One fetch.
+type Fetch = Pin<Box<dyn Future<Output = (SecretRef, Result<String, WorldError>)> + Send>>;
 
 /// Who signs and sends.
 struct Sender {

@@ -130,7 +130,7 @@ fn server_table(rows: &Map<String, Value>) -> String {
                 text(row, "state"),
                 text(row, "transport"),
                 text(row, "port"),
-                text(row, "container_state"),
+                text(row, "containerState"),
                 text(row, "image"),
             ]
         })
@@ -193,7 +193,7 @@ async fn why(client: &Client, name: &str, as_json: bool) -> Result<Exit, Failure
     for reason in row.get("reasons").and_then(Value::as_array).cloned().unwrap_or_default() {
         output::line(&format!("  {}", sentence(&reason)));
     }
-    output::line(&format!("  container {}: {}", text(row, "container"), text(row, "container_state")));
+    output::line(&format!("  container {}: {}", text(row, "container"), text(row, "containerState")));
     output::line(&format!("  restarts in a row: {}", text(row, "restarts")));
     let intent = status.pointer("/snapshot/intents").and_then(|intents| intents.get(name));
     if let Some(intent) = intent {

@@ -3,6 +3,7 @@
 //! A file that cannot be read or used keeps the last good wish in force, marked as old, so that
 //! nothing is removed because of it.
 
+use crate::alb::secrets::SecretRef;
 use crate::config::error::{Place, Problem};
 use crate::config::load::{self, Contents, Loaded, Needs};
 use crate::daemon::Home;
@@ -120,10 +121,18 @@ fn credential(home: &Home, name: &str) -> Result<String, String> {
 
 /// Secrets that AWS keeps; asked for only where the file names some.
 async fn aws_secrets(home: &Home, needs: &Needs) -> (Contents, Contents) {
-    if needs.secrets_manager.is_empty() && needs.ssm.is_empty() {
-        return (Contents::new(), Contents::new());
+    let secrets = needs.secrets_manager.iter().cloned().map(SecretRef::SecretsManager);
+    let refs: BTreeSet<SecretRef> = secrets.chain(needs.ssm.iter().cloned().map(SecretRef::Ssm)).collect();
+    let (mut secrets_manager, mut ssm) = (Contents::new(), Contents::new());
+    if refs.is_empty() {
+        return (secrets_manager, ssm);
     }
-    let unread = |names: &BTreeSet<String>| contents(names, |_name| Err("not read".to_owned()));
-    let _ = home;
-    (unread(&needs.secrets_manager), unread(&needs.ssm))
+    for (reference, value) in home.aws_secrets(&refs).await {
+        let value = value.map_err(|error| error.to_string());
+        match reference {
+            SecretRef::SecretsManager(id) => secrets_manager.insert(id, value),
+            SecretRef::Ssm(name) => ssm.insert(name, value),
+        };
+    }
+    (secrets_manager, ssm)
 }

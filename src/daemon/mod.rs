@@ -10,6 +10,7 @@ pub mod run;
 pub mod watch;
 
 use crate::alb;
+use crate::alb::secrets::{self, SecretRef};
 use crate::cli::failure::{Exit, Failure};
 use crate::config::error::{Problem, render};
 use crate::config::settings::{self, PolicyWorld, Settings};
@@ -19,8 +20,8 @@ use crate::host::clock::SystemClock;
 use crate::host::paths::{Places, Situation};
 use crate::model::id::Stack;
 use crate::model::policy::Policy;
-use crate::world::{Balancer, Edges, Store, World};
-use std::collections::BTreeMap;
+use crate::world::{Balancer, Edges, Store, World, WorldError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -169,8 +170,15 @@ impl Home {
             let why = if named { "[aws] enabled = false" } else { "no listener configured" };
             return Err(why.to_owned());
         }
+        let config = self.alb_config();
+        let sdk = alb::sdk_config(&config).await;
+        Ok(Arc::new(alb::Alb::new(config, &sdk)))
+    }
+
+    /// `[aws]` as the adapter wants it.
+    fn alb_config(&self) -> alb::AlbConfig {
         let aws = &self.settings.aws;
-        let config = alb::AlbConfig {
+        alb::AlbConfig {
             region: aws.region.clone(),
             alb_arn: aws.alb_arn.clone(),
             listener_arn: aws.listener_arn.clone(),
@@ -181,9 +189,16 @@ impl Home {
             stack: self.stack.clone(),
             imds_endpoint: self.env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT").cloned(),
             rate: alb::Rate::default(),
-        };
-        let sdk = alb::sdk_config(&config).await;
-        Ok(Arc::new(alb::Alb::new(config, &sdk)))
+        }
+    }
+
+    /// Values that AWS keeps: `${secretsmanager:…}` and `${ssm:…}`.
+    pub(crate) async fn aws_secrets(
+        &self,
+        refs: &BTreeSet<SecretRef>,
+    ) -> BTreeMap<SecretRef, Result<String, WorldError>> {
+        let sdk = alb::sdk_config(&self.alb_config()).await;
+        secrets::fetch(&sdk, self.settings.aws.endpoint_url.as_deref(), refs).await
     }
 
     /// The whole world of this process.

@@ -160,6 +160,8 @@ async fn reload_files(
                 None
             }
             Some(reply) = asked.recv() => Some(reply),
+            // Where the kernel gives no watch, the timer notices.
+            () = tokio::time::sleep(Duration::from_millis(wishes.borrow().interval.0)) => None,
         };
         home = Arc::new(again(&home));
         read_again(&home, &key, &wishes).await;

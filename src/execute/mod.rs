@@ -81,36 +81,42 @@ pub struct Lane {
 /// several servers that need each other.
 #[must_use]
 pub fn lanes(actions: &[Action]) -> Vec<Lane> {
-    // The lane of each action is named by the lowest index in it.
-    let mut lane_of: Vec<usize> = (0..actions.len()).collect();
-    let mut by_server: BTreeMap<&ServerId, usize> = BTreeMap::new();
+    // A lane is named by the lowest index in it.
+    let mut parents: Vec<usize> = (0..actions.len()).collect();
+    let mut last_of: BTreeMap<&ServerId, usize> = BTreeMap::new();
     for (index, action) in actions.iter().enumerate() {
-        let mut joined: Vec<usize> =
-            action.after.iter().filter_map(|after| lane_of.get(*after).copied()).collect();
-        joined.extend(action.server.as_ref().and_then(|server| by_server.get(server)).copied());
-        let name = joined.iter().copied().chain([index]).min().unwrap_or(index);
-        for lane in &mut lane_of {
-            if joined.contains(lane) {
-                *lane = name;
-            }
+        for after in &action.after {
+            join(&mut parents, index, *after);
         }
-        for lane in by_server.values_mut() {
-            if joined.contains(lane) {
-                *lane = name;
-            }
-        }
-        if let Some(lane) = lane_of.get_mut(index) {
-            *lane = name;
-        }
-        if let Some(server) = &action.server {
-            by_server.insert(server, name);
+        if let Some(earlier) = action.server.as_ref().and_then(|server| last_of.insert(server, index)) {
+            join(&mut parents, index, earlier);
         }
     }
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (index, lane) in lane_of.iter().enumerate() {
-        members.entry(*lane).or_default().push(index);
+    for index in 0..actions.len() {
+        members.entry(root(&mut parents, index)).or_default().push(index);
     }
     members.into_values().map(|members| lane(actions, &members)).collect()
+}
+
+/// The name of the lane that `index` is in so far.
+fn root(parents: &mut [usize], mut index: usize) -> usize {
+    while let Some(parent) = parents.get(index).copied().filter(|parent| *parent != index) {
+        let above = parents.get(parent).copied().unwrap_or(parent);
+        if let Some(slot) = parents.get_mut(index) {
+            *slot = above;
+        }
+        index = above;
+    }
+    index
+}
+
+/// Makes one lane of two.
+fn join(parents: &mut [usize], one: usize, other: usize) {
+    let (one, other) = (root(parents, one), root(parents, other));
+    if let Some(slot) = parents.get_mut(one.max(other)) {
+        *slot = one.min(other);
+    }
 }
 
 fn lane(actions: &[Action], members: &[usize]) -> Lane {

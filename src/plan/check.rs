@@ -48,7 +48,10 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
         Seen::Known(containers) => containers,
         Seen::Unknown(_) => &[],
     };
-    let by_id: BTreeMap<&str, &Container> = containers.iter().map(|c| (c.id.as_str(), c)).collect();
+    let index_of = Index {
+        by_id: containers.iter().map(|c| (c.id.as_str(), c)).collect(),
+        by_name: containers.iter().map(|c| (c.name.as_str(), c)).collect(),
+    };
     for (index, action) in plan.actions.iter().enumerate() {
         if action.after.iter().any(|after| *after >= index) {
             broken
@@ -59,7 +62,7 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
                 if input.observed.containers.known().is_none() {
                     broken.push(Broken { number: 3, what: action.op.describe() });
                 }
-                engine(input, plan, &by_id, action, op, &mut broken);
+                engine(input, plan, &index_of, action, op, &mut broken);
             }
             Op::Balancer(op) => balancer(input, action, op, &mut broken),
             Op::Edge(_) => {}
@@ -67,6 +70,12 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
     }
     removals(input, plan, containers, &mut broken);
     broken
+}
+
+/// The containers that were seen, by id and by name.
+struct Index<'a> {
+    by_id: BTreeMap<&'a str, &'a Container>,
+    by_name: BTreeMap<&'a str, &'a Container>,
 }
 
 fn ports(plan: &Plan, broken: &mut Vec<Broken>) {
@@ -96,7 +105,7 @@ const fn target(op: &EngineOp) -> Option<&ContainerRef> {
 fn engine(
     input: Input<'_>,
     plan: &Plan,
-    by_id: &BTreeMap<&str, &Container>,
+    seen: &Index<'_>,
     action: &Action,
     op: &EngineOp,
     broken: &mut Vec<Broken>,
@@ -108,7 +117,7 @@ fn engine(
     }
     match target(op) {
         Some(ContainerRef::Id { id, .. }) => {
-            let mark = by_id.get(id.as_str()).and_then(|container| container.mark.as_ref());
+            let mark = seen.by_id.get(id.as_str()).and_then(|container| container.mark.as_ref());
             if mark.is_none_or(|mark| mark.stack != input.policy.stack || mark.server != action.server) {
                 add(1, action.op.describe());
             }
@@ -135,7 +144,7 @@ fn engine(
         _ => None,
     };
     let Some(name) = new_name else { return };
-    let Some(holder) = by_id.values().find(|container| container.name == *name) else { return };
+    let Some(holder) = seen.by_name.get(name.as_str()) else { return };
     let freed = |i: &usize| frees(plan.actions.get(*i), holder);
     if !transitively(plan, action).iter().any(freed) {
         add(5, action.op.describe());

@@ -31,6 +31,10 @@ pub(crate) struct Draft<'a> {
     pub(crate) failed: BTreeSet<ServerId>,
     /// Servers whose targets the next pass must read.
     pub(crate) read_next: BTreeSet<ServerId>,
+    /// Ports that may not be leased; made when first needed.
+    pub(crate) taken_ports: Option<BTreeSet<HostPort>>,
+    /// How many of the free ports were looked at.
+    pub(crate) free_ports_seen: usize,
     actions: Vec<Action>,
     questions: BTreeSet<Question>,
     next_look: Option<Timestamp>,
@@ -55,6 +59,8 @@ impl<'a> Draft<'a> {
             in_flight: BTreeSet::new(),
             failed: BTreeSet::new(),
             read_next: BTreeSet::new(),
+            taken_ports: None,
+            free_ports_seen: 0,
             actions: Vec::new(),
             questions: BTreeSet::new(),
             next_look: None,

@@ -129,13 +129,25 @@ pub(crate) fn free_port(draft: &mut Draft<'_>) -> Free {
         Some(Seen::Unknown(why)) => return Free::Unknown(format!("the free ports of this host: {why}")),
         Some(Seen::Known(free)) => free,
     };
+    if draft.taken_ports.is_none() {
+        draft.taken_ports = Some(taken(draft));
+    }
     let range = draft.input.policy.ports;
+    let taken = draft.taken_ports.get_or_insert_default();
+    // What was passed over in this plan stays taken: the search goes on where the last one ended.
+    let mut rest = free.iter().enumerate().skip(draft.free_ports_seen);
+    let found = rest.find(|(_, port)| range.contains(**port) && !taken.contains(port));
+    let Some((index, port)) = found else { return Free::None };
+    draft.free_ports_seen = index + 1;
+    Free::Port(*port)
+}
+
+/// Ports that are leased, published by somebody's container, or chosen by an entry.
+fn taken(draft: &Draft<'_>) -> BTreeSet<HostPort> {
     let leases = draft.memory.leases.values().flat_map(|lease| [Some(lease.port), lease.next]).flatten();
     let published = draft.fleet.names.values().flat_map(|container| container.host_ports.iter().copied());
     let fixed = draft.input.desired.servers.values().filter_map(fixed_port);
-    let taken: BTreeSet<HostPort> = leases.chain(published).chain(fixed).collect();
-    let port = free.iter().copied().filter(|port| range.contains(*port)).find(|port| !taken.contains(port));
-    port.map_or(Free::None, Free::Port)
+    leases.chain(published).chain(fixed).collect()
 }
 
 /// A port for a server; else the row says why there is none.

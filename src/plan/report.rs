@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// What a pass found and decided, for every server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// A row per server that the file names or that still has something of ours.
     pub servers: BTreeMap<ServerId, Row>,
@@ -26,6 +27,7 @@ pub struct Report {
 
 /// One server's row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Row {
     /// How it stands.
     pub state: RowState,

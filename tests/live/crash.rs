@@ -57,7 +57,7 @@ fn a_container_that_dies_again_and_again_backs_off_and_why_names_the_next_try() 
     let daemon = site.daemon();
     let row = eventually("it was restarted often enough", 40, || {
         let row = site.row("bad");
-        (row["restarts"].as_u64() >= Some(4) && row["next_try"].is_i64()).then_some(row)
+        (row["restarts"].as_u64() >= Some(4) && row["nextTry"].is_i64()).then_some(row)
     });
     assert_eq!(row["state"], "waiting", "{row}");
     let starts: Vec<i64> = site
