@@ -245,7 +245,8 @@ impl<O: Observer> Service<O> {
                     }
                     false
                 }
-                changed = self.wishes.changed() => changed.is_ok(),
+                // A sender that is gone switches this off instead of spinning.
+                Ok(()) = self.wishes.changed() => true,
                 () = self.wake.notified() => {
                     soon = Some(self.gap());
                     false

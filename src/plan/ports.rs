@@ -37,6 +37,11 @@ pub(crate) fn lease(draft: &mut Draft<'_>) {
                     .insert(server.id.clone(), Lease { port, next: None, since, fixed: false });
             }
         } else {
+            if let Some(lease) =
+                draft.memory.leases.get_mut(&server.id).filter(|_| fixed_port(server).is_none())
+            {
+                lease.fixed = false;
+            }
             move_taken(draft, &server.id);
         }
     }
