@@ -30,5 +30,6 @@ pub mod reconcile;
 pub mod service;
 pub mod simulate;
 pub mod store;
+pub mod terminal;
 pub mod upstream;
 pub mod world;

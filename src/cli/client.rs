@@ -2,7 +2,7 @@
 //!
 //! Must never start a daemon behind somebody's back.
 
-use crate::cli::failure::{Exit, Failure};
+use crate::terminal::failure::{Exit, Failure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;

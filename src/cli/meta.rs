@@ -1,8 +1,9 @@
 //! Commands for packagers, editors and tests.
 
 use crate::cli::args::Cli;
-use crate::cli::failure::{Exit, Failure};
-use crate::cli::{demo_server, output};
+use crate::cli::demo_server;
+use crate::terminal::failure::{Exit, Failure};
+use crate::terminal::output;
 use clap::CommandFactory;
 use std::path::Path;
 

@@ -5,16 +5,15 @@
 pub mod args;
 pub mod client;
 pub mod demo_server;
-pub mod failure;
 mod meta;
 mod offline;
 mod online;
-pub mod output;
 
 use crate::daemon::{self, Home, Options, logging};
+use crate::terminal::failure::{Exit, Failure};
+use crate::terminal::output;
 use args::{Cli, Command};
 use clap::Parser;
-use failure::{Exit, Failure};
 use std::process::ExitCode;
 
 /// Runs the program and tells how it ended.

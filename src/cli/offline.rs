@@ -1,8 +1,7 @@
 //! Commands that work without a daemon: `validate`, `plan`, `--one-shot`.
 
 use crate::cli::client::Client;
-use crate::cli::failure::{Exit, Failure};
-use crate::cli::{online, output};
+use crate::cli::online;
 use crate::config::error::{Problem, render, to_json};
 use crate::daemon::{self, Home, Options, files, one_shot};
 use crate::execute::learn::ActionResult;
@@ -12,6 +11,8 @@ use crate::model::fingerprint::HashKey;
 use crate::model::observed::{Observed, Seen};
 use crate::plan::report::{Report, RowState};
 use crate::plan::{Plan, display};
+use crate::terminal::failure::{Exit, Failure};
+use crate::terminal::output;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

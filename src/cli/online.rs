@@ -2,10 +2,10 @@
 
 use crate::cli::args::{Command, Servers, Wait};
 use crate::cli::client::Client;
-use crate::cli::failure::{Exit, Failure};
 use crate::cli::offline::running_daemon;
-use crate::cli::output;
 use crate::daemon::{Home, Options};
+use crate::terminal::failure::{Exit, Failure};
+use crate::terminal::output;
 use serde_json::{Map, Value, json};
 
 /// One round of waiting for a result; progress is shown in between.

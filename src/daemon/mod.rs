@@ -11,7 +11,6 @@ pub mod watch;
 
 use crate::alb;
 use crate::alb::secrets::{self, SecretRef};
-use crate::cli::failure::{Exit, Failure};
 use crate::config::error::{Problem, render};
 use crate::config::settings::{self, PolicyWorld, Settings};
 use crate::docker::DockerEngine;
@@ -20,6 +19,7 @@ use crate::host::clock::SystemClock;
 use crate::host::paths::{Places, Situation};
 use crate::model::id::Stack;
 use crate::model::policy::Policy;
+use crate::terminal::failure::{Exit, Failure};
 use crate::world::{Balancer, Edges, Store, World, WorldError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

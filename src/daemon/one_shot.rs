@@ -1,6 +1,5 @@
 //! `--one-shot`: converge once, wait until everything is really up, say what became of it.
 
-use crate::cli::failure::{Exit, Failure};
 use crate::daemon::{Home, files, random_bytes};
 use crate::execute::{Limits, Teller};
 use crate::host::clock::SystemClock;
@@ -13,6 +12,7 @@ use crate::plan::Plan;
 use crate::reconcile::Reconciler;
 use crate::service::{only_failed, settled, wait_after_failures};
 use crate::store;
+use crate::terminal::failure::{Exit, Failure};
 use crate::world::{Answer, Clock, Store};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
         ));
     }
     for problem in &read.loaded.problems {
-        crate::cli::output::tell(&problem.to_string());
+        crate::terminal::output::tell(&problem.to_string());
     }
     let desired = files::follow(&read, None);
     let world = home.world(Arc::new(home.engine()), Arc::new(opened.store), None).await;

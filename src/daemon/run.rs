@@ -1,7 +1,6 @@
 //! The daemon: lock, state, control socket, loop, and an end that leaves everything running.
 
 use crate::api;
-use crate::cli::failure::{Exit, Failure};
 use crate::daemon::observer::{Journal, log_step};
 use crate::daemon::{Home, files, random_bytes, watch};
 use crate::execute::{Limits, Teller};
@@ -12,6 +11,7 @@ use crate::model::desired::Desired;
 use crate::reconcile::Reconciler;
 use crate::service::{Handle, Service, Wish};
 use crate::store;
+use crate::terminal::failure::{Exit, Failure};
 use crate::world::Clock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

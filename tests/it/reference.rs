@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
 use mcp_orchestrator::cli::args::Cli;
-use mcp_orchestrator::cli::failure::Exit;
 use mcp_orchestrator::config::{codes, schema, settings};
+use mcp_orchestrator::terminal::failure::Exit;
 
 /// Columns of the command line's page.
 const WIDTH: usize = 100;

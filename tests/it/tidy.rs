@@ -108,14 +108,26 @@ const RULES: &[Rule] = &[
         imports: &["model", "plan", "mcp", "world", "service", "gateway"],
         without: &[ENGINE, AWS, DATABASE, TERMINAL],
     },
+    // What a process tells the person who started it.
+    Rule { module: "terminal", imports: &["world"], without: &[ENGINE, AWS, DATABASE, WEB] },
     Rule {
         module: "cli",
         // `host::lock` finds the daemon of a stack.
-        imports: &["model", "config", "plan", "mcp", "world", "execute", "simulate", "daemon", "host::lock"],
+        imports: &[
+            "model",
+            "config",
+            "plan",
+            "mcp",
+            "world",
+            "execute",
+            "simulate",
+            "daemon",
+            "terminal",
+            "host::lock",
+        ],
         without: &[ENGINE, AWS, DATABASE, WEB],
     },
-    // The composition root puts adapters and services together; their crates stay theirs. How a
-    // command fails and what it tells are the command line's.
+    // The composition root puts adapters and services together; their crates stay theirs.
     Rule {
         module: "daemon",
         imports: &[
@@ -135,8 +147,7 @@ const RULES: &[Rule] = &[
             "service",
             "gateway",
             "api",
-            "cli::failure",
-            "cli::output",
+            "terminal",
         ],
         without: &[ENGINE, AWS, DATABASE],
     },
