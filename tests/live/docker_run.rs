@@ -33,6 +33,12 @@ const OTHERS: &[&str] = &["mcpo-test-other", "mcpo-test-third"];
 /// Flags that `docker create` does not have, or that would ask a registry.
 const NOT_FOR_CREATE: &[&str] = &["-d", "-di", "-id", "--detach", "--detach-keys", "--sig-proxy", "--pull"];
 
+/// What the client means otherwise since 20.10, which Debian 12 has: relative paths, names of
+/// capabilities, empty labels of volumes, addresses on the default bridge. With such a client these
+/// lines are held against the recorded requests of client 28 only (`tests/it/docker_run.rs`).
+const CHANGED_SINCE_20: &[&str] =
+    &["-v .", "-v './", "type=bind,src=.", "volume-label=", "--ip ", "--cap-add", "--cap-drop"];
+
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/docker-run/files")
@@ -177,6 +183,8 @@ fn comparable(mut container: Value) -> Value {
     for link in container["HostConfig"]["Links"].as_array_mut().into_iter().flatten() {
         *link = link.as_str().unwrap_or_default().replace(&name, "/OWN").into();
     }
+    // The engine keeps links in no order.
+    sort(&mut container["HostConfig"]["Links"], Value::to_string);
     for mount in container["Mounts"].as_array_mut().into_iter().flatten() {
         let anonymous = mount["Name"].as_str().is_some_and(|name| name.len() == 64);
         if anonymous {
@@ -214,9 +222,16 @@ fn differences(path: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>
                 differences(&below, theirs.unwrap_or(&null), ours.unwrap_or(&null), found);
             }
         }
-        (theirs, ours) if theirs == ours => {}
+        (theirs, ours) if theirs == ours || (nothing(theirs) && nothing(ours)) => {}
         (theirs, ours) => found.push(format!("{path}: {theirs} != {ours}")),
     }
+}
+
+/// The older client says `null` where the newer one says `[]`; the engine takes both for nothing.
+fn nothing(value: &Value) -> bool {
+    value.is_null()
+        || value.as_array().is_some_and(Vec::is_empty)
+        || value.as_object().is_some_and(|map| map.is_empty())
 }
 
 /// Whether the client is older than the one whose grammar is ours.
@@ -292,6 +307,10 @@ async fn containers_equal_the_clients() {
     for (batch, lines) in lines.chunks(BATCH).enumerate() {
         let mut pairs = Vec::new();
         for (index, line) in lines.iter().enumerate() {
+            if old && CHANGED_SINCE_20.iter().any(|part| line.contains(part)) {
+                println!("other with a client before 28: {line}");
+                continue;
+            }
             match make(&docker, (api, old), batch * BATCH + index, line).await {
                 Ok(Some(names)) => pairs.push((*line, names)),
                 Ok(None) => println!("on neither side: {line}"),
