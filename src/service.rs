@@ -421,9 +421,3 @@ pub fn settled(plan: &Plan, idle: bool) -> bool {
     });
     idle && plan.actions.is_empty() && plan.read_next.is_empty() && plan.report.in_flight == 0 && still
 }
-
-/// Whether an action's failure belongs in the log as an error.
-#[must_use]
-pub const fn failed(result: &ActionResult) -> bool {
-    matches!(result, ActionResult::Failed(_))
-}

@@ -94,6 +94,10 @@ fn ok(body: &impl serde::Serialize) -> Answered {
     warp::reply::with_status(warp::reply::json(body), StatusCode::OK)
 }
 
+fn unknown(name: &str) -> Answered {
+    problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such server", format!("no server is called {name}"))
+}
+
 fn gone() -> Answered {
     problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-H001", "the daemon is stopping", "the loop has ended")
 }
@@ -200,14 +204,7 @@ async fn act_on(names: Vec<String>, act: String, query: ActQuery, context: Conte
     let servers: Result<Vec<ServerId>, String> = names.iter().map(|name| server_id(name, &context)).collect();
     let servers = match servers {
         Ok(servers) => servers,
-        Err(name) => {
-            return problem(
-                StatusCode::NOT_FOUND,
-                "MCPO-H002",
-                "no such server",
-                format!("no server is called {name}"),
-            );
-        }
+        Err(name) => return unknown(&name),
     };
     let by = query.by.unwrap_or_else(|| "the control socket".to_owned());
     let until = query.secs.map(|secs| now().after(Span::secs(secs)));
@@ -258,14 +255,7 @@ async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
     };
     let id = match server_id(&name, &context) {
         Ok(id) => id,
-        Err(name) => {
-            return problem(
-                StatusCode::NOT_FOUND,
-                "MCPO-H002",
-                "no such server",
-                format!("no server is called {name}"),
-            );
-        }
+        Err(name) => return unknown(&name),
     };
     let snapshot = Arc::clone(&context.handle.snapshot.borrow());
     let row = snapshot.report.servers.get(&id);

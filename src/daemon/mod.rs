@@ -19,6 +19,7 @@ use crate::host::clock::SystemClock;
 use crate::host::paths::{Places, Situation};
 use crate::model::id::Stack;
 use crate::model::policy::Policy;
+use crate::store;
 use crate::terminal::failure::{Exit, Failure};
 use crate::world::{Balancer, Edges, Store, World, WorldError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +149,23 @@ impl Home {
             balancer_on: self.settings.balancer_on(),
             allow_mass_delete: self.options.allow_mass_delete,
         })
+    }
+
+    /// Opens the state store, and says what was lost or restored.
+    ///
+    /// # Errors
+    /// When it cannot be used, with what helps.
+    fn open_store(&self) -> Result<store::Opened, Failure> {
+        let opened =
+            store::open(&self.places.state(&self.stack), now(), random_bytes()?).map_err(|error| {
+                let hint = store::hint(&error);
+                let failure = Failure::world(error, Exit::Failed);
+                hint.map_or(failure.clone(), |hint| failure.hint(hint))
+            })?;
+        if let Some(recovered) = &opened.recovered {
+            tracing::warn!(MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
+        }
+        Ok(opened)
     }
 
     /// Container starts at once.

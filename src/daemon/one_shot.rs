@@ -45,23 +45,9 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
         Ok(Attempt::Held(owner)) => return Ok(Outcome::Daemon(owner.and_then(|owner| owner.socket))),
         Err(error) => return Err(Failure::world(error, Exit::Failed)),
     };
-    let opened =
-        store::open(&home.places.state(&home.stack), clock.now(), random_bytes()?).map_err(|error| {
-            let hint = store::hint(&error);
-            let failure = Failure::world(error, Exit::Failed);
-            hint.map_or(failure.clone(), |hint| failure.hint(hint))
-        })?;
-    if let Some(recovered) = &opened.recovered {
-        tracing::warn!(MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
-    }
+    let opened = home.open_store()?;
     let read = files::read(home, &opened.key).await;
-    if read.loaded.desired.is_none() {
-        let text = crate::config::error::render(&read.loaded.problems);
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("the configuration cannot be used\n{}", text.trim_end()),
-        ));
-    }
+    usable(&read)?;
     for problem in &read.loaded.problems {
         crate::terminal::output::tell(&problem.to_string());
     }
@@ -102,19 +88,22 @@ pub async fn preview(home: &Home) -> Result<(Plan, Observed), Failure> {
         None => (Memory::default(), HashKey::new(random_bytes()?)),
     };
     let read = files::read(home, &key).await;
-    if read.loaded.desired.is_none() {
-        let text = crate::config::error::render(&read.loaded.problems);
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("the configuration cannot be used\n{}", text.trim_end()),
-        ));
-    }
+    usable(&read)?;
     let desired = files::follow(&read, None);
     let world = home.world(Arc::new(home.engine()), Arc::new(Forgetful), None).await;
     let silent: Teller = Arc::new(|_action, _step| {});
     let reconciler = Reconciler::new(world, Limits::new(1), silent, memory);
     let (plan, observed, _) = reconciler.preview(&desired, &home.policy()).await;
     Ok((plan, observed))
+}
+
+/// A command, unlike the daemon, does not go on with an older file.
+fn usable(read: &files::Read) -> Result<(), Failure> {
+    if read.loaded.desired.is_some() {
+        return Ok(());
+    }
+    let text = crate::config::error::render(&read.loaded.problems);
+    Err(Failure::new(Exit::Usage, format!("the configuration cannot be used\n{}", text.trim_end())))
 }
 
 /// Keeps nothing: for looking only.

@@ -2,7 +2,7 @@
 
 use crate::api;
 use crate::daemon::observer::{Journal, log_step};
-use crate::daemon::{Home, files, random_bytes, watch};
+use crate::daemon::{Home, files, watch};
 use crate::execute::{Limits, Teller};
 use crate::gateway::pool::LegPool;
 use crate::host::clock::SystemClock;
@@ -10,7 +10,6 @@ use crate::host::lock::{self, Attempt, Owner};
 use crate::model::desired::Desired;
 use crate::reconcile::Reconciler;
 use crate::service::{Handle, Service, Wish};
-use crate::store;
 use crate::terminal::failure::{Exit, Failure};
 use crate::world::Clock;
 use std::path::{Path, PathBuf};
@@ -40,15 +39,7 @@ pub async fn run(home: Home) -> Result<(), Failure> {
         Ok(Attempt::Held(other)) => return Err(held(&home, other.as_ref())),
         Err(error) => return Err(Failure::world(error, Exit::Failed)),
     };
-    let opened =
-        store::open(&home.places.state(&home.stack), clock.now(), random_bytes()?).map_err(|error| {
-            let hint = store::hint(&error);
-            let failure = Failure::world(error, Exit::Failed);
-            hint.map_or(failure.clone(), |hint| failure.hint(hint))
-        })?;
-    if let Some(recovered) = &opened.recovered {
-        tracing::warn!(MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
-    }
+    let opened = home.open_store()?;
     let engine = Arc::new(home.engine());
     let listener = listen(&socket)?;
     let key = opened.key.clone();
