@@ -24,6 +24,19 @@ pub fn request(id: u64, method: &str, params: Option<&RawValue>) -> String {
     }
 }
 
+/// A request under an id of somebody else's.
+#[must_use]
+pub fn request_as(id: &RawValue, method: &str, params: Option<&RawValue>) -> String {
+    let (id, method) = (id.get(), quoted(method));
+    match params {
+        Some(params) => {
+            let params = one_line(params.get());
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
+        }
+        None => format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}}}"#),
+    }
+}
+
 /// A notification.
 #[must_use]
 pub fn notification(method: &str, params: Option<&RawValue>) -> String {
@@ -40,7 +53,22 @@ pub fn notification(method: &str, params: Option<&RawValue>) -> String {
 /// The good answer to the request `id`.
 #[must_use]
 pub fn result(id: &RawValue, result: &RawValue) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, one_line(result.get()))
+    reply(id, "result", result)
+}
+
+/// An answer to the request `id` whose `key` (`result` or `error`) is passed on as written.
+#[must_use]
+pub fn reply(id: &RawValue, key: &str, value: &RawValue) -> String {
+    let (id, value) = (id.get(), one_line(value.get()));
+    let mut out = String::with_capacity(id.len() + key.len() + value.len() + 28);
+    out.push_str(r#"{"jsonrpc":"2.0","id":"#);
+    out.push_str(id);
+    out.push_str(",\"");
+    out.push_str(key);
+    out.push_str("\":");
+    out.push_str(&value);
+    out.push('}');
+    out
 }
 
 /// The bad answer to the request `id`; `None` when its id could not be read.
@@ -78,12 +106,18 @@ pub fn initialized() -> String {
 /// Asks a server of the modern era what it is.
 #[must_use]
 pub fn discover(id: u64, version: &str, client: &ClientInfo) -> String {
+    request(id, "server/discover", discover_params(version, client).as_deref())
+}
+
+/// The params of `server/discover`, or of any request of ours that needs no others.
+#[must_use]
+pub fn discover_params(version: &str, client: &ClientInfo) -> Option<Box<RawValue>> {
     let params = json!({"_meta": {
         VERSION_KEY: version,
         CLIENT_INFO_KEY: {"name": client.name, "version": client.version},
         CLIENT_CAPABILITIES_KEY: {},
     }});
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"server/discover","params":{params}}}"#)
+    RawValue::from_string(params.to_string()).ok()
 }
 
 /// Asks whether anybody is there; allowed before a legacy handshake too.

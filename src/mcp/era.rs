@@ -1,25 +1,25 @@
 //! Finds out which era a stdio server speaks, as a total state machine: events in, one step out.
 //!
-//! A dual-era server settles on the era of the first message it gets and refuses the other from
-//! then on. So the first line of a process decides what that process can be used for, and a
-//! verdict against it needs a **new process**:
+//! A dual-era server settles on the era of the first message it takes and refuses the other from
+//! then on. One that refused `server/discover` settled on nothing, so `initialize` may follow on
+//! the same process; one that said nothing, or refused both, gets a **new process**:
 //!
 //! ```text
-//! first line        the server says                          step
+//! sent              the server says                          step
 //! server/discover   a result with a version of ours          settled: modern
 //!                   -32022 naming another version of ours    ask again with that version
 //!                   -32020, -32021                           settled: modern
-//!                   any other error, nothing in time, exit   new process, first line initialize
+//!                   any other error                          same process: initialize
+//!                   nothing in time, exit                    new process, first line initialize
 //! initialize        a result with a version of ours          send initialized; settled: legacy
-//!                   -32022 naming a modern version of ours,
-//!                   or any error or exit, before a discover  new process, first line discover
+//!                   an error or exit, after a discover       new process, first line initialize
+//!                   an error or exit, before a discover      new process, first line discover
 //!                   anything else                            failed
 //! ```
 //!
 //! A process is replaced at most once, whatever the server does (`tests::it_always_ends`).
 //!
-//! Must never decide on one error code alone that a server is legacy, and never send a second
-//! first line to a process.
+//! Must never decide on one error code alone that a server is legacy.
 
 use crate::mcp::handshake::{ServerInfo, versions};
 use crate::mcp::wire::{
@@ -124,18 +124,21 @@ pub struct Probe {
     restarted: bool,
     /// Whether this process was already asked for another modern version.
     asked_again: bool,
+    /// Whether this process refused a discover before.
+    refused_discover: bool,
 }
 
 impl Probe {
-    /// Begins with a fresh process. `known` is what an earlier probe of the same image and
-    /// arguments found; it is tried first and dropped when contradicted.
+    /// Begins with a process. `known` is what an earlier probe of the same image and arguments
+    /// found; it is tried first and dropped when contradicted. `restarted`: this process is the
+    /// second one already.
     #[must_use]
-    pub fn begin(known: Option<Era>) -> (Self, First) {
+    pub fn begin(known: Option<Era>, restarted: bool) -> (Self, First) {
         let sent = match known {
             Some(Era::Legacy) => First::Initialize(LEGACY_LATEST.to_owned()),
             Some(Era::Modern) | None => First::Discover(MODERN_LATEST.to_owned()),
         };
-        (Self { sent: sent.clone(), restarted: false, asked_again: false }, sent)
+        (Self { sent: sent.clone(), restarted, asked_again: false, refused_discover: false }, sent)
     }
 
     /// Takes what happened and says what to do.
@@ -162,7 +165,7 @@ impl Probe {
             Event::Error(error) => match error.code {
                 UNSUPPORTED_VERSION => self.on_other_version(version, error),
                 HEADER_MISMATCH | MISSING_CAPABILITY => settled(Era::Modern, version, None),
-                _ => self.legacy_or(refused(error)),
+                _ => self.same_process(),
             },
             Event::Timeout => self.legacy_or(EraError::Silent),
             Event::Closed => self.legacy_or(EraError::Ended),
@@ -177,8 +180,16 @@ impl Probe {
                 self.sent = First::Discover(other.to_owned());
                 Step::Send(self.sent.clone())
             }
+            // One that names versions of the other era takes a handshake.
+            _ if offered.iter().any(|version| Era::of(version) == Some(Era::Legacy)) => self.same_process(),
             _ => self.legacy_or(EraError::NoCommonVersion { offered }),
         }
+    }
+
+    fn same_process(&mut self) -> Step {
+        self.refused_discover = true;
+        self.sent = First::Initialize(LEGACY_LATEST.to_owned());
+        Step::Send(self.sent.clone())
     }
 
     fn on_initialize(&mut self, event: Event<'_>) -> Step {
@@ -203,7 +214,12 @@ impl Probe {
             // Slow and wrong look the same; a second process would only double the wait.
             Event::Timeout => return Step::Failed(EraError::Silent),
         };
-        self.restart(First::Discover(MODERN_LATEST.to_owned()), why)
+        let first = if self.refused_discover {
+            First::Initialize(LEGACY_LATEST.to_owned())
+        } else {
+            First::Discover(MODERN_LATEST.to_owned())
+        };
+        self.restart(first, why)
     }
 
     fn legacy_or(&mut self, why: EraError) -> Step {
@@ -216,6 +232,7 @@ impl Probe {
         }
         self.restarted = true;
         self.asked_again = false;
+        self.refused_discover = false;
         self.sent = first.clone();
         Step::Restart(first)
     }
@@ -256,10 +273,10 @@ mod tests {
 
     #[test]
     fn a_modern_server_is_settled_at_once() {
-        let (mut probe, first) = Probe::begin(None);
+        let (mut probe, first) = Probe::begin(None, false);
         assert_eq!(first, First::Discover("2026-07-28".into()));
         assert!(matches!(probe.on(Event::Result(&raw(MODERN))), Step::Settled(v) if v.era == Era::Modern));
-        let (mut probe, _) = Probe::begin(Some(Era::Modern));
+        let (mut probe, _) = Probe::begin(Some(Era::Modern), false);
         let complaint = error(r#"{"code":-32021,"message":"capability"}"#);
         assert!(
             matches!(probe.on(Event::Error(&complaint)), Step::Settled(v) if v.era == Era::Modern && v.server.is_none())
@@ -267,26 +284,26 @@ mod tests {
     }
 
     #[test]
-    fn a_legacy_verdict_needs_a_new_process_whatever_the_code() {
+    fn a_refused_discover_is_followed_by_a_handshake_whatever_the_code() {
         for code in [-32601, -32600, -32602, -32000, 0] {
-            let (mut probe, _) = Probe::begin(None);
+            let (mut probe, _) = Probe::begin(None, false);
             let no = error(&format!(r#"{{"code":{code},"message":"no"}}"#));
             assert!(
-                matches!(probe.on(Event::Error(&no)), Step::Restart(First::Initialize(v)) if v == "2025-11-25")
+                matches!(probe.on(Event::Error(&no)), Step::Send(First::Initialize(v)) if v == "2025-11-25")
             );
             assert!(
                 matches!(probe.on(Event::Result(&raw(LEGACY))), Step::Settled(v) if v.era == Era::Legacy)
             );
         }
         for event in [Event::Timeout, Event::Closed] {
-            let (mut probe, _) = Probe::begin(None);
+            let (mut probe, _) = Probe::begin(None, false);
             assert!(matches!(probe.on(event), Step::Restart(First::Initialize(_))));
         }
     }
 
     #[test]
     fn a_known_verdict_saves_the_probe_and_gives_way_when_contradicted() {
-        let (mut probe, first) = Probe::begin(Some(Era::Legacy));
+        let (mut probe, first) = Probe::begin(Some(Era::Legacy), false);
         assert!(matches!(first, First::Initialize(_)));
         let no = error(r#"{"code":-32022,"message":"x","data":{"supported":["2026-07-28"]}}"#);
         assert!(matches!(probe.on(Event::Error(&no)), Step::Restart(First::Discover(_))));
@@ -295,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_speaks_nothing_of_ours_fails_with_its_versions() {
-        let (mut probe, _) = Probe::begin(None);
+        let (mut probe, _) = Probe::begin(None, false);
         let no = error(r#"{"code":-32022,"message":"x","data":{"supported":["2030-01-01"]}}"#);
         assert!(matches!(probe.on(Event::Error(&no)), Step::Restart(First::Initialize(_))));
         let old = raw(r#"{"protocolVersion":"1999-01-01"}"#);
@@ -307,7 +324,7 @@ mod tests {
         #[test]
         fn it_always_ends(known in 0_usize..3, choices in proptest::collection::vec(0_usize..9, 12)) {
             let known = [None, Some(Era::Legacy), Some(Era::Modern)][known];
-            let (mut probe, mut first) = Probe::begin(known);
+            let (mut probe, mut first) = Probe::begin(known, false);
             let (mut restarts, mut ended, mut sends) = (0, false, 1);
             let answers = [LEGACY, MODERN, "{}", r#"{"protocolVersion":"2026-07-28"}"#];
             let errors = [
@@ -323,8 +340,8 @@ mod tests {
                 };
                 match step {
                     Step::Send(next) => {
-                        // Never a first line of another era on the same process.
-                        prop_assert_eq!(std::mem::discriminant(&next), std::mem::discriminant(&first));
+                        // Never back from a handshake on the same process.
+                        prop_assert!(!matches!((&first, &next), (First::Initialize(_), First::Discover(_))));
                         first = next;
                         sends += 1;
                     }
@@ -337,7 +354,7 @@ mod tests {
                 }
                 if ended { break; }
             }
-            prop_assert!(ended && restarts <= 1 && sends <= 4);
+            prop_assert!(ended && restarts <= 1 && sends <= 6);
         }
     }
 }

@@ -15,6 +15,10 @@ pub const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 pub const CLIENT_INFO_KEY: &str = "io.modelcontextprotocol/clientInfo";
 /// Metadata of a modern request: what the asker can do.
 pub const CLIENT_CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+/// Metadata of a modern request: the least severe log message that it wants.
+pub const LOG_LEVEL_KEY: &str = "io.modelcontextprotocol/logLevel";
+/// Metadata of a modern notification: which subscription it belongs to.
+pub const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
 /// Metadata of a modern result: who answered.
 pub const SERVER_INFO_KEY: &str = "io.modelcontextprotocol/serverInfo";
 
