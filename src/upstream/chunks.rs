@@ -35,6 +35,13 @@ pub struct ChunkReader {
     rest: Bytes,
 }
 
+impl ChunkReader {
+    /// The reader of what is sent into a channel; an error sent ends it.
+    pub(crate) const fn of(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self { chunks, rest: Bytes::new() }
+    }
+}
+
 impl AsyncRead for ChunkReader {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -3,7 +3,9 @@
 //! Must never contain arguments or results: only method names, sizes, codes and the server's own
 //! error message.
 
-use crate::mcp::wire::RpcError;
+use crate::mcp::era::EraError;
+use crate::mcp::wire::{Era, RpcError};
+use crate::world::WorldError;
 use std::fmt;
 use std::time::Duration;
 
@@ -41,6 +43,8 @@ pub enum CallError {
         /// How long we waited.
         after: Duration,
     },
+    /// Its caller took it back.
+    Cancelled,
     /// The leg closed before an answer came, or was closed already.
     Closed(CloseReason),
     /// Too much is in flight or queued; try again later.
@@ -61,6 +65,7 @@ impl fmt::Display for CallError {
         match self {
             Self::Rpc(error) => write!(f, "server answered with an error: {error}"),
             Self::TimedOut { after } => write!(f, "server did not answer within {} ms", after.as_millis()),
+            Self::Cancelled => f.write_str("request was cancelled"),
             Self::Closed(why) => write!(f, "{why}"),
             Self::Busy => f.write_str("server has too many requests waiting"),
             Self::TooLong { bytes } => {
@@ -86,12 +91,12 @@ pub enum LegError {
     },
     /// The server refused the handshake.
     Refused(RpcError),
-    /// This process speaks the modern era; a handshake needs another kind of leg.
-    Modern(RpcError),
-    /// It chose a protocol version that we do not know.
-    Version(String),
-    /// Its answer to `initialize` is none.
-    Malformed,
+    /// This process is spoilt for us; a fresh one, opened with this era, may serve.
+    Again(Era),
+    /// It speaks nothing that we do.
+    Era(EraError),
+    /// Its streams cannot be had.
+    World(WorldError),
     /// It went away meanwhile.
     Closed(CloseReason),
     /// The call itself failed.
@@ -105,9 +110,12 @@ impl fmt::Display for LegError {
                 write!(f, "server did not answer {method} within {} ms", after.as_millis())
             }
             Self::Refused(error) => write!(f, "server refused the handshake: {error}"),
-            Self::Modern(error) => write!(f, "server takes no handshake: {error}"),
-            Self::Version(version) => write!(f, "server chose the unknown protocol version {version}"),
-            Self::Malformed => f.write_str("server answered initialize with something else"),
+            Self::Again(era) => {
+                let first = if *era == Era::Legacy { "initialize" } else { "server/discover" };
+                write!(f, "server needs a fresh process whose first message is {first}")
+            }
+            Self::Era(why) => write!(f, "{why}"),
+            Self::World(why) => write!(f, "{why}"),
             Self::Closed(why) => write!(f, "{why}"),
             Self::Call(error) => write!(f, "{error}"),
         }

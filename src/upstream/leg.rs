@@ -11,16 +11,17 @@
 //! Must never let one slow caller or one slow server hold up another caller's answer.
 
 use crate::mcp::handshake::{Page, ServerInfo, page};
+use crate::mcp::wire::{Era, member, text_of};
 use crate::mcp::{build, meta};
 use crate::upstream::error::{CallError, CloseReason, LegError};
 use crate::upstream::metrics::{Metrics, count};
 use crate::upstream::open::{self, OpenOptions};
-use crate::upstream::table::{Progress, Shared};
+use crate::upstream::table::{Answer, FromServer, Listening, Shared};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 /// Pages of one list.
@@ -51,10 +52,29 @@ pub struct Call<'a> {
     pub method: &'a str,
     /// Its params, passed on as written.
     pub params: Option<&'a RawValue>,
-    /// How long to wait for the answer.
-    pub timeout: Duration,
-    /// Where to put the params of progress notifications; a slow taker loses some.
-    pub progress: Option<mpsc::Sender<Box<RawValue>>>,
+    /// The id its caller gave it, where subscriptions are tagged with it.
+    pub own_id: Option<&'a RawValue>,
+    /// Where to put what the server says before its answer; a slow taker loses some.
+    pub events: Option<mpsc::Sender<FromServer>>,
+    /// What becomes of it when nobody waits any more.
+    pub on_drop: OnDrop,
+}
+
+impl<'a> Call<'a> {
+    /// A request whose caller only wants the answer.
+    #[must_use]
+    pub const fn new(method: &'a str, params: Option<&'a RawValue>) -> Self {
+        Self { method, params, own_id: None, events: None, on_drop: OnDrop::Cancel }
+    }
+}
+
+/// What becomes of a request whose caller stops waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDrop {
+    /// The server is told to stop.
+    Cancel,
+    /// The server goes on; its answer is dropped.
+    Leave,
 }
 
 /// A handle on a leg; handles are cheap to clone.
@@ -66,7 +86,19 @@ pub struct Leg {
 #[derive(Debug)]
 struct Inner {
     line: LineHandle,
-    server: Option<ServerInfo>,
+    greeting: Greeting,
+}
+
+/// What the handshake found out.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// The era this process is used in.
+    pub era: Era,
+    /// The version both sides speak.
+    pub version: String,
+    /// What the server said about itself; `None` when it was adopted and nobody remembered, or
+    /// when it only complained.
+    pub server: Option<ServerInfo>,
 }
 
 /// The connection before and after the handshake; dropping it lets go of the streams.
@@ -93,8 +125,8 @@ impl Leg {
     /// # Errors
     /// Why the server cannot be used over these streams.
     pub async fn open(io: LegIo, options: OpenOptions) -> Result<Self, LegError> {
-        let (line, server) = open::open(io, options).await?;
-        Ok(Self { inner: Arc::new(Inner { line, server }) })
+        let (line, greeting) = open::open(io, options).await?;
+        Ok(Self { inner: Arc::new(Inner { line, greeting }) })
     }
 
     /// Sends a request and waits for its result.
@@ -107,20 +139,43 @@ impl Leg {
         params: Option<&RawValue>,
         timeout: Duration,
     ) -> Result<Box<RawValue>, CallError> {
-        self.send(Call { method, params, timeout, progress: None }).await
+        self.start(Call::new(method, params))?.answer(timeout).await
     }
 
-    /// Sends a request, with progress if wanted.
+    /// Sends a request; its answer comes from what is returned.
     ///
     /// # Errors
-    /// See [`CallError`].
-    pub async fn send(&self, call: Call<'_>) -> Result<Box<RawValue>, CallError> {
-        self.inner.line.send(call).await
+    /// See [`CallError`]: the leg is closed, too much is waiting, or the params cannot carry a
+    /// progress token.
+    pub fn start(&self, call: Call<'_>) -> Result<Running, CallError> {
+        self.inner.line.start(call)
     }
 
-    /// Sends a notification; lost when the queue is full.
-    pub fn notify(&self, method: &str, params: Option<&RawValue>) {
-        self.inner.line.shared.queue_own(build::notification(method, params));
+    /// Takes back the request that [`Running::id`] names, as its client asked with `params` of a
+    /// `notifications/cancelled`.
+    pub fn cancel(&self, id: u64, params: Option<&RawValue>) {
+        let shared = &self.inner.line.shared;
+        if shared.cancel(id) {
+            let reason = params.and_then(|params| member(params, "reason"));
+            shared.queue_own(match reason.and_then(text_of) {
+                Some(reason) => build::cancelled(id, &reason),
+                None => build::cancelled(id, "the client cancelled it"),
+            });
+        }
+    }
+
+    /// Sends a notification; false when the queue is full and it is lost.
+    pub fn notify(&self, method: &str, params: Option<&RawValue>) -> bool {
+        self.inner.line.shared.queue_own(build::notification(method, params))
+    }
+
+    /// Answers a request of the server with a result, or with an error; false when it is lost.
+    pub fn reply(&self, id: &RawValue, answer: Result<&RawValue, &RawValue>) -> bool {
+        let (key, value) = match answer {
+            Ok(result) => ("result", result),
+            Err(error) => ("error", error),
+        };
+        self.inner.line.shared.queue_own(build::reply(id, key, value))
     }
 
     /// Every tool of the server, each as written.
@@ -176,7 +231,19 @@ impl Leg {
     /// What the server said about itself; `None` when it was adopted and nobody remembered.
     #[must_use]
     pub fn server_info(&self) -> Option<&ServerInfo> {
-        self.inner.server.as_ref()
+        self.inner.greeting.server.as_ref()
+    }
+
+    /// What the handshake found out.
+    #[must_use]
+    pub fn greeting(&self) -> &Greeting {
+        &self.inner.greeting
+    }
+
+    /// Whether the leg is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.line.shared.is_closed()
     }
 
     /// Resolves when the leg is closed, with the reason.
@@ -194,6 +261,12 @@ impl Leg {
         shared.close(&CloseReason::LetGo);
     }
 
+    /// Requests without an answer so far, subscriptions not counted.
+    #[must_use]
+    pub fn working(&self) -> usize {
+        self.inner.line.shared.working()
+    }
+
     /// The counters now.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
@@ -202,13 +275,15 @@ impl Leg {
 }
 
 impl LineHandle {
-    pub(crate) async fn send(&self, call: Call<'_>) -> Result<Box<RawValue>, CallError> {
-        let Call { method, params, timeout, progress } = call;
+    pub(crate) fn start(&self, call: Call<'_>) -> Result<Running, CallError> {
+        let Call { method, params, own_id, events, on_drop } = call;
         let theirs = params.and_then(meta::progress_token).map(ToOwned::to_owned);
-        let tracked = theirs.is_some() || progress.is_some();
-        let progress = progress.map(|sink| Progress { token: theirs, sink });
-        let (id, answer) = self.shared.enter(progress)?;
-        let mut entry = Entry { shared: &self.shared, id, timed_out: false, cancel: method != "initialize" };
+        let tracked = theirs.is_some();
+        let own_id = own_id.map(ToOwned::to_owned);
+        let listening = events.map(|sink| Listening { token: theirs, own_id, sink });
+        let (id, answer) = self.shared.enter(method, listening)?;
+        // From here on the table is cleared by dropping this, whatever goes wrong.
+        let running = Running { shared: Arc::clone(&self.shared), id, answer, on_drop, timed_out: false };
         let replaced = if tracked {
             Some(meta::with_progress_token(params, id).ok_or(CallError::Params)?)
         } else {
@@ -216,38 +291,73 @@ impl LineHandle {
         };
         let params = replaced.as_deref().or(params);
         self.shared.queue_request(id, build::request(id, method, params))?;
-        match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(answer)) => answer,
-            // Only a closed leg drops the sender, and it answers first.
-            Ok(Err(_dropped)) => Err(CallError::Closed(CloseReason::LetGo)),
+        Ok(running)
+    }
+}
+
+/// A request under way. Dropping it gives it up.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    id: u64,
+    answer: oneshot::Receiver<Answer>,
+    on_drop: OnDrop,
+    timed_out: bool,
+}
+
+impl Running {
+    /// The leg's own id of it.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Waits for the answer, at most `timeout`; may be asked again after it has run out.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn answer(&mut self, timeout: Duration) -> Result<Box<RawValue>, CallError> {
+        match tokio::time::timeout(timeout, &mut self.answer).await {
+            Ok(answer) => settled(answer),
             Err(_elapsed) => {
-                entry.timed_out = true;
+                self.timed_out = true;
                 Err(CallError::TimedOut { after: timeout })
             }
         }
     }
+
+    /// Waits for the answer as long as it takes.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn answered(&mut self) -> Result<Box<RawValue>, CallError> {
+        settled((&mut self.answer).await)
+    }
+
+    /// Gives up: the server is told that it took too long.
+    pub fn time_out(mut self) {
+        self.timed_out = true;
+        self.on_drop = OnDrop::Cancel;
+    }
+}
+
+fn settled(answer: Result<Answer, oneshot::error::RecvError>) -> Answer {
+    // Only a closed leg drops the sender, and it answers first.
+    answer.unwrap_or(Err(CallError::Closed(CloseReason::LetGo)))
 }
 
 /// Takes a request out of the table, however its caller stops waiting.
-struct Entry<'a> {
-    shared: &'a Shared,
-    id: u64,
-    timed_out: bool,
-    /// A handshake must not be cancelled.
-    cancel: bool,
-}
-
-impl Drop for Entry<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         let counters = &self.shared.counters;
         // An answered request is out of the table already.
         let sent = self.shared.forget(self.id);
-        if self.timed_out {
+        if self.timed_out && sent {
             count(&counters.timeouts);
         } else if sent {
             count(&counters.abandoned);
         }
-        if sent && self.cancel {
+        if sent && self.on_drop == OnDrop::Cancel {
             let why = if self.timed_out { "the request timed out" } else { "the caller went away" };
             self.shared.queue_own(build::cancelled(self.id, why));
         }

@@ -1,10 +1,11 @@
 //! Legs against scripted peers, over in-memory pipes and with paused time.
 
 use crate::mcp::handshake::ClientInfo;
+use crate::mcp::wire::Era;
 use crate::upstream::error::{CallError, CloseReason, LegError};
 use crate::upstream::leg::{Call, Leg, LegIo};
 use crate::upstream::open::{Mode, OpenOptions};
-use crate::upstream::table::{Diagnostic, IN_FLIGHT_MAX, Notice, Outlets};
+use crate::upstream::table::{Diagnostic, FromServer, IN_FLIGHT_MAX, Notice, Outlets};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -65,7 +66,15 @@ pub(crate) fn raw(text: &str) -> Box<RawValue> {
 }
 
 pub(crate) fn options(mode: Mode) -> OpenOptions {
-    OpenOptions::new(mode, ClientInfo { name: "tests".into(), version: "0".into() })
+    let client = ClientInfo { name: "tests".into(), version: "0".into() };
+    OpenOptions { known: Some(Era::Legacy), ..OpenOptions::new(mode, client) }
+}
+
+fn notice(heard: Option<FromServer>) -> Notice {
+    match heard {
+        Some(FromServer::Notice(notice)) => notice,
+        other => panic!("no notice: {other:?}"),
+    }
 }
 
 /// A leg and its peer after the handshake.
@@ -262,9 +271,8 @@ async fn progress_reaches_its_caller_under_its_own_token() {
         heard.push(progress);
         calls.push(tokio::spawn(async move {
             let params = raw(r#"{"name":"slow","_meta":{"progressToken":"same","v":1.0}}"#);
-            let call =
-                Call { method: "tools/call", params: Some(&params), timeout: SHORT, progress: Some(sink) };
-            leg.send(call).await.map(|r| r.get().to_owned())
+            let call = Call { events: Some(sink), ..Call::new("tools/call", Some(&params)) };
+            leg.start(call)?.answer(SHORT).await.map(|r| r.get().to_owned())
         }));
     }
     for n in 0..2 {
@@ -281,7 +289,7 @@ async fn progress_reaches_its_caller_under_its_own_token() {
     let mut shown = Vec::new();
     for (progress, call) in heard.iter_mut().zip(calls) {
         let result = call.await.expect("join").expect("result");
-        let params = progress.recv().await.expect("progress").get().to_owned();
+        let params = notice(progress.recv().await).params.expect("params").get().to_owned();
         assert_eq!(params, format!(r#"{{"progress":{result}.50,"progressToken":"same"}}"#));
         assert!(progress.recv().await.is_none(), "one each");
         shown.push(result);
@@ -317,9 +325,9 @@ async fn a_server_that_never_reads_cannot_stop_its_own_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn notices_before_the_handshake_ends_are_not_lost() {
-    let (notices, mut heard) = mpsc::channel::<Notice>(8);
+    let (notices, mut heard) = mpsc::channel(8);
     let mut options = options(Mode::Fresh);
-    options.outlets = Outlets { notices: Some(notices), diagnostics: None };
+    options.outlets = Outlets { owner: Some(notices), diagnostics: None };
     let (io, mut peer) = Peer::new(1024);
     let script = async {
         let request = peer.hear().await;
@@ -329,7 +337,7 @@ async fn notices_before_the_handshake_ends_are_not_lost() {
     };
     let (leg, ()) = tokio::join!(Leg::open(io, options), script);
     let _leg = leg.expect("a leg");
-    assert_eq!(heard.recv().await.expect("notice").method, "notifications/tools/list_changed");
+    assert_eq!(notice(heard.recv().await).method, "notifications/tools/list_changed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -430,21 +438,29 @@ async fn a_server_that_stops_reading_for_good_is_closed() {
     drop(out);
 }
 
+/// The second process of a probe: whatever it says is the last word.
+fn second() -> OpenOptions {
+    OpenOptions { second: true, ..options(Mode::Fresh) }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fresh_server_that_says_nothing_or_no_is_reported() {
     let (io, peer) = Peer::new(1024);
-    let error = Leg::open(io, options(Mode::Fresh)).await.expect_err("silent");
-    assert_eq!(error.to_string(), "server did not answer initialize within 30000 ms");
+    let error = Leg::open(io, second()).await.expect_err("silent");
+    assert_eq!(error.to_string(), "server did not answer the first message in time");
     drop(peer);
     for (answer, expected) in [
         (
             r#""error":{"code":-32603,"message":"no key"}"#,
-            "server refused the handshake: no key (code -32603)",
+            "server refused to open a connection: no key (code -32603)",
         ),
-        (r#""error":{"code":-32022,"message":"modern"}"#, "server takes no handshake: modern (code -32022)"),
+        (
+            r#""error":{"code":-32022,"message":"modern","data":{"supported":["2030-01-01"]}}"#,
+            "server speaks no protocol version of ours, only 2030-01-01",
+        ),
         (
             r#""result":{"protocolVersion":"1999-01-01"}"#,
-            "server chose the unknown protocol version 1999-01-01",
+            "server speaks no protocol version of ours, only 1999-01-01",
         ),
         (r#""result":{}"#, "server answered initialize with something else"),
     ] {
@@ -453,10 +469,10 @@ async fn a_fresh_server_that_says_nothing_or_no_is_reported() {
             peer.hear().await;
             peer.say(format!(r#"{{"jsonrpc":"2.0","id":1,{answer}}}"#)).await;
         };
-        let (leg, ()) = tokio::join!(Leg::open(io, options(Mode::Fresh)), script);
+        let (leg, ()) = tokio::join!(Leg::open(io, second()), script);
         assert_eq!(leg.expect_err("refused").to_string(), expected);
     }
     let (io, peer) = Peer::new(1024);
     drop(peer);
-    assert!(matches!(Leg::open(io, options(Mode::Fresh)).await, Err(LegError::Closed(_))));
+    assert!(matches!(Leg::open(io, second()).await, Err(LegError::Closed(_))));
 }

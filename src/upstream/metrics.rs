@@ -45,7 +45,9 @@ counters! {
     late,
     /// Pings of the server, answered.
     pings,
-    /// Other requests of the server, refused.
+    /// Requests of the server, handed to a client.
+    asked,
+    /// Requests of the server, refused.
     refused,
     /// Progress notifications handed to a caller.
     progress,

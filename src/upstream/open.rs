@@ -1,19 +1,18 @@
-//! Opening a leg: the legacy handshake, with a fresh process or with one that was left behind.
+//! Opening a leg: finding out the era and shaking hands, with a fresh process or with one that was
+//! left behind.
 //!
 //! A container outlives us. When we come back it may be anything: started and never spoken to,
 //! initialized by an earlier run, in the middle of writing an answer to that run, or dead inside.
 //!
 //! ```text
-//! fresh      initialize -> result -> initialized
+//! fresh      what `mcp::era` says
 //!
 //! re-attach  1. a newline ends a line that an earlier run left half written; servers skip it
-//!            2. ping: allowed before and after a handshake, changes nothing, and settles no
-//!               dual-era server on an era we could not use. Any answer means alive
-//!            3. with a remembered handshake: tools/list, unless it offers no tools.
-//!               A result: adopt. An error (not initialized): 4
-//!            4. initialize as with a fresh process. Servers in use take a second handshake with
-//!               the same empty capabilities as no change; one that refuses it is adopted if it
-//!               answers tools/list
+//!            2. with a remembered handshake, legacy: ping, then tools/list unless it offers no
+//!               tools; modern: server/discover. A result: adopt. An error (not initialized): 3
+//!            3. as with a fresh process. Servers in use take a second handshake with the same
+//!               empty capabilities as no change; one that refuses it is adopted if it answers
+//!               tools/list
 //! ```
 //!
 //! Output left over from the earlier run needs no waiting for: what is left of a half-read line is
@@ -23,13 +22,14 @@
 //! Must never send anything before the newline, and never use an id of an earlier epoch.
 
 use crate::mcp::build;
+use crate::mcp::era::{EraError, Event, First, Probe, Step, Verdict};
 use crate::mcp::handshake::{ClientInfo, ServerInfo};
 use crate::mcp::lines::LINE_BYTES_MAX;
-use crate::mcp::wire::{Era, LEGACY_LATEST, RpcError, UNSUPPORTED_VERSION, first_id, member};
+use crate::mcp::wire::{Era, RpcError, first_id, member};
 use crate::upstream::error::{CallError, LegError};
-use crate::upstream::leg::{Call, LegIo, LineHandle};
+use crate::upstream::leg::{Call, Greeting, LegIo, LineHandle, OnDrop};
 use crate::upstream::pump;
-use crate::upstream::table::{Outlets, Shared};
+use crate::upstream::table::{Outlets, Routing, Shared};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,15 @@ use std::time::Duration;
 pub struct OpenOptions {
     /// What we know of the process.
     pub mode: Mode,
+    /// The era an earlier probe of the same program found.
+    pub known: Option<Era>,
+    /// This process is the second one of a probe.
+    pub second: bool,
+    /// Who is behind the leg.
+    pub routing: Routing,
+    /// The params of the one client's own `initialize`, passed on as written; the era is legacy
+    /// then.
+    pub initialize: Option<Box<RawValue>>,
     /// Who we say we are.
     pub client: ClientInfo,
     /// How long to wait for what.
@@ -53,8 +62,17 @@ impl OpenOptions {
     /// Options for a process in `mode`, all else at its defaults.
     #[must_use]
     pub fn new(mode: Mode, client: ClientInfo) -> Self {
-        let (deadlines, outlets) = (Deadlines::default(), Outlets::default());
-        Self { mode, client, deadlines, line_bytes_max: LINE_BYTES_MAX, outlets }
+        Self {
+            mode,
+            known: None,
+            second: false,
+            routing: Routing::Shared,
+            initialize: None,
+            client,
+            deadlines: Deadlines::default(),
+            line_bytes_max: LINE_BYTES_MAX,
+            outlets: Outlets::default(),
+        }
     }
 }
 
@@ -67,9 +85,18 @@ pub enum Mode {
     Reattach {
         /// Now, in seconds since the Unix epoch: puts our ids above those of earlier runs.
         unix_secs: u64,
-        /// The result of `initialize` that an earlier run got from this very process.
-        remembered: Option<Box<RawValue>>,
+        /// What an earlier run found out about this very process.
+        remembered: Option<Remembered>,
     },
+}
+
+/// The handshake of an earlier run.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// The era.
+    pub era: Era,
+    /// The result of `initialize` or `server/discover`.
+    pub info: Box<RawValue>,
 }
 
 /// How long to wait for what.
@@ -87,15 +114,15 @@ impl Default for Deadlines {
     }
 }
 
-pub(crate) async fn open(
-    io: LegIo,
-    options: OpenOptions,
-) -> Result<(LineHandle, Option<ServerInfo>), LegError> {
+/// The version supposed of a server that was adopted without a handshake anybody remembers.
+const LEGACY_ADOPTED: &str = "2025-03-26";
+
+pub(crate) async fn open(io: LegIo, options: OpenOptions) -> Result<(LineHandle, Greeting), LegError> {
     let (first, reattached) = match &options.mode {
         Mode::Fresh => (1, false),
         Mode::Reattach { unix_secs, .. } => (first_id(*unix_secs), true),
     };
-    let (shared, outbound) = Shared::new(first, options.outlets.clone());
+    let (shared, outbound) = Shared::new(first, options.outlets.clone(), options.routing);
     let shared = Arc::new(shared);
     if reattached {
         shared.queue_own(String::new());
@@ -108,59 +135,114 @@ pub(crate) async fn open(
         tasks.push(tokio::spawn(pump::read_stderr(stderr, Arc::clone(&shared))).abort_handle());
     }
     let line = LineHandle { shared, tasks };
-    let server = match &options.mode {
-        Mode::Fresh => Some(initialize(&line, &options).await?),
-        Mode::Reattach { remembered, .. } => reattach(&line, &options, remembered.as_deref()).await?,
+    let greeting = match &options.mode {
+        Mode::Fresh => greet(&line, &options).await?,
+        Mode::Reattach { remembered, .. } => reattach(&line, &options, remembered.as_ref()).await?,
     };
-    Ok((line, server))
+    Ok((line, greeting))
 }
 
 async fn reattach(
     line: &LineHandle,
     options: &OpenOptions,
-    remembered: Option<&RawValue>,
-) -> Result<Option<ServerInfo>, LegError> {
+    remembered: Option<&Remembered>,
+) -> Result<Greeting, LegError> {
+    if let Some(remembered) = remembered
+        && let Some(greeting) = adopt(line, options, remembered).await?
+    {
+        return Ok(greeting);
+    }
+    let refused = match greet(line, options).await {
+        Err(again @ LegError::Again(_)) => again,
+        other => return other,
+    };
+    match ask(line, "tools/list", None, options.deadlines.probe).await {
+        Ok(_) => {
+            let server = remembered.and_then(|remembered| ServerInfo::of_initialize(&remembered.info));
+            Ok(Greeting { era: Era::Legacy, version: LEGACY_ADOPTED.to_owned(), server })
+        }
+        Err(_) => Err(refused),
+    }
+}
+
+/// A process that an earlier run spoke to, if it still knows what was agreed.
+async fn adopt(
+    line: &LineHandle,
+    options: &OpenOptions,
+    remembered: &Remembered,
+) -> Result<Option<Greeting>, LegError> {
     let probe = options.deadlines.probe;
+    if remembered.era == Era::Modern {
+        // The greeting of a modern server can be asked for again at any time.
+        return Ok(None);
+    }
     match ask(line, "ping", None, probe).await {
         Ok(_) | Err(LegError::Refused(_)) => {}
         Err(why) => return Err(why),
     }
-    if let Some(server) = remembered.and_then(ServerInfo::of_initialize) {
-        let tools = server.capabilities().and_then(|capabilities| member(capabilities, "tools"));
-        if tools.is_none() {
-            return Ok(Some(server));
-        }
-        match ask(line, "tools/list", None, probe).await {
-            Ok(_) => return Ok(Some(server)),
-            Err(LegError::Refused(_)) => {}
-            Err(why) => return Err(why),
-        }
+    let Some(server) = ServerInfo::of_initialize(&remembered.info) else { return Ok(None) };
+    let greeting =
+        Greeting { era: Era::Legacy, version: server.protocol_version.clone(), server: Some(server.clone()) };
+    if server.capabilities().and_then(|capabilities| member(capabilities, "tools")).is_none() {
+        return Ok(Some(greeting));
     }
-    let refused = match initialize(line, options).await {
-        Ok(server) => return Ok(Some(server)),
-        Err(LegError::Refused(error)) => error,
-        Err(why) => return Err(why),
-    };
     match ask(line, "tools/list", None, probe).await {
-        Ok(_) => Ok(remembered.and_then(ServerInfo::of_initialize)),
-        Err(_) => Err(LegError::Refused(refused)),
+        Ok(_) => Ok(Some(greeting)),
+        Err(LegError::Refused(_)) => Ok(None),
+        Err(why) => Err(why),
     }
 }
 
-async fn initialize(line: &LineHandle, options: &OpenOptions) -> Result<ServerInfo, LegError> {
-    let params = build::initialize_params(LEGACY_LATEST, &options.client);
-    let result = match ask(line, "initialize", params.as_deref(), options.deadlines.initialize).await {
-        Err(LegError::Refused(error)) if error.code == UNSUPPORTED_VERSION => {
-            return Err(LegError::Modern(error));
-        }
-        other => other?,
+/// Goes through the steps of [`Probe`] as far as this process can be used.
+async fn greet(line: &LineHandle, options: &OpenOptions) -> Result<Greeting, LegError> {
+    let known = match (&options.initialize, &options.mode) {
+        (Some(_), _) => Some(Era::Legacy),
+        (None, Mode::Reattach { remembered: Some(remembered), .. }) => Some(remembered.era),
+        (None, _) => options.known,
     };
-    let server = ServerInfo::of_initialize(&result).ok_or(LegError::Malformed)?;
-    if Era::of(&server.protocol_version) != Some(Era::Legacy) {
-        return Err(LegError::Version(server.protocol_version));
+    let (mut probe, mut first) = Probe::begin(known, options.second);
+    loop {
+        match try_first(&mut probe, line, options, &first).await? {
+            Step::Send(next) => first = next,
+            Step::Restart(First::Initialize(_)) => return Err(LegError::Again(Era::Legacy)),
+            Step::Restart(First::Discover(_)) => return Err(LegError::Again(Era::Modern)),
+            Step::Failed(why) => return Err(LegError::Era(why)),
+            Step::Settled(verdict) => {
+                let Verdict { era, version, server } = *verdict;
+                if era == Era::Legacy {
+                    line.shared.queue_own(build::initialized());
+                }
+                return Ok(Greeting { era, version, server });
+            }
+        }
     }
-    line.shared.queue_own(build::initialized());
-    Ok(server)
+}
+
+/// Sends `first` and tells the probe what came of it.
+async fn try_first(
+    probe: &mut Probe,
+    line: &LineHandle,
+    options: &OpenOptions,
+    first: &First,
+) -> Result<Step, LegError> {
+    let (method, params) = match first {
+        First::Discover(version) => ("server/discover", build::discover_params(version, &options.client)),
+        First::Initialize(version) => {
+            let own = options.initialize.clone();
+            ("initialize", own.or_else(|| build::initialize_params(version, &options.client)))
+        }
+    };
+    let step = match ask(line, method, params.as_deref(), options.deadlines.initialize).await {
+        Ok(result) => probe.on(Event::Result(&result)),
+        Err(LegError::Refused(error)) => probe.on(Event::Error(&error)),
+        Err(LegError::Silent { .. }) => probe.on(Event::Timeout),
+        Err(LegError::Closed(why)) => match probe.on(Event::Closed) {
+            Step::Failed(EraError::Ended) => return Err(LegError::Closed(why)),
+            step => step,
+        },
+        Err(other) => return Err(other),
+    };
+    Ok(step)
 }
 
 async fn ask(
@@ -169,14 +251,20 @@ async fn ask(
     params: Option<&RawValue>,
     timeout: Duration,
 ) -> Result<Box<RawValue>, LegError> {
-    let answer = line.send(Call { method, params, timeout, progress: None }).await;
+    let call = Call { on_drop: OnDrop::Leave, ..Call::new(method, params) };
+    let answer = match line.start(call) {
+        Ok(mut running) => running.answer(timeout).await,
+        Err(error) => Err(error),
+    };
     answer.map_err(|error| match error {
         CallError::Rpc(error) => LegError::Refused(error),
         CallError::TimedOut { after } => LegError::Silent { method, after },
         CallError::Closed(why) => LegError::Closed(why),
-        error @ (CallError::Busy | CallError::TooLong { .. } | CallError::Params | CallError::List(_)) => {
-            LegError::Call(error)
-        }
+        error @ (CallError::Busy
+        | CallError::Cancelled
+        | CallError::TooLong { .. }
+        | CallError::Params
+        | CallError::List(_)) => LegError::Call(error),
     })
 }
 
@@ -184,10 +272,11 @@ async fn ask(
 #[must_use]
 pub fn refusal(error: &LegError) -> Option<&RpcError> {
     match error {
-        LegError::Refused(error) | LegError::Modern(error) => Some(error),
+        LegError::Refused(error) => Some(error),
         LegError::Silent { .. }
-        | LegError::Version(_)
-        | LegError::Malformed
+        | LegError::Again(_)
+        | LegError::Era(_)
+        | LegError::World(_)
         | LegError::Closed(_)
         | LegError::Call(_) => None,
     }

@@ -6,9 +6,13 @@
 //! result or error, id unknown  counted as late, dropped
 //! error without id             noise: we send nothing that cannot be read, but an earlier run may have
 //! request ping                 answered
-//! any other request            refused with -32601: we declared no capabilities
+//! any other request            shared leg: refused with -32601, we declared no capabilities;
+//!                              dedicated leg: to the oldest caller that listens, else to the owner
 //! notifications/progress       to the caller whose token it is, token restored
-//! any other notification       to the leg's owner
+//! tagged with a subscription   to the caller whose subscription it is, tag restored
+//! a list or resource changed   to the leg's owner
+//! any other notification       shared leg: to the one caller there is, else dropped, because
+//!                              nobody could tell whose it is; dedicated leg: like a request
 //! over the limit               fails the call whose id is at one of its ends
 //! anything else                noise
 //! ```
@@ -19,14 +23,16 @@
 //! Must never hand one caller's answer or progress to another, and never use an id twice.
 
 use crate::mcp::lines::Line;
+use crate::mcp::meta::SUBSCRIPTION_KEY;
 use crate::mcp::wire::{self, METHOD_NOT_FOUND, Message, RpcError};
 use crate::mcp::{build, meta};
 use crate::upstream::error::{CallError, CloseReason};
 use crate::upstream::metrics::{Counters, Metrics, add, count};
 use serde_json::value::RawValue;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests in flight on one leg.
@@ -40,13 +46,45 @@ pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes shown of a line that was no message.
 pub const NOISE_SHOWN_BYTES_MAX: usize = 4096;
 
-/// A notification of the server that belongs to no single caller.
+/// A notification of the server.
 #[derive(Clone, Debug)]
 pub struct Notice {
     /// Its method.
     pub method: String,
     /// Its params as written.
     pub params: Option<Box<RawValue>>,
+}
+
+/// A request of the server; its answer goes to [`crate::upstream::leg::Leg::reply`].
+#[derive(Clone, Debug)]
+pub struct ServerRequest {
+    /// As the server wrote it.
+    pub id: Box<RawValue>,
+    /// Its method.
+    pub method: String,
+    /// Its params as written.
+    pub params: Option<Box<RawValue>>,
+}
+
+/// What a server says beside its answers.
+#[derive(Clone, Debug)]
+pub enum FromServer {
+    /// Wants no answer; tokens and tags are those of whoever receives it.
+    Notice(Notice),
+    /// Wants an answer.
+    Request(ServerRequest),
+    /// Wanted one, by this method, and was refused: there is nobody who could give it.
+    Refused(String),
+}
+
+/// Who may be behind a leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// Many callers: what belongs to nobody for certain reaches nobody.
+    #[default]
+    Shared,
+    /// One client: everything is for it.
+    Dedicated,
 }
 
 /// What a server printed that was no message.
@@ -61,8 +99,8 @@ pub enum Diagnostic {
 /// Where a leg's by-products go; a missing outlet drops them.
 #[derive(Clone, Debug, Default)]
 pub struct Outlets {
-    /// For notifications.
-    pub notices: Option<mpsc::Sender<Notice>>,
+    /// For what belongs to no single call.
+    pub owner: Option<mpsc::Sender<FromServer>>,
     /// For what is no message.
     pub diagnostics: Option<mpsc::Sender<Diagnostic>>,
 }
@@ -70,17 +108,24 @@ pub struct Outlets {
 /// How the answer to a request reaches its caller.
 pub(crate) type Answer = Result<Box<RawValue>, CallError>;
 
-/// Where a caller wants to hear of progress, and under which token it asked.
+/// Where a caller wants to hear what comes before its answer, and the names it knows things by.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct Listening {
+    /// The progress token it asked under.
     pub(crate) token: Option<Box<RawValue>>,
-    pub(crate) sink: mpsc::Sender<Box<RawValue>>,
+    /// The id of its own request: the tag of its subscription.
+    pub(crate) own_id: Option<Box<RawValue>>,
+    pub(crate) sink: mpsc::Sender<FromServer>,
 }
 
 #[derive(Debug)]
 struct Pending {
     answer: oneshot::Sender<Answer>,
-    progress: Option<Progress>,
+    listening: Option<Listening>,
+    /// Whether the server may say something on its account without naming it.
+    talks: bool,
+    /// Whether it is under way for as long as its client likes.
+    lasts: bool,
     /// Whether the writer has taken it up: only then is there anything to cancel.
     sent: bool,
 }
@@ -88,8 +133,18 @@ struct Pending {
 #[derive(Debug)]
 struct Table {
     next_id: u64,
-    pending: HashMap<u64, Pending>,
+    pending: BTreeMap<u64, Pending>,
     closed: Option<CloseReason>,
+}
+
+/// Probes and subscriptions make a server say nothing of its own accord.
+fn talks(method: &str) -> bool {
+    !matches!(method, "ping" | "server/discover" | "logging/setLevel" | "subscriptions/listen")
+}
+
+/// Subscriptions end when somebody ends them.
+fn lasts(method: &str) -> bool {
+    method == "subscriptions/listen"
 }
 
 /// What the writer is given.
@@ -110,13 +165,14 @@ pub(crate) struct Shared {
     closed: watch::Sender<Option<CloseReason>>,
     pub(crate) counters: Counters,
     outlets: Outlets,
+    routing: Routing,
 }
 
 impl Shared {
     /// The state of a new leg whose ids begin at `first_id`, and the writer's end of the queue.
-    pub(crate) fn new(first_id: u64, outlets: Outlets) -> (Self, mpsc::Receiver<Outbound>) {
+    pub(crate) fn new(first_id: u64, outlets: Outlets, routing: Routing) -> (Self, mpsc::Receiver<Outbound>) {
         let (queue, outbound) = mpsc::channel(QUEUE_MESSAGES_MAX);
-        let table = Table { next_id: first_id, pending: HashMap::new(), closed: None };
+        let table = Table { next_id: first_id, pending: BTreeMap::new(), closed: None };
         let shared = Self {
             table: Mutex::new(table),
             queue,
@@ -124,6 +180,7 @@ impl Shared {
             closed: watch::Sender::new(None),
             counters: Counters::default(),
             outlets,
+            routing,
         };
         (shared, outbound)
     }
@@ -136,7 +193,8 @@ impl Shared {
     /// Enters a request; its answer comes out of the receiver.
     pub(crate) fn enter(
         &self,
-        progress: Option<Progress>,
+        method: &str,
+        listening: Option<Listening>,
     ) -> Result<(u64, oneshot::Receiver<Answer>), CallError> {
         let mut table = self.table();
         if let Some(why) = &table.closed {
@@ -149,7 +207,8 @@ impl Shared {
         let id = table.next_id;
         table.next_id = id.wrapping_add(1);
         let (answer, receiver) = oneshot::channel();
-        table.pending.insert(id, Pending { answer, progress, sent: false });
+        let (talks, lasts) = (talks(method), lasts(method));
+        table.pending.insert(id, Pending { answer, listening, talks, lasts, sent: false });
         Ok((id, receiver))
     }
 
@@ -171,23 +230,28 @@ impl Shared {
                 count(&self.counters.requests);
                 Ok(())
             }
-            Err(mpsc::error::TrySendError::Full(_)) => Err(CallError::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(CallError::Closed(self.close_reason())),
+            Err(TrySendError::Full(_)) => Err(CallError::Busy),
+            Err(TrySendError::Closed(_)) => Err(CallError::Closed(self.close_reason())),
         }
     }
 
-    /// Queues a reply or notification of our own; lost, and counted, when there is no room at all.
-    pub(crate) fn queue_own(&self, line: String) {
-        if self.queue_line(None, line).is_err() {
+    /// Takes a request out and fails its caller; true when the server had been told of it.
+    pub(crate) fn cancel(&self, id: u64) -> bool {
+        let Some(pending) = self.table().pending.remove(&id) else { return false };
+        let _gone = pending.answer.send(Err(CallError::Cancelled));
+        pending.sent
+    }
+
+    /// Queues a reply or notification of our own; false, and counted, when there is no room at all.
+    pub(crate) fn queue_own(&self, line: String) -> bool {
+        let queued = self.queue_line(None, line).is_ok();
+        if !queued {
             count(&self.counters.dropped);
         }
+        queued
     }
 
-    fn queue_line(
-        &self,
-        id: Option<u64>,
-        mut line: String,
-    ) -> Result<(), mpsc::error::TrySendError<Outbound>> {
+    fn queue_line(&self, id: Option<u64>, mut line: String) -> Result<(), TrySendError<Outbound>> {
         line.push('\n');
         let bytes = line.len();
         self.queued_bytes.fetch_add(bytes, Relaxed);
@@ -228,11 +292,21 @@ impl Shared {
         self.table().closed.clone().unwrap_or(CloseReason::LetGo)
     }
 
+    /// Whether the leg is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.table().closed.is_some()
+    }
+
     /// Resolves when the leg is closed.
     pub(crate) async fn closed(&self) -> CloseReason {
         let mut closed = self.closed.subscribe();
         let why = closed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         why.unwrap_or(CloseReason::LetGo)
+    }
+
+    /// Requests that the server is at work on; subscriptions are none.
+    pub(crate) fn working(&self) -> usize {
+        self.table().pending.values().filter(|pending| !pending.lasts).count()
     }
 
     /// The counters now.
@@ -279,7 +353,7 @@ impl Shared {
                 None => count(&self.counters.late),
             },
             Ok(Message::Error { id: None, .. }) => return false,
-            Ok(Message::Request { id, method, .. }) => self.on_request(id, &method),
+            Ok(Message::Request { id, method, params }) => self.on_request(id, &method, params),
             Ok(Message::Notification { method, params }) => self.on_notification(&method, params),
             Err(_no_message) => return false,
         }
@@ -295,44 +369,113 @@ impl Shared {
         let _gone = pending.answer.send(answer);
     }
 
-    fn on_request(&self, id: &RawValue, method: &str) {
+    fn on_request(&self, id: &RawValue, method: &str, params: Option<&RawValue>) {
         if method == "ping" {
             count(&self.counters.pings);
             self.queue_own(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            return;
+        }
+        let request = ServerRequest {
+            id: id.to_owned(),
+            method: method.to_owned(),
+            params: params.map(ToOwned::to_owned),
+        };
+        let handed = self.routing == Routing::Dedicated && self.carry(FromServer::Request(request));
+        if handed {
+            count(&self.counters.asked);
         } else {
             count(&self.counters.refused);
+            self.to_the_only_one(FromServer::Refused(method.to_owned()));
             let message = "this client offers no requests to the server";
             self.queue_own(build::error(Some(id), METHOD_NOT_FOUND, message));
         }
     }
 
     fn on_notification(&self, method: &str, params: Option<&RawValue>) {
-        match (method, params) {
-            ("notifications/progress", Some(params)) => self.on_progress(params),
-            // All of its requests were answered at once: nothing is left to cancel.
-            ("notifications/cancelled", _) => {}
-            _ => {
-                if let Some(notices) = &self.outlets.notices {
-                    let notice = Notice { method: method.to_owned(), params: params.map(ToOwned::to_owned) };
-                    self.hand(notices, notice, &self.counters.notices);
-                }
+        if let (Some(params), "notifications/progress") = (params, method) {
+            return self.on_progress(params);
+        }
+        if let Some(params) = params
+            && let Some(tag) = meta::meta(params).and_then(|meta| wire::member(meta, SUBSCRIPTION_KEY))
+            && let Some(id) = wire::own_id(tag)
+        {
+            return self.on_tagged(id, method, params);
+        }
+        let notice = Notice { method: method.to_owned(), params: params.map(ToOwned::to_owned) };
+        if matches!(method, "notifications/resources/updated") || method.ends_with("/list_changed") {
+            self.own(FromServer::Notice(notice));
+        } else if self.routing == Routing::Dedicated {
+            if !self.carry(FromServer::Notice(notice)) {
+                count(&self.counters.dropped);
             }
+        } else if method != "notifications/cancelled" {
+            self.to_the_only_one(FromServer::Notice(notice));
+        }
+    }
+
+    /// On a dedicated leg: to the oldest call that listens, else to the owner.
+    fn carry(&self, what: FromServer) -> bool {
+        let table = self.table();
+        let mut what = what;
+        for listening in table.pending.values().filter_map(|pending| pending.listening.as_ref()) {
+            match listening.sink.try_send(what) {
+                Ok(()) => {
+                    count(&self.counters.notices);
+                    return true;
+                }
+                Err(TrySendError::Full(back) | TrySendError::Closed(back)) => what = back,
+            }
+        }
+        drop(table);
+        let Some(owner) = &self.outlets.owner else { return false };
+        owner.try_send(what).inspect(|()| count(&self.counters.notices)).is_ok()
+    }
+
+    /// On a shared leg what names nobody can only be told apart when one call is under way.
+    fn to_the_only_one(&self, what: FromServer) {
+        let table = self.table();
+        let mut talking = table.pending.values().filter(|pending| pending.talks);
+        let only = talking.next().filter(|_| talking.next().is_none());
+        match only.and_then(|pending| pending.listening.as_ref()) {
+            Some(listening) => self.hand(&listening.sink, what, &self.counters.notices),
+            None => count(&self.counters.dropped),
+        }
+    }
+
+    fn own(&self, what: FromServer) {
+        if let Some(owner) = &self.outlets.owner {
+            self.hand(owner, what, &self.counters.notices);
         }
     }
 
     fn on_progress(&self, params: &RawValue) {
         let Some(id) = meta::notified_token(params).and_then(wire::own_id) else { return };
         let table = self.table();
-        let Some(progress) = table.pending.get(&id).and_then(|pending| pending.progress.as_ref()) else {
+        let Some(listening) = table.pending.get(&id).and_then(|pending| pending.listening.as_ref()) else {
             return;
         };
-        let restored = match &progress.token {
+        let restored = match &listening.token {
             Some(token) => meta::with_notified_token(params, token),
             None => Some(params.to_owned()),
         };
-        if let Some(restored) = restored {
-            self.hand(&progress.sink, restored, &self.counters.progress);
+        if restored.is_some() {
+            let notice = Notice { method: "notifications/progress".to_owned(), params: restored };
+            self.hand(&listening.sink, FromServer::Notice(notice), &self.counters.progress);
         }
+    }
+
+    /// A notification of the subscription that request `id` opened.
+    fn on_tagged(&self, id: u64, method: &str, params: &RawValue) {
+        let table = self.table();
+        let Some(listening) = table.pending.get(&id).and_then(|pending| pending.listening.as_ref()) else {
+            return;
+        };
+        let restored = match &listening.own_id {
+            Some(tag) => meta::with_meta(Some(params), SUBSCRIPTION_KEY, tag.get()),
+            None => Some(params.to_owned()),
+        };
+        let notice = Notice { method: method.to_owned(), params: restored };
+        self.hand(&listening.sink, FromServer::Notice(notice), &self.counters.notices);
     }
 
     fn hand<T>(&self, outlet: &mpsc::Sender<T>, what: T, counter: &std::sync::atomic::AtomicU64) {
