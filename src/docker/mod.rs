@@ -9,6 +9,7 @@ pub mod create;
 pub mod credentials;
 mod errors;
 pub mod events;
+pub mod legs;
 mod recent;
 pub mod reference;
 mod seen;
@@ -32,6 +33,8 @@ use std::time::Duration;
 
 /// Longest wait for a list or an inspect.
 const READ_WITHIN: Duration = Duration::from_secs(15);
+/// Longest wait for a sign of life: a start does not wait for an engine that hangs.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait for creating, starting, renaming, removing.
 const WRITE_WITHIN: Duration = Duration::from_secs(120);
 /// Longest wait for a stop: the engine waits for the container's own timeout.
@@ -118,6 +121,28 @@ impl DockerEngine {
         Ok(version)
     }
 
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn ping(&self) -> Result<(), WorldError> {
+        let client = self.client()?;
+        let doing = format!("reaching {}", self.host);
+        deadline(&doing, ALIVE_WITHIN, client.ping()).await.map(drop)
+    }
+
+    /// The engine's own id (`ID` of `docker info`), the same by whatever address it is reached;
+    /// `None` for engines that have none.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn id(&self) -> Result<Option<String>, WorldError> {
+        let client = self.client()?;
+        let doing = format!("asking {} for its id", self.host);
+        let info = deadline(&doing, ALIVE_WITHIN, client.info()).await?;
+        Ok(info.id.filter(|id| !id.is_empty()))
+    }
+
     async fn list(&self) -> Result<Vec<Container>, WorldError> {
         let options = query::ListContainersOptionsBuilder::new().all(true).build();
         let client = self.client()?;
@@ -181,9 +206,20 @@ impl DockerEngine {
         }
     }
 
-    /// Makes a container by the pinned image, never by a tag that may have moved meanwhile.
+    /// Makes a container.
     async fn create(&self, create: &Create) -> Result<(), WorldError> {
-        let doing = format!("creating container {}", create.name);
+        let (options, body) = self.create_request(create).await?;
+        let client = self.client()?;
+        let doing = creating(create);
+        deadline(&doing, WRITE_WITHIN, client.create_container(Some(options), body)).await.map(|_| ())
+    }
+
+    /// What makes a container: by the pinned image, never by a tag that may have moved meanwhile.
+    async fn create_request(
+        &self,
+        create: &Create,
+    ) -> Result<(query::CreateContainerOptions, ContainerCreateBody), WorldError> {
+        let doing = creating(create);
         let api = self.api_version().await?;
         let mut body = create::create_body(&create.spec, api).map_err(|missing| {
             let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
@@ -197,8 +233,7 @@ impl DockerEngine {
         if let Some(platform) = &create.spec.platform {
             options = options.platform(platform);
         }
-        let client = self.client()?;
-        deadline(&doing, WRITE_WITHIN, client.create_container(Some(options.build()), body)).await.map(|_| ())
+        Ok((options.build(), body))
     }
 
     async fn remove(
@@ -263,6 +298,10 @@ impl DockerEngine {
         };
         tokio::time::timeout(PULL_WITHIN, work).await.map_err(|_elapsed| late())?
     }
+}
+
+fn creating(create: &Create) -> String {
+    format!("creating container {}", create.name)
 }
 
 /// Adds what is ours to the body that the entry alone would give.

@@ -34,6 +34,8 @@ pub const IMAGE_DIGEST: &str = "io.mcp-orchestrator.image-digest";
 pub const VOLUMES: &str = "io.mcp-orchestrator.volumes";
 /// Label that says the entry had `--rm`: anonymous volumes go with the server.
 pub const REMOVE_VOLUMES: &str = "io.mcp-orchestrator.remove-volumes";
+/// Label of a leg with the run of the daemon it belongs to: it ends with that process.
+pub const RUN: &str = "io.mcp-orchestrator.run";
 
 /// The part a container plays for its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +89,8 @@ pub struct Mark {
     pub volumes: Vec<String>,
     /// `--rm` was on the line.
     pub remove_volumes: bool,
+    /// The run of the daemon it ends with; only legs have one.
+    pub run: Option<String>,
 }
 
 impl Mark {
@@ -114,6 +118,7 @@ impl Mark {
                 .map(|v| v.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect())
                 .unwrap_or_default(),
             remove_volumes: get(REMOVE_VOLUMES) == Some("true"),
+            run: get(RUN).map(str::to_owned),
         })
     }
 
@@ -132,6 +137,7 @@ impl Mark {
             image_digest,
             volumes,
             remove_volumes,
+            run,
         } = self;
         let mut labels = BTreeMap::from([
             (MANAGED_BY.to_owned(), MANAGER.to_owned()),
@@ -152,6 +158,7 @@ impl Mark {
         put(IMAGE_DIGEST, image_digest.clone());
         put(VOLUMES, (!volumes.is_empty()).then(|| volumes.join(",")));
         put(REMOVE_VOLUMES, remove_volumes.then(|| "true".to_owned()));
+        put(RUN, run.clone());
         labels
     }
 }
@@ -179,6 +186,7 @@ mod tests {
             image_digest: Some("sha256:ab".into()),
             volumes: vec!["a".into(), "b".into()],
             remove_volumes: true,
+            run: Some("4f".into()),
         };
         assert_eq!(Mark::parse(&mark.labels()), Some(mark));
     }

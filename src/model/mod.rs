@@ -18,4 +18,5 @@ pub mod observed;
 pub mod op;
 pub mod policy;
 pub mod server;
+pub mod session;
 pub mod time;

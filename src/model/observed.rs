@@ -47,6 +47,9 @@ pub struct Observed {
     pub busy: BTreeSet<ServerId>,
     /// Edge listeners this process serves; `None` in a process that serves none (`--one-shot`, `plan`).
     pub edges: Option<BTreeMap<ServerId, HostPort>>,
+    /// The run of this process, which the legs it makes carry as a label; `None` in a process that
+    /// serves none. At most one process works on a stack, so legs of any other run serve nobody.
+    pub run: Option<String>,
 }
 
 /// A container as the engine lists it.

@@ -121,8 +121,24 @@ impl Op {
         match self {
             Self::Engine(op) => op.describe(),
             Self::Balancer(op) => describe_balancer(op),
-            Self::Edge(EdgeOp::Open { port, .. }) => format!("listen on port {port}"),
-            Self::Edge(EdgeOp::Close { port, .. }) => format!("stop listening on port {port}"),
+            Self::Edge(op) => op.describe(),
+        }
+    }
+
+    /// The container it is for, once that has an id.
+    #[must_use]
+    pub const fn container(&self) -> Option<&ContainerId> {
+        let Self::Engine(op) = self else { return None };
+        match op {
+            EngineOp::Start(container)
+            | EngineOp::Stop(container)
+            | EngineOp::Unpause(container)
+            | EngineOp::Remove { container, volumes: _ }
+            | EngineOp::Rename { container, to: _ } => match container {
+                ContainerRef::Id { id, name: _ } => Some(id),
+                ContainerRef::Planned(_) => None,
+            },
+            EngineOp::Pull { .. } | EngineOp::Create(_) => None,
         }
     }
 
@@ -144,7 +160,7 @@ impl Op {
                 | BalancerOp::DeleteTargetGroup { .. },
             )
             | Self::Edge(EdgeOp::Close { .. }) => '-',
-            Self::Engine(_) | Self::Balancer(_) => '~',
+            Self::Engine(_) | Self::Balancer(_) | Self::Edge(_) => '~',
         }
     }
 }
@@ -217,4 +233,40 @@ pub enum EdgeOp {
         /// Where.
         port: HostPort,
     },
+    /// Send new requests to this container once it answers MCP, let requests under way on the old
+    /// one end, then return. Fails when the new one does not answer within its time, and then
+    /// nothing has changed. Done again for the container that has the requests it does nothing.
+    ///
+    /// It holds until the container ends or goes; then the server's own container (the one with
+    /// its name) gets the requests again.
+    HandOver {
+        /// Whose requests.
+        server: ServerId,
+        /// Who gets them.
+        container: ContainerRef,
+    },
+    /// Take no more requests for these legs, let those under way end, then end the legs and return.
+    /// Legs that are not known are success: what is left of them is stopped and removed next.
+    EndLegs {
+        /// Whose legs.
+        server: ServerId,
+        /// Their containers.
+        legs: Vec<ContainerRef>,
+    },
+}
+
+impl EdgeOp {
+    /// A short sentence for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Open { port, .. } => format!("listen on port {port}"),
+            Self::Close { port, .. } => format!("stop listening on port {port}"),
+            Self::HandOver { container, .. } => format!("send requests to container {}", container.name()),
+            Self::EndLegs { legs, .. } => {
+                let names: Vec<&str> = legs.iter().map(ContainerRef::name).collect();
+                format!("end the sessions of {}", names.join(", "))
+            }
+        }
+    }
 }

@@ -29,6 +29,10 @@ pub struct Server {
     pub route: RouteWish,
     /// Why the gateway must stand in front (`rateLimit`, `replicas`, …); empty when nothing asks for it.
     pub gateway_reasons: Vec<String>,
+    /// Who may share an instance (`orchestrator.sharing`).
+    pub sharing: Sharing,
+    /// How long one request may stay without a sign of life (`timeout`); `None` is the default.
+    pub request_timeout: Option<Span>,
     /// Path of the MCP endpoint inside an HTTP server (`orchestrator.httpPath`).
     pub http_path: Option<String>,
     /// Restart after a crash.
@@ -42,6 +46,18 @@ pub struct Server {
     /// What the reader of `plan` should know about this entry (a default that was overridden, an
     /// assumption made). Never holds a secret.
     pub notes: Vec<String>,
+}
+
+/// Who may share an instance (`orchestrator.sharing`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Clients that a server could ask nothing share one; the others get their own.
+    #[default]
+    Auto,
+    /// Everybody shares one; servers can ask clients nothing.
+    Shared,
+    /// Every session gets its own.
+    Isolated,
 }
 
 /// What runs a server.

@@ -1,8 +1,9 @@
 //! What survives a restart, in SQLite: port ledger, attempts, pinned images, run intents, what the
 //! load balancer half remembers, and the key of the spec hashes.
 //!
-//! One connection, one writer, one transaction per save, and only the rows that changed. WAL with
+//! One writer, one transaction per save, and only the rows that changed. WAL with
 //! `synchronous = FULL`: a save that returned has reached the disk, whatever happens to the power.
+//! Sessions change too often for that and lie apart, see [`sessions`].
 //! A file that cannot be trusted is moved aside, never deleted, and a new one is made: labels on
 //! the containers are enough to rebuild the ledger. Run intents are what people asked for and stand
 //! nowhere else, so they are kept a second time in `intents.json` beside the database; a generation
@@ -15,6 +16,7 @@ mod files;
 mod intents;
 mod rows;
 mod schema;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -24,13 +26,14 @@ use crate::model::time::Timestamp;
 use crate::world::{Answer, ErrorKind, Store, WorldError};
 use intents::Mirror;
 use rusqlite::Connection;
+use sessions::Sessions;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest value of [`SqliteStore::set_note`], in bytes: notes are small facts, not documents.
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 
-/// The state store of one daemon or one-shot. Cloning shares the one connection.
+/// The state store of one daemon or one-shot. Cloning shares the connections.
 #[derive(Clone)]
 pub struct SqliteStore {
     path: PathBuf,
@@ -59,9 +62,11 @@ pub struct Peeked {
     pub key: HashKey,
 }
 
-/// The connection and what is known to be on disk.
+/// The connections and what is known to be on disk.
 struct Inner {
     connection: Connection,
+    /// The connection for what may be lost with the power.
+    sessions: Sessions,
     /// What the tables hold; `None` after a failed save, until they are read again.
     kept: Option<Memory>,
     /// Counts every change of the run intents.
@@ -107,12 +112,12 @@ pub fn open(path: &Path, now: Timestamp, fresh_key: [u8; 32]) -> Result<Opened, 
             schema::open(path, now, fresh_key).map_err(|failure| failure.into_error(path))?
         }
     };
-    let schema::Database { connection, memory, key, generation, dropped } = database;
+    let schema::Database { connection, sessions, memory, key, generation, dropped } = database;
     if dropped > 0 {
         notes.push(format!("{dropped} rows with names that are no server ids were dropped"));
     }
     let (mirror, mirrored) = Mirror::open(path, now, &mut notes)?;
-    let inner = Inner { connection, kept: Some(memory), generation, mirror, _lock: lock };
+    let inner = Inner { connection, sessions, kept: Some(memory), generation, mirror, _lock: lock };
     let store = SqliteStore { path: path.to_owned(), inner: Arc::new(Mutex::new(inner)) };
     let memory = store.locked(|inner| inner.settle(mirrored, existed.is_some(), &mut notes))?;
     let recovered = (!notes.is_empty()).then(|| notes.join("; "));

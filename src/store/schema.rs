@@ -10,6 +10,7 @@
 use crate::model::fingerprint::HashKey;
 use crate::model::memory::Memory;
 use crate::model::time::Timestamp;
+use crate::store::sessions::{self, Sessions};
 use crate::store::{files, rows};
 use crate::world::{ErrorKind, WorldError};
 use rusqlite::config::DbConfig;
@@ -32,8 +33,12 @@ const GENERATION: &str = "intents_generation";
 pub(super) const TARGET_ID: &str = "balancer_target_id";
 
 /// Every version's way from the one before.
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration { name: "ledger, attempts, pins, intents, balancer", sql: V1 }];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "ledger, attempts, pins, intents, balancer", sql: V1 },
+    Migration { name: "sessions, handshakes", sql: sessions::TABLES },
+];
+/// The step that made the last table [`peek`] reads.
+const PEEKED: usize = 1;
 
 /// One step.
 pub(super) struct Migration {
@@ -93,6 +98,7 @@ const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations \
 /// An open database and what was in it.
 pub(super) struct Database {
     pub(super) connection: Connection,
+    pub(super) sessions: Sessions,
     pub(super) memory: Memory,
     pub(super) key: HashKey,
     pub(super) generation: u64,
@@ -150,10 +156,17 @@ pub(super) fn open(path: &Path, now: Timestamp, fresh_key: [u8; 32]) -> Result<D
     files::make_private(path).map_err(Failure::Refused)?;
     let failed = |error: rusqlite::Error| Failure::of(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     // Until the content is known to be good, closing must not write the log into the file.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
-    configure(&connection).map_err(failed)?;
+    let late = |connection: &Connection, on| {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on).map(|_| ())
+    };
+    let connect = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        late(&connection, true)?;
+        configure(&connection)?;
+        Ok(connection)
+    };
+    let mut connection = connect().map_err(failed)?;
     let version = checked_version(&connection, path)?;
     keep_durably(&connection, path)?;
     migrate(&mut connection, version, MIGRATIONS, now).map_err(failed)?;
@@ -161,8 +174,9 @@ pub(super) fn open(path: &Path, now: Timestamp, fresh_key: [u8; 32]) -> Result<D
     let generation = generation(&connection).map_err(failed)?;
     let rows::Loaded { memory, strays } = rows::load(&connection).map_err(failed)?;
     rows::drop_strays(&connection, &strays).map_err(failed)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-    Ok(Database { connection, memory, key, generation, dropped: strays.len() })
+    let sessions = connect().and_then(Sessions::new).map_err(failed)?;
+    late(&connection, false).and_then(|()| late(sessions.connection(), false)).map_err(failed)?;
+    Ok(Database { connection, sessions, memory, key, generation, dropped: strays.len() })
 }
 
 /// Reads a database without writing; `None` for one that was never filled.
@@ -175,7 +189,7 @@ pub(super) fn peek(path: &Path) -> Result<Option<(Memory, HashKey, u64)>, WorldE
         // One transaction, so that a running daemon's save falls before or after, not between.
         let connection = connection.transaction().map_err(failed)?;
         let version = checked_version(&connection, path)?;
-        if version < MIGRATIONS.len() {
+        if version < PEEKED {
             return Ok(None);
         }
         let key = hash_key(&connection, None).map_err(failed)?;

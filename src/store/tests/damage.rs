@@ -188,23 +188,26 @@ fn an_older_schema_is_upgraded_and_keeps_its_rows() {
     let store = opened(&path).store;
     save(&store, &numbered(4));
     drop(store);
-    let [first] = schema::MIGRATIONS else { panic!("this test takes the first step from the real list") };
-    let steps = [
-        schema::Migration { name: first.name, sql: first.sql },
-        schema::Migration { name: "tasks", sql: "CREATE TABLE tasks (id INTEGER PRIMARY KEY) STRICT;" },
-        schema::Migration { name: "bad", sql: "CREATE TABLE half (x); SELECT nonsense FROM nowhere;" },
+    let known = schema::MIGRATIONS.len();
+    let further = [
+        ("tasks", "CREATE TABLE tasks (id INTEGER PRIMARY KEY) STRICT;"),
+        ("bad", "CREATE TABLE half (x); SELECT nonsense FROM nowhere;"),
     ];
+    let real = schema::MIGRATIONS.iter().map(|step| (step.name, step.sql));
+    let steps: Vec<schema::Migration> =
+        real.chain(further).map(|(name, sql)| schema::Migration { name, sql }).collect();
+    let next = i64::try_from(known + 1).expect("few steps");
     let mut connection = rusqlite::Connection::open(&path).expect("open");
-    schema::migrate(&mut connection, 1, &steps[..2], NOW).expect("upgrade");
+    schema::migrate(&mut connection, known, &steps[..=known], NOW).expect("upgrade");
     let count = |connection: &rusqlite::Connection, text: &str| -> i64 {
         connection.query_row(text, [], |row| row.get(0)).expect("count")
     };
     assert_eq!(count(&connection, "SELECT count(*) FROM leases"), 20);
     assert_eq!(count(&connection, "SELECT count(*) FROM tasks"), 0);
-    assert_eq!(count(&connection, "PRAGMA user_version"), 2);
-    assert_eq!(count(&connection, "SELECT max(version) FROM migrations"), 2);
-    schema::migrate(&mut connection, 2, &steps, NOW).expect_err("a step that fails");
-    assert_eq!(count(&connection, "PRAGMA user_version"), 2, "and leaves nothing half done");
+    assert_eq!(count(&connection, "PRAGMA user_version"), next);
+    assert_eq!(count(&connection, "SELECT max(version) FROM migrations"), next);
+    schema::migrate(&mut connection, known + 1, &steps, NOW).expect_err("a step that fails");
+    assert_eq!(count(&connection, "PRAGMA user_version"), next, "and leaves nothing half done");
     assert_eq!(count(&connection, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"), 0);
 }
 

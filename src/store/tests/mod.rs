@@ -1,6 +1,7 @@
 //! The store as it is meant to be used; what happens to damaged files is in [`damage`].
 
 mod damage;
+mod sessions;
 
 use super::{NOTE_BYTES_MAX, Opened, SqliteStore, hint, open, peek};
 use crate::model::balancer::BalancerMemory;
