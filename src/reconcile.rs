@@ -124,21 +124,17 @@ impl Reconciler {
             TargetsToRead { servers: self.read_next.iter().cloned().collect(), rotating: ROTATING_READS };
         let mut observed = observe::look(&self.world, &targets, self.busy.clone()).await;
         let now = self.world.clock.now();
-        let decide = |observed: &Observed| {
-            let input = Input { desired, observed, memory: &self.memory, policy, now };
-            let plan = plan(input);
-            let broken = check(input, &plan);
-            (plan, broken)
-        };
-        let (mut plan, mut broken) = decide(&observed);
+        let memory = &self.memory;
+        let mut decided = plan(Input { desired, observed: &observed, memory, policy, now });
         for _ in 0..ROUNDS_MAX {
-            if plan.questions.is_empty() {
+            if decided.questions.is_empty() {
                 break;
             }
-            observe::answer(&self.world, policy, &mut observed, &plan.questions).await;
-            (plan, broken) = decide(&observed);
+            observe::answer(&self.world, policy, &mut observed, &decided.questions).await;
+            decided = plan(Input { desired, observed: &observed, memory, policy, now });
         }
-        (plan, observed, broken)
+        let broken = check(Input { desired, observed: &observed, memory, policy, now }, &decided);
+        (decided, observed, broken)
     }
 
     /// One pass: looks, decides, checks, remembers, and sets the actions going. They run while

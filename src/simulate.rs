@@ -186,9 +186,12 @@ impl Driver {
 
     /// Faults are over: a bounded number of passes leads to rest, and rest is what was wanted.
     fn come_to_rest(&mut self, run: &mut Run) {
-        let mut quiet = 0;
+        // What waits for its time to be removed is quiet, and no server's row speaks of it.
+        let grace = self.fake.policy().balancer.gc_grace;
+        let (mut quiet, mut quiet_since, mut quiet_for) =
+            (0, crate::world::Clock::now(self.fake.as_ref()), Span::ZERO);
         let mut last = Vec::new();
-        while quiet < REST && run.faults.is_empty() {
+        while (quiet < REST || quiet_for < grace) && run.faults.is_empty() {
             if run.passes == PASSES_MAX {
                 run.faults.push(format!("no rest after {PASSES_MAX} passes: {}", last.join("; ")));
                 return;
@@ -197,7 +200,13 @@ impl Driver {
             let before = self.fake.changes();
             let look = self.pass(run);
             let still = self.fake.changes() == before;
-            quiet = if look.rest && still { quiet + 1 } else { 0 };
+            let at = crate::world::Clock::now(self.fake.as_ref());
+            if look.rest && still {
+                quiet += 1;
+                quiet_for = at.since(quiet_since);
+            } else {
+                (quiet, quiet_since, quiet_for) = (0, at, Span::ZERO);
+            }
             last = look.still;
             self.fake.advance(look.wait);
         }

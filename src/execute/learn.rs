@@ -90,6 +90,10 @@ fn learn_success(memory: &mut Memory, desired: &Desired, action: &Action, now: T
                 attempts.quota_until = None;
             }
         }
+        // There is room now: whoever was refused for want of it asks again at once.
+        Op::Balancer(BalancerOp::DeleteRule { .. } | BalancerOp::DeleteTargetGroup { .. }) => {
+            memory.attempts.values_mut().for_each(|attempts| attempts.quota_until = None);
+        }
         Op::Engine(_) | Op::Balancer(_) | Op::Edge(_) => {}
     }
 }
@@ -139,6 +143,11 @@ fn learn_failure(
                 attempts(memory, id).port_taken.get_or_insert(now);
             }
         }
+        // The new container does not answer: the old one stays, and the next try waits. Where the
+        // engine was not there, nothing is wrong with the new one.
+        Op::Edge(EdgeOp::HandOver { server, .. }) if error.kind != ErrorKind::Unreachable => {
+            fail(memory, desired, server, error, now);
+        }
         Op::Edge(EdgeOp::Open { server, .. }) if error.kind == ErrorKind::Conflict => {
             let attempts = attempts(memory, server);
             attempts.port_taken.get_or_insert(now);
@@ -184,4 +193,37 @@ fn fail(memory: &mut Memory, desired: &Desired, id: &ServerId, error: &WorldErro
         if attempts.failed_spec.as_deref() == Some(&short) { attempts.failures.saturating_add(1) } else { 1 };
     attempts.failed_spec = Some(short);
     attempts.next_try = Some(now.after(retry_delay(attempts.failures)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ActionResult, learn};
+    use crate::model::balancer::BalancerOp;
+    use crate::model::desired::Desired;
+    use crate::model::id::{RuleArn, ServerId};
+    use crate::model::memory::{Attempts, Memory};
+    use crate::model::op::Op;
+    use crate::model::time::Timestamp;
+    use crate::plan::action::Action;
+    use crate::world::{ErrorKind, WorldError};
+
+    #[test]
+    fn a_deletion_makes_room_for_who_was_refused() {
+        let refused = Attempts { quota_until: Some(Timestamp(900_000)), ..Attempts::default() };
+        let id = ServerId::new("comes").expect("an id");
+        let memory = Memory { attempts: [(id.clone(), refused)].into(), ..Memory::default() };
+        let deletion = Action {
+            op: Op::Balancer(BalancerOp::DeleteRule { rule: RuleArn("arn:x".to_owned()) }),
+            server: Some(ServerId::new("goes").expect("an id")),
+            why: String::new(),
+            after: Vec::new(),
+        };
+        let after = |result| {
+            let done = [(deletion.clone(), result)];
+            learn(memory.clone(), &Desired::default(), &done, Timestamp(1)).attempts[&id].quota_until
+        };
+        assert_eq!(after(ActionResult::Done), None);
+        let failed = WorldError::new("deleting", ErrorKind::Throttled, "later");
+        assert_eq!(after(ActionResult::Failed(failed)), Some(Timestamp(900_000)));
+    }
 }

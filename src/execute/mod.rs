@@ -7,7 +7,7 @@ pub mod learn;
 
 use crate::execute::learn::ActionResult;
 use crate::model::id::ServerId;
-use crate::model::op::{EngineOp, Op};
+use crate::model::op::{EdgeOp, EngineOp, Op};
 use crate::plan::action::Action;
 use crate::world::{ErrorKind, World, WorldError};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -63,7 +63,9 @@ impl Limits {
             Op::Engine(EngineOp::Pull { .. }) => &self.pulls,
             Op::Engine(EngineOp::Create(_) | EngineOp::Start(_) | EngineOp::Unpause(_)) => &self.starts,
             Op::Engine(EngineOp::Stop(_) | EngineOp::Remove { .. } | EngineOp::Rename { .. }) => &self.stops,
-            Op::Balancer(_) | Op::Edge(_) => &self.balancer,
+            // Like stops, these mostly wait: for requests under way to end.
+            Op::Edge(EdgeOp::HandOver { .. } | EdgeOp::EndLegs { .. }) => &self.stops,
+            Op::Balancer(_) | Op::Edge(EdgeOp::Open { .. } | EdgeOp::Close { .. }) => &self.balancer,
         }
     }
 }
@@ -120,7 +122,8 @@ fn join(parents: &mut [usize], one: usize, other: usize) {
 }
 
 fn lane(actions: &[Action], members: &[usize]) -> Lane {
-    let place = |index: &usize| members.iter().position(|member| member == index);
+    // Members are in the plan's order.
+    let place = |index: &usize| members.binary_search(index).ok();
     let actions: Vec<Action> = members
         .iter()
         .filter_map(|index| actions.get(*index))

@@ -13,13 +13,21 @@
 //! | I7 | with removals held back nothing unclaimed is removed |
 //! | I8 | no rule or target group that is not ours is changed |
 //! | I9 | the old container of a server is only removed when another of its own is there |
+//! | I10 | a server's container with an open edge listener is only stopped beside its running replacement once requests were handed over to that one |
+//! | I11 | a leg of this run is only stopped or removed once its sessions were ended |
+//!
+//! I6, I7 and I9 are about servers: a leg that has ended or whose run is over serves nobody and may
+//! always go.
 
 use crate::model::balancer::{BalancerOp, BalancerSeen, GroupRef, Owner};
-use crate::model::id::{RuleArn, ServerId, TargetGroupArn};
+use crate::model::id::{ContainerId, RuleArn, ServerId, TargetGroupArn};
+use crate::model::mark::{Mark, Role};
 use crate::model::net::HostPort;
-use crate::model::observed::{Container, Seen};
-use crate::model::op::{ContainerRef, EngineOp, Op};
+use crate::model::observed::{Container, ContainerState, Seen};
+use crate::model::op::{ContainerRef, EdgeOp, EngineOp, Op};
 use crate::plan::action::Action;
+use crate::plan::fleet::main_name;
+use crate::plan::sweep::is_orphan;
 use crate::plan::{Input, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -51,6 +59,7 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
     let index_of = Index {
         by_id: containers.iter().map(|c| (c.id.as_str(), c)).collect(),
         by_name: containers.iter().map(|c| (c.name.as_str(), c)).collect(),
+        replacements: replacements(input.policy, plan, containers),
     };
     for (index, action) in plan.actions.iter().enumerate() {
         if action.after.iter().any(|after| *after >= index) {
@@ -62,13 +71,14 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
                 if input.observed.containers.known().is_none() {
                     broken.push(Broken { number: 3, what: action.op.describe() });
                 }
+                let_go(input, plan, &index_of, action, op, &mut broken);
                 engine(input, plan, &index_of, action, op, &mut broken);
             }
             Op::Balancer(op) => balancer(input, action, op, &mut broken),
             Op::Edge(_) => {}
         }
     }
-    removals(input, plan, containers, &mut broken);
+    removals(input, plan, &index_of, containers, &mut broken);
     broken
 }
 
@@ -76,6 +86,88 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
 struct Index<'a> {
     by_id: BTreeMap<&'a str, &'a Container>,
     by_name: BTreeMap<&'a str, &'a Container>,
+    /// Running containers behind the gateway that the plan does not stop, by server.
+    replacements: BTreeMap<&'a ServerId, Vec<&'a Container>>,
+}
+
+impl Index<'_> {
+    /// The mark of a leg; `None` for everything else.
+    fn leg(&self, id: &ContainerId) -> Option<&Mark> {
+        let mark = self.by_id.get(id.as_str())?.mark.as_ref()?;
+        (mark.role == Some(Role::Leg)).then_some(mark)
+    }
+}
+
+fn replacements<'a>(
+    policy: &crate::model::policy::Policy,
+    plan: &Plan,
+    containers: &'a [Container],
+) -> BTreeMap<&'a ServerId, Vec<&'a Container>> {
+    let stopped: BTreeSet<&str> = plan
+        .actions
+        .iter()
+        .filter_map(|action| match &action.op {
+            Op::Engine(EngineOp::Stop(container)) => Some(container.key()),
+            _ => None,
+        })
+        .collect();
+    let mut out: BTreeMap<&ServerId, Vec<&Container>> = BTreeMap::new();
+    for container in containers.iter().filter(|c| matches!(c.state, ContainerState::Running(_))) {
+        // Another stack on this engine may have a server of the same name.
+        let server =
+            |mark: &&Mark| mark.stack == policy.stack && matches!(mark.role, Some(Role::Server) | None);
+        let Some(mark) = container.mark.as_ref().filter(server) else { continue };
+        let behind = mark.route.as_deref() == Some("edge") && !stopped.contains(container.id.as_str());
+        if let Some(server) = mark.server.as_ref().filter(|_| behind) {
+            out.entry(server).or_default().push(container);
+        }
+    }
+    out
+}
+
+/// I10 and I11: the gateway has let go of what is stopped.
+#[expect(clippy::too_many_arguments, reason = "all of them are the sentence: what, of whom, why, after what")]
+fn let_go(
+    input: Input<'_>,
+    plan: &Plan,
+    seen: &Index<'_>,
+    action: &Action,
+    op: &EngineOp,
+    broken: &mut Vec<Broken>,
+) {
+    let (EngineOp::Stop(ContainerRef::Id { id, .. })
+    | EngineOp::Remove { container: ContainerRef::Id { id, .. }, .. }) = op
+    else {
+        return;
+    };
+    let edge_ops = || {
+        let before = transitively(plan, action).into_iter();
+        before.filter_map(|i| match &plan.actions.get(i)?.op {
+            Op::Edge(op) => Some(op),
+            _ => None,
+        })
+    };
+    if let Some(mark) = seen.leg(id) {
+        let ended = |op: &EdgeOp| matches!(op, EdgeOp::EndLegs { legs, .. } if legs.iter().any(|leg| leg.key() == id.as_str()));
+        if !is_orphan(input.observed, mark) && !edge_ops().any(ended) {
+            broken.push(Broken { number: 11, what: action.op.describe() });
+        }
+        return;
+    }
+    let Some(server) = action.server.as_ref().filter(|_| matches!(op, EngineOp::Stop(_))) else { return };
+    let name = main_name(input.policy, server);
+    if seen.by_name.get(name.as_str()).is_none_or(|main| main.id != *id) {
+        return;
+    }
+    let open = input.observed.edges.as_ref().is_some_and(|edges| edges.contains_key(server));
+    let Some(new) = seen.replacements.get(server).filter(|_| open) else { return };
+    let handed_over = |op: &EdgeOp| {
+        matches!(op, EdgeOp::HandOver { server: of, container }
+            if of == server && new.iter().any(|new| new.id.as_str() == container.key()))
+    };
+    if !edge_ops().any(handed_over) {
+        broken.push(Broken { number: 10, what: action.op.describe() });
+    }
 }
 
 fn ports(plan: &Plan, broken: &mut Vec<Broken>) {
@@ -112,7 +204,8 @@ fn engine(
 ) {
     let mut add = |number, what: String| broken.push(Broken { number, what });
     let claimed_broken = |id: &ServerId| input.desired.broken.contains_key(id);
-    if action.server.as_ref().is_some_and(claimed_broken) {
+    let leg = matches!(target(op), Some(ContainerRef::Id { id, .. }) if seen.leg(id).is_some());
+    if action.server.as_ref().is_some_and(claimed_broken) && !leg {
         add(6, action.op.describe());
     }
     match target(op) {
@@ -177,20 +270,32 @@ fn transitively(plan: &Plan, action: &Action) -> BTreeSet<usize> {
     seen
 }
 
-fn removals(input: Input<'_>, plan: &Plan, containers: &[Container], broken: &mut Vec<Broken>) {
+fn removals(
+    input: Input<'_>,
+    plan: &Plan,
+    seen: &Index<'_>,
+    containers: &[Container],
+    broken: &mut Vec<Broken>,
+) {
     let held_back = input.desired.stale.is_some() || !input.desired.nameless.is_empty();
     for action in &plan.actions {
         let Op::Engine(EngineOp::Remove { container: ContainerRef::Id { id, .. }, .. }) = &action.op else {
             continue;
         };
         let Some(server) = &action.server else { continue };
+        let runs = seen.by_id.get(id.as_str()).is_some_and(|c| crate::plan::draft::runs(c));
+        if seen.leg(id).is_some_and(|mark| !runs || is_orphan(input.observed, mark)) {
+            continue;
+        }
         if held_back && !input.desired.claims(server) {
             broken.push(Broken { number: 7, what: action.op.describe() });
         }
-        let of_server = |c: &&Container| c.mark.as_ref().is_some_and(|m| m.server.as_ref() == Some(server));
+        let of_server = |c: &&Container| {
+            let mark = c.mark.as_ref().filter(|mark| mark.role != Some(Role::Leg));
+            mark.is_some_and(|mark| mark.server.as_ref() == Some(server))
+        };
         let others = containers.iter().filter(of_server).filter(|c| c.id != *id).count();
-        let runs = containers.iter().any(|c| c.id == *id && crate::plan::draft::runs(c));
-        if runs && others == 0 && input.desired.servers.contains_key(server) {
+        if runs && others == 0 && seen.leg(id).is_none() && input.desired.servers.contains_key(server) {
             broken.push(Broken { number: 9, what: action.op.describe() });
         }
     }

@@ -69,8 +69,9 @@ pub(crate) fn decide(draft: &mut Draft<'_>) {
     for (id, problem) in &desired.broken {
         leave_broken(draft, id, problem);
     }
+    let there = draft.fleet.groups.iter().filter(|(_, group)| !group.is_empty());
     let unclaimed: Vec<ServerId> =
-        draft.fleet.groups.keys().filter(|id| !desired.claims(id)).cloned().collect();
+        there.filter(|(id, _)| !desired.claims(id)).map(|(id, _)| id.clone()).collect();
     for id in unclaimed {
         if !busy(draft, &id) {
             remove_unclaimed(draft, &id);
@@ -84,8 +85,16 @@ fn busy(draft: &mut Draft<'_>, id: &ServerId) -> bool {
         return false;
     }
     draft.keep.insert(id.clone());
-    if let Some(main) = draft.fleet.groups.get(id).and_then(|group| group.main) {
+    let group = draft.fleet.groups.get(id);
+    if let Some(main) = group.and_then(|group| group.main.or_else(|| group.nexts.first().copied())) {
         show(draft, id, main);
+        // It serves meanwhile: who passes requests on must know how, which its labels say.
+        if let Some(mark) = &main.mark {
+            let row = draft.row(id);
+            row.transport = mark.transport;
+            let direct = |route: &String| route.starts_with("direct");
+            row.route = mark.route.as_ref().map(|route| if direct(route) { "direct" } else { "edge" });
+        }
     }
     draft.wait(id, "its last actions, which are still running", None);
     draft.row(id).state = RowState::Changing;
@@ -116,6 +125,8 @@ pub(crate) fn show(draft: &mut Draft<'_>, id: &ServerId, container: &Container) 
     let row = draft.row(id);
     row.container = Some(container.name.clone());
     row.container_id = Some(container.id.0.clone());
+    row.image_id = Some(container.image.0.clone());
+    row.published = container.host_ports.first().copied();
     row.container_state = Some(state_words(container.state));
 }
 

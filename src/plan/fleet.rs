@@ -27,14 +27,21 @@ pub(crate) struct Group<'a> {
     pub(crate) main: Option<&'a Container>,
     /// Server containers with another name: a replacement in flight, or a renamed one; by name.
     pub(crate) nexts: Vec<&'a Container>,
-    /// Legs and replicas.
+    /// Replicas.
     pub(crate) others: Vec<&'a Container>,
+    /// Legs: they belong to a run of the daemon, not to the server; see [`crate::plan::legs`].
+    pub(crate) legs: Vec<&'a Container>,
 }
 
 impl<'a> Group<'a> {
-    /// All of them.
+    /// All but the legs.
     pub(crate) fn all(&self) -> impl Iterator<Item = &'a Container> + '_ {
         self.main.iter().chain(&self.nexts).chain(&self.others).copied()
+    }
+
+    /// Whether nothing but legs is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all().next().is_none()
     }
 }
 
@@ -62,11 +69,13 @@ impl<'a> Fleet<'a> {
                     group.main = Some(container);
                 }
                 Some(Role::Server) | None => group.nexts.push(container),
-                Some(Role::Replica | Role::Leg) => group.others.push(container),
+                Some(Role::Replica) => group.others.push(container),
+                Some(Role::Leg) => group.legs.push(container),
             }
         }
         for group in fleet.groups.values_mut() {
             group.nexts.sort_by(|a, b| a.name.cmp(&b.name));
+            group.legs.sort_by(|a, b| a.name.cmp(&b.name));
         }
         fleet
     }

@@ -28,7 +28,8 @@ pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
         draft.report.general.push(Reason::new(ReasonKind::BlockedBy, text).code("MCPO-P002"));
         return;
     }
-    let existing: BTreeSet<&ServerId> = draft.fleet.groups.keys().chain(draft.memory.leases.keys()).collect();
+    let there = draft.fleet.groups.iter().filter(|(_, group)| !group.is_empty()).map(|(id, _)| id);
+    let existing: BTreeSet<&ServerId> = there.chain(draft.memory.leases.keys()).collect();
     let removed: Vec<&ServerId> = existing.iter().copied().filter(|id| !desired.claims(id)).collect();
     if removed.is_empty() {
         return;

@@ -18,12 +18,14 @@ mod draft;
 mod fleet;
 mod guard;
 mod images;
+pub mod legs;
 mod ports;
 pub mod replace;
 pub mod report;
 mod routes;
 mod runs;
 mod steady;
+mod sweep;
 
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
@@ -85,5 +87,6 @@ pub fn plan(input: Input<'_>) -> Plan {
     ports::lease(&mut draft);
     containers::decide(&mut draft);
     routes::decide(&mut draft);
+    sweep::sweep(&mut draft);
     draft.finish()
 }

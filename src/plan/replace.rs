@@ -17,7 +17,7 @@ use crate::model::id::ServerId;
 use crate::model::memory::Lease;
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerState, Seen};
-use crate::model::op::{ContainerRef, EngineOp};
+use crate::model::op::{ContainerRef, EdgeOp, EngineOp, Op};
 use crate::model::server::{PullPolicy, ServerKind};
 use crate::model::time::Span;
 use crate::plan::containers::{Site, balancer_on, port_drained, standing, want_route};
@@ -156,7 +156,7 @@ fn bring_back(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     for next in &site.group.nexts {
         draft.stop_and_remove(id, next, Some(Vec::new()), "the replacement did not come up", &[]);
     }
-    if matches!(main.state, ContainerState::Exited(_) | ContainerState::Created) {
+    if is_down(main) {
         let attempts = draft.memory.attempts.get(id).cloned().unwrap_or_default();
         let due = attempts
             .started
@@ -164,17 +164,21 @@ fn bring_back(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
         if let Some(due) = due.filter(|due| *due > draft.input.now) {
             return draft.wait(id, "the next start of the old container", Some(due));
         }
-        steady::start(
-            draft,
-            id,
-            refer(main),
-            "the replacement did not come up: the old container comes back",
-            &[],
-        );
+        start_old(draft, id, main, &[]);
         draft.attempts(id).crashes = attempts.crashes.saturating_add(1);
     } else {
         draft.say(id, Reason::new(ReasonKind::LeftAlone, "the old container serves until the next try"));
     }
+}
+
+/// Whether the old container was stopped for the new one, or ended meanwhile.
+const fn is_down(main: &Container) -> bool {
+    matches!(main.state, ContainerState::Exited(_) | ContainerState::Created)
+}
+
+fn start_old(draft: &mut Draft<'_>, id: &ServerId, main: &Container, after: &[usize]) {
+    let why = "the replacement did not come up: the old container comes back";
+    steady::start(draft, id, refer(main), why, after);
 }
 
 fn drop_second_lease(draft: &mut Draft<'_>, id: &ServerId) {
@@ -218,12 +222,13 @@ fn way(draft: &Draft<'_>, site: &Site<'_>, main: &Container, carried: bool) -> (
     (Way::StopFirst, "stop-first: clients use its host port; a gap of seconds".to_owned())
 }
 
-/// Whether another replacement may begin.
-fn may_begin(draft: &mut Draft<'_>, id: &ServerId) -> bool {
+/// Whether another replacement may begin. Where nothing runs, nothing is at risk: a roll-out that
+/// has stopped does not keep such a server down.
+fn may_begin(draft: &mut Draft<'_>, id: &ServerId, main: &Container) -> bool {
     let policy = draft.input.policy;
     let failed: Vec<String> =
         draft.failed.iter().filter(|other| *other != id).map(ToString::to_string).collect();
-    if failed.len() >= policy.rollout_failures_max {
+    if failed.len() >= policy.rollout_failures_max && runs(main) {
         let text = format!(
             "the roll-out, stopped after {} failed replacements ({})",
             failed.len(),
@@ -242,7 +247,7 @@ fn may_begin(draft: &mut Draft<'_>, id: &ServerId) -> bool {
 /// Makes the new container.
 fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     let (id, now) = (&site.server.id, draft.input.now);
-    if !may_begin(draft, id) {
+    if !may_begin(draft, id, main) {
         return;
     }
     let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else {
@@ -421,14 +426,45 @@ fn move_port(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Co
     }
 }
 
-/// The new one is ready: the old one goes, the new one gets the name.
+/// The new one is ready: it gets the requests, the old one goes, the new one gets the name.
 fn take_over(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Container) {
     let id = &site.server.id;
-    let gone = draft.stop_and_remove(id, main, None, "the new container is ready", &[]);
+    let Ok(handed_over) = hand_over(draft, site, main, next) else { return };
+    let after: Vec<usize> = handed_over.into_iter().collect();
+    let gone = draft.stop_and_remove(id, main, None, "the new container is ready", &after);
     let rename = EngineOp::Rename { container: refer(next), to: site.name.clone() };
     draft.engine(id, rename, "the new container takes the server's name", &[gone]);
     adopt_port(draft, id, next);
     draft.look_at(draft.input.now);
+}
+
+/// What the row waits for before a container may take over.
+struct Wait;
+
+/// Behind the gateway requests move to the new container while both run; the index of that effect,
+/// or none where nobody's requests come through this process.
+fn hand_over(
+    draft: &mut Draft<'_>,
+    site: &Site<'_>,
+    main: &Container,
+    next: &Container,
+) -> Result<Option<usize>, Wait> {
+    let id = &site.server.id;
+    let Some(served) = draft.input.observed.edges.as_ref().filter(|_| site.direct.is_none()) else {
+        return Ok(None);
+    };
+    if served.contains_key(id) {
+        let op = EdgeOp::HandOver { server: id.clone(), container: refer(next) };
+        return Ok(Some(draft.act(Some(id), Op::Edge(op), "the new container is ready", &[])));
+    }
+    // A process that has just begun opens the listener first, so that the requests that come then
+    // are handed over as well. One whose port is taken would wait for ever.
+    let taken = draft.memory.attempts.get(id).is_some_and(|attempts| attempts.port_taken.is_some());
+    if taken || old_port(main).is_some() || !runs(main) {
+        return Ok(None);
+    }
+    draft.wait(id, "its listener, to hand requests over to the new container", None);
+    Err(Wait)
 }
 
 /// The ledger follows the container that took over.
@@ -464,13 +500,7 @@ fn give_up(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Cont
     let text = format!("{error}; the old container stays, next try in {}", again.since(now));
     draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P051").until(again));
     let removed = draft.stop_and_remove(id, next, Some(Vec::new()), error, &[]);
-    if matches!(main.state, ContainerState::Exited(_) | ContainerState::Created) {
-        steady::start(
-            draft,
-            id,
-            refer(main),
-            "the replacement did not come up: the old container comes back",
-            &[removed],
-        );
+    if is_down(main) {
+        start_old(draft, id, main, &[removed]);
     }
 }

@@ -45,6 +45,10 @@ pub struct Row {
     pub container: Option<String>,
     /// Its container's id.
     pub container_id: Option<String>,
+    /// The image its container was made from, by the engine's id.
+    pub image_id: Option<String>,
+    /// The host port on which its container is published, where the engine chose it.
+    pub published: Option<HostPort>,
     /// What its container does: `running`, `exited (1)`, …
     pub container_state: Option<String>,
     /// Its image as the entry has it.
@@ -165,6 +169,8 @@ impl Row {
             route: None,
             container: None,
             container_id: None,
+            image_id: None,
+            published: None,
             container_state: None,
             image: None,
             restarts: 0,

@@ -121,6 +121,7 @@ pub(crate) fn create(
         image_digest: Some(image.digest.clone()),
         volumes: made.carried.iter().map(|(volume, _)| volume.clone()).collect(),
         remove_volumes: site.decl.remove_volumes,
+        run: None,
     };
     let publish = site.container_port.map(|container_port| match &site.direct {
         Some(address) => Publish { host_ip: address.clone(), host_port: Some(made.port), container_port },

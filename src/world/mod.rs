@@ -12,6 +12,7 @@ use crate::model::memory::Memory;
 use crate::model::net::{HostPort, PortRange};
 use crate::model::observed::{Container, Details, Image};
 use crate::model::op::{EdgeOp, EngineOp};
+use crate::model::session::{LegMemory, SessionChange, SessionRecord};
 use crate::model::time::{Span, Timestamp};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -62,11 +63,17 @@ pub trait Host: Send + Sync {
     fn reachable(&self, port: HostPort) -> Answer<'_, bool>;
 }
 
-/// Edge listeners of this process.
+/// Edge listeners of this process, and the connections behind them.
+///
+/// A server's requests go to its own container (the one with its name) until [`EdgeOp::HandOver`]
+/// says another; when that one ends or goes, they go to its own container again.
 pub trait Edges: Send + Sync {
     /// What is served now.
     fn served(&self) -> BTreeMap<ServerId, HostPort>;
-    /// Opens or closes a listener.
+    /// The id of this run: what [`crate::model::mark::RUN`] says on the legs it makes. Another one
+    /// for every start of the process.
+    fn run(&self) -> String;
+    /// Opens or closes a listener, moves requests from one container to another, ends legs.
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()>;
 }
 
@@ -74,6 +81,28 @@ pub trait Edges: Send + Sync {
 pub trait Store: Send + Sync {
     /// Keeps `memory` durably before returning.
     fn save<'a>(&'a self, memory: &'a Memory) -> Answer<'a, ()>;
+}
+
+/// Sessions that survive the end of this process, at most
+/// [`SESSIONS_MAX`](crate::model::session::SESSIONS_MAX) of them: the longest unused go first. Unlike
+/// [`Store`], what was kept last may be lost with the power.
+pub trait SessionStore: Send + Sync {
+    /// All sessions, most recently used first.
+    fn load(&self) -> Answer<'_, Vec<SessionRecord>>;
+    /// Keeps all changes, in their order, or none of them.
+    fn apply<'a>(&'a self, changes: &'a [SessionChange]) -> Answer<'a, ()>;
+}
+
+/// Handshakes with containers that outlive this process, as lasting as [`SessionStore`]; at most
+/// [`LEG_MEMORIES_MAX`](crate::model::session::LEG_MEMORIES_MAX) of them.
+pub trait LegStore: Send + Sync {
+    /// All handshakes, oldest first.
+    fn load_legs(&self) -> Answer<'_, Vec<LegMemory>>;
+    /// Keeps a handshake in place of an earlier one with that container. `Invalid` when it is longer
+    /// than [`LEG_INFO_BYTES_MAX`](crate::model::session::LEG_INFO_BYTES_MAX).
+    fn put_leg<'a>(&'a self, leg: &'a LegMemory) -> Answer<'a, ()>;
+    /// Forgets a handshake; nothing when there is none.
+    fn remove_leg<'a>(&'a self, container: &'a ContainerId) -> Answer<'a, ()>;
 }
 
 /// The world of one process: everything a pass may ask or change.

@@ -58,6 +58,7 @@ impl State {
                 _ => out.push(format!("container {} has no entry", unit.seen.name)),
             }
         }
+        out.extend(self.left_legs());
         for server in desired.servers.keys() {
             let units = self.units_of(server);
             if units.len() > 1 {

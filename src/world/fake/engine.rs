@@ -105,6 +105,11 @@ impl Unit {
         )
     }
 
+    /// Whether its program answers what it is asked.
+    pub(crate) fn answers(&self, now: Timestamp) -> bool {
+        matches!(self.seen.state, ContainerState::Running(_)) && self.serves_from.is_some_and(|at| at <= now)
+    }
+
     pub(crate) fn server(&self) -> Option<&ServerId> {
         self.seen.mark.as_ref().and_then(|mark| mark.server.as_ref())
     }
@@ -220,11 +225,7 @@ impl EngineState {
 
     /// Whether a running container answers on `port`.
     pub(crate) fn serves(&self, port: HostPort, now: Timestamp) -> bool {
-        let answers = |unit: &Unit| {
-            matches!(unit.seen.state, ContainerState::Running(_))
-                && unit.serves_from.is_some_and(|at| at <= now)
-                && unit.publishes.iter().any(|p| p.port == port)
-        };
+        let answers = |unit: &Unit| unit.answers(now) && unit.publishes.iter().any(|p| p.port == port);
         self.containers.iter().any(answers)
     }
 

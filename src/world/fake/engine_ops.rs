@@ -44,7 +44,10 @@ impl State {
             EngineOp::Pull { reference, .. } => self.pull(reference),
             EngineOp::Create(create) => self.create(create),
             EngineOp::Start(container) => self.find(container).and_then(|at| self.start(at)),
-            EngineOp::Stop(container) => self.find(container).and_then(|at| self.stop(at)),
+            EngineOp::Stop(container) => match self.engine.find(container.key()) {
+                Some(at) => self.stop(at),
+                None => Ok(()),
+            },
             EngineOp::Remove { container, volumes } => match self.engine.find(container.key()) {
                 Some(at) => self.remove(at, volumes.as_deref(), By::Daemon),
                 None => Ok(()),
@@ -209,6 +212,8 @@ impl State {
 
     fn stop(&mut self, at: usize) -> Result<(), No> {
         self.check_may_end(at, "stopped");
+        self.check_handed_over(at);
+        self.check_let_go(at);
         if self.engine.containers.get(at).is_some_and(Unit::is_up) {
             let took = self.rng.millis(1, STOP_MILLIS_MAX);
             self.pass_time(took);

@@ -64,10 +64,11 @@ pub enum Act {
     OtherHostJoins,
     OtherHostLeaves,
     HostForgetsItself,
+    OpenLeg,
 }
 
 /// All acts.
-pub const ACTS: [Act; 30] = [
+pub const ACTS: [Act; 31] = [
     Act::StopOurs,
     Act::KillOurs,
     Act::PauseOurs,
@@ -98,6 +99,7 @@ pub const ACTS: [Act; 30] = [
     Act::OtherHostJoins,
     Act::OtherHostLeaves,
     Act::HostForgetsItself,
+    Act::OpenLeg,
 ];
 
 impl State {
@@ -161,6 +163,7 @@ impl State {
             Act::EditHealthCheck => self.on_our_group(|group, _| "/edited".clone_into(&mut group.check.path)),
             Act::OtherHostJoins => self.on_our_group(FakeGroup::add_other_host),
             Act::OtherHostLeaves => self.on_our_group(|group, _| group.remove_host(OTHER_TARGET_ID)),
+            Act::OpenLeg => self.open_leg(),
             Act::HostForgetsItself => {
                 self.balancer.nameless = !self.balancer.nameless;
                 Some(String::new())

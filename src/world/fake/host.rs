@@ -2,12 +2,12 @@
 //!
 //! Ports are TCP; an address of all interfaces overlaps with every address.
 
-use crate::model::id::ServerId;
+use crate::model::id::{ContainerId, ServerId};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::op::EdgeOp;
 use crate::world::ErrorKind;
 use crate::world::fake::state::{No, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What listens on this host besides containers.
 #[derive(Debug, Default)]
@@ -16,6 +16,10 @@ pub(crate) struct HostState {
     pub(crate) foreign: BTreeMap<HostPort, String>,
     /// Edge listeners, oldest first.
     pub(crate) edges: Vec<(ServerId, HostPort)>,
+    /// Containers that requests were handed over to.
+    pub(crate) handed_over: BTreeMap<ServerId, ContainerId>,
+    /// Legs whose sessions were ended.
+    pub(crate) legs_let_go: BTreeSet<ContainerId>,
 }
 
 /// Whether two host addresses cannot both be bound on one port.
@@ -75,6 +79,11 @@ impl State {
             }
             EdgeOp::Close { server, port } => {
                 self.host.edges.retain(|(s, p)| (s, p) != (server, port));
+                Ok(())
+            }
+            EdgeOp::HandOver { server, container } => self.hand_over(server, container),
+            EdgeOp::EndLegs { legs, .. } => {
+                self.end_legs(legs);
                 Ok(())
             }
         }

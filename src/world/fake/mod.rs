@@ -27,6 +27,9 @@ mod acts_engine;
 mod balancer;
 mod balancer_ops;
 mod check;
+mod edge;
+#[cfg(test)]
+mod edge_tests;
 mod effect;
 mod engine;
 mod engine_ops;
@@ -37,6 +40,7 @@ mod image;
 mod rng;
 mod scenario;
 mod servers;
+mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -49,6 +53,7 @@ pub use self::image::{Behaviour, ImageFacts};
 pub use self::rng::Rng;
 pub use self::scenario::{Scenario, generate, policy};
 pub use self::servers::{Entry, EntryKind, container_spec, key, server};
+pub use self::sessions::FakeSessions;
 pub use self::state::CRASHED;
 
 use self::state::{Call, State};
@@ -252,6 +257,7 @@ impl FakeWorld {
         let mut state = self.lock();
         if state.crashed {
             state.crashed = false;
+            state.runs = state.runs.saturating_add(1);
             state.hit_foreign = false;
             state.note(By::World, "start of the daemon", "", String::new());
         }
@@ -371,12 +377,22 @@ impl Edges for FakeWorld {
         self.lock().host.edges.iter().cloned().collect()
     }
 
+    fn run(&self) -> String {
+        self.lock().run()
+    }
+
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()> {
-        let (kind, server, port) = match op {
-            EdgeOp::Open { server, port } => ("open edge", server, port),
-            EdgeOp::Close { server, port } => ("close edge", server, port),
+        let (kind, target) = match op {
+            EdgeOp::Open { server, port } => ("open edge", format!("{server} port {port}")),
+            EdgeOp::Close { server, port } => ("close edge", format!("{server} port {port}")),
+            EdgeOp::HandOver { server, container } => {
+                ("hand over", format!("{server} to {}", container.name()))
+            }
+            EdgeOp::EndLegs { server, legs } => {
+                let names: Vec<&str> = legs.iter().map(crate::model::op::ContainerRef::name).collect();
+                ("end legs", format!("{server}: {}", names.join(" ")))
+            }
         };
-        let target = format!("{server} port {port}");
         ready(self.lock().call(Call::effect(Side::Edges, kind, &target), |state| state.edge_op(op)))
     }
 }

@@ -12,7 +12,7 @@ use crate::model::server::{PullPolicy, RestartPolicy, RestartWhen, RouteWish, Se
 use crate::model::time::{Span, Timestamp};
 use crate::world::fake::FakeWorld;
 use crate::world::fake::effect::START;
-use crate::world::fake::events::{Event, acts};
+use crate::world::fake::events::{Act, Event, acts};
 use crate::world::fake::faults::FaultPlan;
 use crate::world::fake::image::{Behaviour, ImageFacts};
 use crate::world::fake::rng::Rng;
@@ -49,6 +49,8 @@ pub struct Scenario {
     pub images: Vec<(String, ImageFacts, bool)>,
     /// Ports of the range that others' programs hold at first.
     pub foreign_ports: Vec<HostPort>,
+    /// Legs that an earlier run left: of which server, and whether they still run.
+    pub stale_legs: Vec<(ServerId, bool)>,
     /// Others' rules at first: priority and path.
     pub foreign_rules: Vec<(u32, String)>,
     /// Quotas of the balancer: rules and target groups.
@@ -68,6 +70,10 @@ pub fn generate(seed: u64) -> Result<Scenario, IdError> {
     let mut events = files.edits(&mut rng, until);
     events.extend(acts(&mut rng, START, until));
     events.extend(intents(&mut rng, &desired, until));
+    // Drawn apart, so that the rest of a seed stays what it is.
+    let mut apart = Rng::new(!seed);
+    events.extend(sessions(&mut apart, until));
+    let stale_legs = stale_legs(&mut apart, &desired);
     events.sort_by_key(|(at, _)| *at);
     let faults = FaultPlan::generate(&mut rng, START, until);
     let room = if rng.chance(150) { rng.between(0, 6) } else { ENTRIES_MAX + rng.between(4, 12) };
@@ -90,9 +96,26 @@ pub fn generate(seed: u64) -> Result<Scenario, IdError> {
         until,
         images,
         foreign_ports,
+        stale_legs,
         foreign_rules,
         quotas,
     })
+}
+
+/// Clients that get a leg of their own, in some runs.
+fn sessions(rng: &mut Rng, until: Timestamp) -> Vec<(Timestamp, Event)> {
+    let many = rng.below(3) * rng.below(4);
+    let at = |rng: &mut Rng| START.after(Span::millis(rng.below(until.since(START).0)));
+    (0..many).map(|_| (at(rng), Event::Act(Act::OpenLeg))).collect()
+}
+
+/// What a kill left of the run before, in some runs: also of a server that no entry has.
+fn stale_legs(rng: &mut Rng, desired: &Desired) -> Vec<(ServerId, bool)> {
+    let gone = ServerId::new("gone").ok();
+    let ids: Vec<ServerId> =
+        desired.servers.keys().chain(desired.broken.keys()).chain(&gone).cloned().collect();
+    let many = rng.below(2) * rng.below(4);
+    (0..many).filter_map(|_| Some((rng.pick(&ids)?.clone(), rng.chance(500)))).collect()
 }
 
 fn few(rng: &mut Rng) -> usize {
@@ -149,6 +172,9 @@ impl Scenario {
         for port in &self.foreign_ports {
             state.host.foreign.insert(*port, "0.0.0.0".to_owned());
         }
+        for (server, runs) in &self.stale_legs {
+            state.add_stale_leg(server, *runs);
+        }
         for (priority, path) in &self.foreign_rules {
             state.add_foreign_rule(*priority, path);
         }
@@ -160,7 +186,7 @@ impl fmt::Display for Scenario {
     /// What is set before it starts, in a few lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, policy, balancer, desired, events, faults, until, images, .. } = self;
-        let Self { foreign_ports, foreign_rules, quotas, .. } = self;
+        let Self { foreign_ports, stale_legs, foreign_rules, quotas, .. } = self;
         let minutes = until.since(START);
         writeln!(f, "seed {seed}: {minutes} with faults, {} events, ports {}", events.len(), policy.ports)?;
         writeln!(
@@ -168,6 +194,13 @@ impl fmt::Display for Scenario {
             "ports held by others: {foreign_ports:?}; removing all allowed: {}",
             policy.allow_mass_delete
         )?;
+        for (server, runs) in stale_legs {
+            writeln!(
+                f,
+                "leg of {server} left by an earlier run, {}",
+                if *runs { "running" } else { "ended" }
+            )?;
+        }
         if *balancer {
             let (rules, groups) = quotas;
             writeln!(f, "balancer: {rules} rules, {groups} target groups, others' rules {foreign_rules:?}")?;

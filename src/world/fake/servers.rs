@@ -125,6 +125,8 @@ pub fn server(entry: &Entry) -> Option<Server> {
         transport: TransportWish::Auto,
         route: entry.route,
         gateway_reasons: Vec::new(),
+        sharing: crate::model::server::Sharing::Auto,
+        request_timeout: None,
         http_path: None,
         restart: entry.restart.clone(),
         health: HealthPolicy::default(),

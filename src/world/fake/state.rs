@@ -79,6 +79,8 @@ pub(crate) struct State {
     /// What the store keeps.
     pub(crate) saved: Memory,
     pub(crate) crashed: bool,
+    /// How often the program has been started.
+    pub(crate) runs: u32,
     /// A listener is configured.
     pub(crate) balancer_in_use: bool,
     pub(crate) faults: FaultPlan,
@@ -109,6 +111,7 @@ impl State {
             host: HostState::default(),
             saved: Memory::default(),
             crashed: false,
+            runs: 1,
             balancer_in_use: true,
             faults: FaultPlan::none(),
             intents: Vec::new(),
@@ -203,6 +206,7 @@ impl State {
     pub(crate) fn crash(&mut self) {
         self.crashed = true;
         self.host.edges.clear();
+        self.host.handed_over.clear();
     }
 
     /// Lets time pass; programs that end in it end.

@@ -21,23 +21,23 @@ use crate::world::{Balancer, Clock, Edges, Engine, ErrorKind, Host, Store, Targe
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const IMAGE: &str = "r/x:1";
+pub(crate) const IMAGE: &str = "r/x:1";
 
-fn port(number: u16) -> HostPort {
+pub(crate) fn port(number: u16) -> HostPort {
     HostPort::new(number).unwrap()
 }
 
-fn id(text: &str) -> ServerId {
+pub(crate) fn id(text: &str) -> ServerId {
     ServerId::new(text).unwrap()
 }
 
-fn world(behaviour: Behaviour) -> Arc<FakeWorld> {
+pub(crate) fn world(behaviour: Behaviour) -> Arc<FakeWorld> {
     let world = FakeWorld::new(1).unwrap();
     world.add_image(IMAGE, ImageFacts::new(IMAGE, 1, behaviour), true);
     world
 }
 
-fn stable() -> Behaviour {
+pub(crate) fn stable() -> Behaviour {
     Behaviour::Stable { serves_after: Span::millis(500) }
 }
 
@@ -56,7 +56,7 @@ fn labels(world: &FakeWorld, entry: &Entry) -> BTreeMap<String, String> {
 }
 
 /// A create of `entry` as `name`, published on `at`.
-fn create(world: &FakeWorld, entry: &Entry, name: &str, at: Option<u16>) -> Create {
+pub(crate) fn create(world: &FakeWorld, entry: &Entry, name: &str, at: Option<u16>) -> Create {
     let image = ImageFacts::new(&entry.image, 1, stable()).image.id;
     let publish =
         |at| Publish { host_ip: "0.0.0.0".into(), host_port: HostPort::new(at), container_port: 8080 };
@@ -70,11 +70,11 @@ fn create(world: &FakeWorld, entry: &Entry, name: &str, at: Option<u16>) -> Crea
     }
 }
 
-fn engine(world: &FakeWorld, op: EngineOp) -> Result<(), WorldError> {
+pub(crate) fn engine(world: &FakeWorld, op: EngineOp) -> Result<(), WorldError> {
     block_on(Engine::apply(world, &op, &|_| {})).unwrap()
 }
 
-fn named(name: &str) -> ContainerRef {
+pub(crate) fn named(name: &str) -> ContainerRef {
     ContainerRef::Planned(name.to_owned())
 }
 
@@ -82,7 +82,7 @@ fn remove(name: &str, volumes: Option<Vec<String>>) -> EngineOp {
     EngineOp::Remove { container: named(name), volumes }
 }
 
-fn entry(name: &str) -> Entry {
+pub(crate) fn entry(name: &str) -> Entry {
     Entry::new(name, EntryKind::Http, IMAGE)
 }
 
