@@ -1,3 +1,300 @@
-//! The way in for MCP clients. So far: one connection per stdio container, shared by every caller.
+//! The way in for MCP clients: every server, whatever its transport and era, behind one endpoint
+//! that speaks both eras.
+//!
+//! - [`places`] is what the gateway is told: where each server is.
+//! - [`slot`] keeps one server's shared connection open, and lets requests wait for it.
+//! - [`flow`] is one request on its way, in any pair of eras.
+//! - [`legacy`], [`modern`] and [`old`] are the three kinds of clients; [`sessions`] and [`parked`]
+//!   what they leave waiting.
+//! - [`hub`] tells everybody whom a server's news concern.
+//! - [`body`], [`streams`] are answers; [`front`] puts requests to all of this.
+//! - [`metrics`], [`logs`], [`overview`] are what people see of it.
+//!
+//! Must never log or count arguments and results, and never start or stop a server by itself.
 
-pub mod pool;
+pub mod body;
+pub mod call;
+pub mod edges;
+pub mod flow;
+pub mod front;
+pub mod guard;
+pub mod http;
+pub mod hub;
+pub mod legacy;
+pub mod logs;
+pub mod metrics;
+pub mod modern;
+pub mod old;
+pub mod overview;
+pub mod parked;
+pub mod places;
+pub mod sessions;
+pub mod slot;
+pub mod streams;
+
+use crate::gateway::body::Response;
+use crate::gateway::hub::Entry;
+use crate::gateway::places::Places;
+use crate::gateway::sessions::{Backing, IdHash, Sessions};
+use crate::gateway::slot::Unavailable;
+use crate::mcp::build;
+use crate::mcp::front::{Head, Refusal};
+use crate::mcp::wire::{INTERNAL_ERROR, member, text_of};
+use crate::model::id::{ContainerId, ServerId};
+use crate::model::session::SessionChange;
+use crate::world::SessionStore;
+use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Changes of sessions that may wait to be kept.
+const KEEPING_MAX: usize = 4096;
+/// Changes that are kept together.
+const TOGETHER_MAX: usize = 512;
+/// A client is told of its session at the latest after this long, kept or not.
+const KEEP_WITHIN: Duration = Duration::from_secs(2);
+/// Instances of clients' own have this long to end with the daemon; the next one sweeps the rest.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+/// Between two looks for what nobody uses any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+
+/// All servers, their clients, and what is between them.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(crate) shared: Arc<slot::Shared>,
+    pub(crate) sessions: Sessions,
+    pub(crate) pool: Arc<parked::Pool>,
+    pub(crate) doors: old::Doors,
+    pub(crate) seal_key: [u8; 32],
+    entries: RwLock<BTreeMap<ServerId, Arc<Entry>>>,
+    keeping: mpsc::Sender<Change>,
+}
+
+/// A change to be kept, and who wants to know when it is.
+type Change = (SessionChange, Option<oneshot::Sender<()>>);
+
+/// One request, as the kinds of clients see it.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// Where it came to.
+    pub gateway: &'a Arc<Gateway>,
+    /// Whom it is for.
+    pub entry: &'a Arc<Entry>,
+    /// Its headers.
+    pub head: &'a Head<'a>,
+    /// Whose it is.
+    pub principal: &'a Arc<str>,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+impl Gateway {
+    /// A gateway without servers. Sessions that an earlier run kept go on.
+    ///
+    /// Must be called within a tokio runtime. `seal_key` must be one that nobody can guess.
+    #[must_use]
+    pub fn new(shared: slot::Shared, store: Arc<dyn SessionStore>, seal_key: [u8; 32]) -> Arc<Self> {
+        let (keeping, changes) = mpsc::channel(KEEPING_MAX);
+        let gateway = Arc::new(Self {
+            sessions: Sessions::new(Arc::clone(&shared.clock)),
+            shared: Arc::new(shared),
+            pool: Arc::default(),
+            doors: old::Doors::default(),
+            seal_key,
+            entries: RwLock::default(),
+            keeping,
+        });
+        tokio::spawn(keep_changes(store, changes));
+        tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        gateway
+    }
+
+    /// Says where the servers are; those that are not named any more go.
+    pub fn set_places(self: &Arc<Self>, places: &Places) {
+        let gone: Vec<Arc<Entry>> = {
+            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+            for id in places.keys() {
+                if !entries.contains_key(id) {
+                    entries.insert(id.clone(), Entry::start(self, id));
+                }
+            }
+            let gone: Vec<ServerId> =
+                entries.keys().filter(|id| !places.contains_key(*id)).cloned().collect();
+            gone.iter().filter_map(|id| entries.remove(id)).collect()
+        };
+        for entry in gone {
+            for session in self.sessions.of(&entry.slot.id) {
+                self.end_session(&session.hash);
+            }
+            entry.stop();
+        }
+        for (id, place) in places {
+            if let Some(entry) = self.entry(id) {
+                let moved = |held: &Arc<places::Place>| !held.key.is_empty() && held.key != place.key;
+                if place.down.is_none() && entry.slot.place().as_ref().is_some_and(moved) {
+                    self.end_dedicated(id);
+                }
+                entry.slot.set_place(Arc::clone(place));
+            }
+        }
+    }
+
+    /// A server.
+    #[must_use]
+    pub fn entry(&self, id: &ServerId) -> Option<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// All servers.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Sessions that are open.
+    #[must_use]
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Sessions whose own instance was made from an older declaration: their clients start anew.
+    fn end_dedicated(&self, id: &ServerId) {
+        for session in self.sessions.of(id) {
+            if matches!(session.backing, Backing::Dedicated(..)) {
+                self.end_session(&session.hash);
+            }
+        }
+    }
+
+    /// Ends a session and what it stands on.
+    pub(crate) fn end_session(&self, hash: &IdHash) {
+        let Some(session) = self.sessions.end(hash) else { return };
+        if let Some(stream) = session.listening() {
+            stream.finish();
+        }
+        if matches!(session.backing, Backing::Shared) {
+            self.keep_later(SessionChange::Remove(sessions::hex(hash)));
+            if let Some(entry) = self.entry(&session.server) {
+                entry.unsubscribe_all(self, &session);
+            }
+        }
+    }
+
+    /// Keeps a change some time soon.
+    pub(crate) fn keep_later(&self, change: SessionChange) {
+        // A lost touch costs a session at worst half an hour of its idle time.
+        let _full = self.keeping.try_send((change, None));
+    }
+
+    /// Keeps a change and returns when it is kept.
+    pub(crate) async fn keep_now(&self, change: SessionChange) {
+        let (done, kept) = oneshot::channel();
+        if self.keeping.send((change, Some(done))).await.is_ok() {
+            let _late = tokio::time::timeout(KEEP_WITHIN, kept).await;
+        }
+    }
+
+    /// What every slot needs.
+    #[must_use]
+    pub fn shared(&self) -> Arc<slot::Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Ends the sessions and waiting calls that stand on these instances of a server.
+    pub async fn end_instances(&self, server: &ServerId, containers: &[ContainerId]) {
+        for session in self.sessions.of(server) {
+            if let Backing::Dedicated(_, Some(container)) = &session.backing
+                && containers.contains(container)
+            {
+                self.end_session(&session.hash);
+            }
+        }
+        self.pool.end(containers).await;
+    }
+
+    /// Ends what clients have of their own; shared containers go on running.
+    pub async fn stop(&self) {
+        self.pool.clear();
+        for entry in self.entries() {
+            self.end_dedicated(&entry.slot.id);
+        }
+        let entries = self.entries();
+        let ended = async {
+            for entry in &entries {
+                entry.all_own_ended().await;
+            }
+        };
+        let _late = tokio::time::timeout(STOP_WITHIN, ended).await;
+    }
+}
+
+async fn keep_changes(store: Arc<dyn SessionStore>, mut changes: mpsc::Receiver<Change>) {
+    let mut together = Vec::new();
+    while changes.recv_many(&mut together, TOGETHER_MAX).await > 0 {
+        let (batch, waiting): (Vec<SessionChange>, Vec<_>) = together.drain(..).unzip();
+        if let Err(error) = store.apply(&batch).await {
+            tracing::warn!(
+                MCP_ERROR_CODE = error.kind.code(),
+                "sessions do not outlive this process: {error}"
+            );
+        }
+        for done in waiting.into_iter().flatten() {
+            let _gone = done.send(());
+        }
+    }
+}
+
+async fn sweep(gateway: std::sync::Weak<Gateway>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        for hash in gateway.sessions.idle() {
+            gateway.end_session(&hash);
+        }
+        let now = gateway.shared.clock.now().0;
+        let keep = |server: &ServerId, key: &str| {
+            gateway.entry(server).and_then(|entry| entry.slot.place()).is_some_and(|place| place.key == key)
+        };
+        gateway.pool.sweep(now, &keep);
+    }
+}
+
+/// A request that is refused: its status and a JSON-RPC error.
+pub(crate) fn refused(id: Option<&RawValue>, refusal: &Refusal) -> Response {
+    body::json(legacy::code(refusal.status), refusal.body(id))
+}
+
+/// A server that cannot be reached now.
+pub(crate) fn unavailable(id: Option<&RawValue>, why: &Unavailable) -> Response {
+    let text = build::error(id, INTERNAL_ERROR, &format!("the server is not available: {why}"));
+    let mut response = body::json(StatusCode::SERVICE_UNAVAILABLE, text);
+    if matches!(why, Unavailable::Later(_)) {
+        response.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("2"));
+    }
+    response
+}
+
+/// A method that a path does not have.
+pub(crate) fn not_allowed(allowed: &'static str) -> Response {
+    let mut response = body::empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// The name of the tool, prompt or resource template a request is about, for counting: tools only.
+pub(crate) fn tool_of(method: &str, params: Option<&RawValue>) -> String {
+    if method != "tools/call" {
+        return String::new();
+    }
+    let name = params.and_then(|params| member(params, "name")).and_then(text_of);
+    name.map(std::borrow::Cow::into_owned).unwrap_or_default()
+}
+
+/// Whether a method is one that MCP endpoints know.
+pub(crate) fn is_known(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::POST | Method::DELETE)
+}

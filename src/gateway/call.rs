@@ -1,0 +1,141 @@
+//! Requests of our own people: the command line and the panel.
+//!
+//! Must never try a call twice: it may have effects.
+
+use crate::gateway::Gateway;
+use crate::gateway::hub::Entry;
+use crate::gateway::metrics::Timed;
+use crate::gateway::slot::{self, Live, Unavailable};
+use crate::mcp::handshake::page;
+use crate::mcp::wire::{Era, MODERN_LATEST};
+use crate::mcp::{build, translate};
+use crate::model::id::ServerId;
+use crate::upstream::error::CallError;
+use crate::upstream::leg::{LIST_ENTRIES_MAX, LIST_PAGES_MAX};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Wait for one page of a list.
+const LIST_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why a call gave no result.
+#[derive(Clone, Debug)]
+pub enum Failed {
+    /// No server has this id.
+    Unknown,
+    /// It cannot be reached now.
+    Unavailable(Unavailable),
+    /// The call itself failed.
+    Call(CallError),
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("no server has this id"),
+            Self::Unavailable(why) => write!(f, "{why}"),
+            Self::Call(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl Gateway {
+    async fn reach(&self, id: &ServerId) -> Result<(Arc<Entry>, Arc<Live>), Failed> {
+        let entry = self.entry(id).ok_or(Failed::Unknown)?;
+        let live = entry.slot.ready().await.map_err(Failed::Unavailable)?;
+        Ok((entry, live))
+    }
+
+    /// Calls a tool over the shared connection; `arguments` go out as written.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub async fn call_tool(
+        &self,
+        id: &ServerId,
+        tool: &str,
+        arguments: &RawValue,
+    ) -> Result<Box<RawValue>, Failed> {
+        let (entry, live) = self.reach(id).await?;
+        let timeout = entry.slot.place().map_or(LIST_WITHIN, |place| place.timeout);
+        let mut timed = Timed::start(&entry.metrics, "tools/call", tool);
+        let params = build::call_params(tool, Some(arguments));
+        let result = ask(&live, "tools/call", params.as_deref(), timeout).await;
+        timed.done(result.is_ok(), result.as_ref().map_or(0, |result| result.get().len()));
+        result.map_err(Failed::Call)
+    }
+
+    /// What a server says of itself and offers: its greeting, tools, prompts and resources, each as
+    /// written.
+    ///
+    /// # Errors
+    /// See [`Failed`]; lists that a server does not have are left out.
+    pub async fn capabilities(&self, id: &ServerId) -> Result<Value, Failed> {
+        let (_, live) = self.reach(id).await?;
+        let greeting = live.leg.greeting();
+        let info = greeting.server.as_ref().map(|server| server.raw.clone());
+        let mut out = json!({
+            "server": id,
+            "era": match greeting.era { Era::Legacy => "legacy", Era::Modern => "modern" },
+            "protocolVersion": greeting.version,
+            "info": info,
+        });
+        for (method, key) in [
+            ("tools/list", "tools"),
+            ("prompts/list", "prompts"),
+            ("resources/list", "resources"),
+            ("resources/templates/list", "resourceTemplates"),
+        ] {
+            match list(&live, method, key).await {
+                Ok(entries) => {
+                    if let Value::Object(out) = &mut out {
+                        out.insert(key.to_owned(), json!(entries));
+                    }
+                }
+                Err(CallError::Rpc(_) | CallError::List(_)) => {}
+                Err(error) => return Err(Failed::Call(error)),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Every entry of a list, each as written; ends early where pages repeat.
+pub(crate) async fn list(live: &Live, method: &str, key: &str) -> Result<Vec<Box<RawValue>>, CallError> {
+    let mut all = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _page in 0..LIST_PAGES_MAX {
+        let params = build::list_params(cursor.as_deref());
+        let result = ask(live, method, params.as_deref(), LIST_WITHIN).await?;
+        let found = page(&result, key).ok_or(CallError::List("it is no list"))?;
+        all.extend(found.entries);
+        match found.next {
+            Some(next) if cursor.as_ref() != Some(&next) && all.len() < LIST_ENTRIES_MAX => {
+                cursor = Some(next);
+            }
+            _ => return Ok(all),
+        }
+    }
+    Ok(all)
+}
+
+/// A request of ours in the server's own era.
+async fn ask(
+    live: &Live,
+    method: &str,
+    params: Option<&RawValue>,
+    timeout: Duration,
+) -> Result<Box<RawValue>, CallError> {
+    if live.leg.greeting().era == Era::Legacy {
+        return live.leg.request(method, params, timeout).await;
+    }
+    let us = slot::who_we_are();
+    let client = RawValue::from_string(json!({"name": us.name, "version": us.version}).to_string()).ok();
+    let none = RawValue::from_string("{}".to_owned()).unwrap_or_default();
+    let params = translate::with_modern_meta(params, MODERN_LATEST, client.as_deref(), &none, None);
+    live.leg.request(method, params.as_deref(), timeout).await
+}

@@ -1,0 +1,211 @@
+//! Requests from the network, put to the kinds of clients.
+//!
+//! ```text
+//! /healthz  /healthz/{id}          200 while the server answers MCP; on its own port without id
+//! /mcp/{id}  /mcp/{id}/  …/mcp     POST, GET, DELETE: streamable HTTP of both eras
+//! /mcp/{id}/sse  …/messages        the pair of 2024-11-05
+//! ```
+//! On a server's own port other servers do not exist. Must never look at a request before the
+//! guard admitted it, probes excepted.
+
+use crate::gateway::body::Refusal as Boxed;
+use crate::gateway::body::{self, Response};
+use crate::gateway::guard::Guard;
+use crate::gateway::http::{Entry as Way, Front, Request};
+use crate::gateway::hub::Entry;
+use crate::gateway::{Ask, Gateway, is_known, legacy, modern, not_allowed, old, refused};
+use crate::mcp::front::{self, Class, Head, Refusal};
+use crate::mcp::wire::{BadMessage, id_of, read};
+use crate::model::id::ServerId;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use hyper::{Method, StatusCode};
+use std::sync::Arc;
+
+/// The gateway behind a guard.
+#[derive(Debug)]
+pub struct GatewayFront {
+    /// What answers.
+    pub gateway: Arc<Gateway>,
+    /// Who is let in.
+    pub guard: Arc<Guard>,
+}
+
+/// Where an admitted request goes.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A probe.
+    Health(Arc<Entry>),
+    /// A server's endpoint, of its parts, for this principal.
+    Server(Arc<Entry>, Part, Arc<str>),
+}
+
+/// The parts of a server's endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Streamable HTTP.
+    Mcp,
+    /// The event stream of 2024-11-05.
+    Sse,
+    /// What is posted beside it.
+    Messages,
+}
+
+impl GatewayFront {
+    fn target(&self, request: &mut Request) -> Result<Target, Boxed> {
+        let path = request.path().to_owned();
+        let own = match &*request.entry {
+            Way::Edge(id) => Some(id.clone()),
+            Way::Main | Way::Shared => None,
+        };
+        if let Some(rest) = path.strip_prefix("/healthz") {
+            let id = match (rest, own) {
+                ("", Some(id)) => Some(id),
+                ("", None) => return Err(Box::new(body::text(StatusCode::OK, "ok\n"))),
+                (rest, _) => rest.strip_prefix('/').and_then(|id| ServerId::new(id).ok()),
+            };
+            return id.and_then(|id| self.gateway.entry(&id)).map(Target::Health).ok_or_else(nothing_here);
+        }
+        let principal = self.guard.admit(request)?;
+        let rest = path.strip_prefix("/mcp/").ok_or_else(nothing_here)?;
+        let (id, part) = match rest.split_once('/') {
+            None | Some((_, "" | "mcp" | "mcp/")) => (rest.split('/').next().unwrap_or_default(), Part::Mcp),
+            Some((id, "sse" | "sse/")) => (id, Part::Sse),
+            Some((id, "messages" | "messages/")) => (id, Part::Messages),
+            Some(_) => return Err(nothing_here()),
+        };
+        let id = ServerId::new(id).ok().filter(|id| own.is_none_or(|own| own == *id));
+        let entry = id.and_then(|id| self.gateway.entry(&id)).ok_or_else(no_such_server)?;
+        Ok(Target::Server(entry, part, principal.0))
+    }
+}
+
+fn nothing_here() -> Boxed {
+    let detail = "MCP servers are at /mcp/{id}";
+    Box::new(body::problem(StatusCode::NOT_FOUND, "MCPO-G022", "nothing is here", detail))
+}
+
+fn no_such_server() -> Boxed {
+    let detail = "no server with this id is configured";
+    Box::new(body::problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such server", detail))
+}
+
+impl Front for GatewayFront {
+    type Pass = Target;
+
+    fn admit(&self, request: &mut Request) -> Result<Target, Boxed> {
+        self.target(request)
+    }
+
+    async fn handle(self: Arc<Self>, request: Request, target: Target) -> Response {
+        match target {
+            Target::Health(entry) => health(&entry).await,
+            Target::Server(entry, part, principal) => {
+                let head = head(&request.headers);
+                let ask = Ask {
+                    gateway: &self.gateway,
+                    entry: &entry,
+                    head: &head,
+                    principal: &principal,
+                    body: &request.body,
+                };
+                let answer = match part {
+                    Part::Mcp => endpoint(&ask, &request.method).await,
+                    Part::Sse if request.method == Method::GET => old::open(&ask),
+                    // Some clients try the newer transport at the address of the older one first.
+                    Part::Sse => not_allowed("GET"),
+                    Part::Messages => messages(&ask, &request).await,
+                };
+                if answer.status().is_client_error() || answer.status().is_server_error() {
+                    entry.metrics.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                answer
+            }
+        }
+    }
+}
+
+async fn health(entry: &Arc<Entry>) -> Response {
+    match entry.health().await {
+        Ok(()) => body::text(StatusCode::OK, "ok\n"),
+        Err(why) => {
+            body::problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G021", "the server does not answer", why)
+        }
+    }
+}
+
+/// The headers that matter.
+fn head(headers: &HeaderMap) -> Head<'_> {
+    let get = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let params = headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str().strip_prefix("mcp-param-")?, value.to_str().ok()?)))
+        .collect();
+    Head {
+        content_type: headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()),
+        accept: headers.get(ACCEPT).and_then(|value| value.to_str().ok()),
+        protocol_version: get("mcp-protocol-version"),
+        session: get("mcp-session-id"),
+        mcp_method: get("mcp-method"),
+        mcp_name: get("mcp-name"),
+        last_event_id: get("last-event-id"),
+        params,
+    }
+}
+
+async fn endpoint(ask: &Ask<'_>, method: &Method) -> Response {
+    if !is_known(method) {
+        return not_allowed("POST, GET, DELETE");
+    }
+    if *method == Method::POST {
+        return post(ask).await;
+    }
+    // The modern era has neither; without a session there is nothing to listen to or to end.
+    let modern = ask.head.protocol_version.is_some_and(front::is_modern_version);
+    if modern || (ask.head.session.is_none() && *method == Method::DELETE) {
+        return not_allowed("POST");
+    }
+    if *method == Method::GET { legacy::get(ask) } else { legacy::delete(ask) }
+}
+
+async fn post(ask: &Ask<'_>) -> Response {
+    ask.entry
+        .metrics
+        .bytes_in
+        .fetch_add(u64::try_from(ask.body.len()).unwrap_or(u64::MAX), std::sync::atomic::Ordering::Relaxed);
+    if let Err(refusal) =
+        front::check_content_type(ask.head).and_then(|()| front::check_accept_post(ask.head))
+    {
+        return refused(None, &refusal);
+    }
+    match read(ask.body) {
+        Ok(message) => match front::classify(ask.head, &message) {
+            Class::Modern => modern::post(ask, message).await,
+            Class::Legacy => legacy::post(ask, message).await,
+        },
+        Err(BadMessage::Batch) => legacy::batch::post(ask).await,
+        Err(error) => refused(id_of(ask.body), &Refusal::new(400, error.code(), error.to_string())),
+    }
+}
+
+async fn messages(ask: &Ask<'_>, request: &Request) -> Response {
+    if request.method != Method::POST {
+        return not_allowed("POST");
+    }
+    if let Err(refusal) = front::check_content_type(ask.head) {
+        return refused(None, &refusal);
+    }
+    let query = request.query().unwrap_or_default();
+    let id = query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        matches!(key, "session_id" | "sessionId").then_some(value)
+    });
+    match (id, read(ask.body)) {
+        (None, _) => {
+            refused(None, &Refusal::new(400, crate::mcp::wire::INVALID_REQUEST, "session_id is missing"))
+        }
+        (Some(_), Err(error)) => {
+            refused(id_of(ask.body), &Refusal::new(400, error.code(), error.to_string()))
+        }
+        (Some(id), Ok(message)) => old::post(ask, id, message).await,
+    }
+}

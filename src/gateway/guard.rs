@@ -1,0 +1,304 @@
+//! Who may come in: names that pages may be asked for under, sources that may connect, and tokens.
+//!
+//! A page of a foreign site can make its visitor's browser send requests to this host, under a
+//! name of its own that resolves to it (DNS rebinding). Such a request says so in `Host` or
+//! `Origin`, and is refused by them before anything else is looked at.
+//!
+//! | | main listener | edge port, shared listener |
+//! |---|---|---|
+//! | auth none | direct loopback clients | whoever may connect |
+//! | tokens | `Bearer <token>`, `Basic <name>:<token>` | the same |
+//!
+//! Must never hand credentials on, nor show them.
+
+pub mod names;
+pub mod sources;
+pub mod tokens;
+
+use crate::gateway::body::{Refusal, Response, json, problem};
+use crate::gateway::guard::names::Names;
+use crate::gateway::guard::tokens::TokenSet;
+use crate::gateway::http::{Entry, Request};
+use hyper::header::{AUTHORIZATION, FORWARDED, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, StatusCode};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What is asked of clients that did not say who they are.
+const CHALLENGE: HeaderValue =
+    HeaderValue::from_static(r#"Bearer realm="mcp-orchestrator", Basic realm="mcp-orchestrator""#);
+/// Who a client is without tokens.
+const LOCAL: &str = "local";
+
+/// Whose request it is: the name of the token's owner, or `local`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Principal(pub Arc<str>);
+
+impl Principal {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How clients prove who they are (`[gateway] auth`).
+#[derive(Debug, Default)]
+pub enum Auth {
+    /// They do not.
+    #[default]
+    None,
+    /// By a token.
+    Tokens(TokenSet),
+}
+
+/// What is allowed.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Names of this host.
+    pub names: Names,
+    /// How clients prove who they are.
+    pub auth: Auth,
+}
+
+/// Looks at every request before its body is read.
+#[derive(Debug)]
+pub struct Guard {
+    policy: RwLock<Policy>,
+    local: Principal,
+}
+
+impl Guard {
+    /// A guard with a policy.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { policy: RwLock::new(policy), local: Principal(Arc::from(LOCAL)) }
+    }
+
+    /// Changes what is allowed, for requests from now on.
+    pub fn set(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// Whose request it is; takes the credentials out of it. Probes are everybody's.
+    ///
+    /// # Errors
+    /// The refusal: 400 and 403 for names, 404 for what OAuth clients look for, 401 and 403 for
+    /// clients that may not come in.
+    pub fn admit(&self, request: &mut Request) -> Result<Principal, Refusal> {
+        let credentials = request.headers.remove(AUTHORIZATION);
+        if is_probe(request) {
+            return Ok(self.local.clone());
+        }
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        check_names(request, &policy.names)?;
+        if let Some(answer) = well_known(request.path()) {
+            return Err(answer.into());
+        }
+        match &policy.auth {
+            Auth::Tokens(tokens) => {
+                let owner = credentials.as_ref().and_then(|value| tokens.owner(value.to_str().ok()?));
+                owner.ok_or_else(|| unauthorized().into())
+            }
+            Auth::None if *request.entry == Entry::Main && !is_direct(request) => Err(problem(
+                StatusCode::FORBIDDEN,
+                "MCPO-G003",
+                "not from here",
+                "with [gateway] auth = none this listener serves MCP to clients on this host alone, \
+                 and not through a proxy; set auth = bearer and a tokens_file, or use the server's own port",
+            )
+            .into()),
+            Auth::None => Ok(self.local.clone()),
+        }
+    }
+}
+
+/// Whether it is a health probe, which load balancers send under the target's address.
+#[must_use]
+pub fn is_probe(request: &Request) -> bool {
+    let path = request.path();
+    let one = |path: &str| path == "/healthz" || path == "/readyz";
+    one(path) || path.strip_prefix("/healthz/").is_some_and(|id| !id.is_empty() && !id.contains('/'))
+}
+
+/// A client on this very host, without a proxy between.
+fn is_direct(request: &Request) -> bool {
+    let proxied = |headers: &HeaderMap| {
+        headers.contains_key(FORWARDED)
+            || headers.keys().any(|name| name.as_str().starts_with("x-forwarded-"))
+    };
+    request.peer.ip().to_canonical().is_loopback() && !proxied(&request.headers)
+}
+
+fn check_names(request: &Request, names: &Names) -> Result<(), Refusal> {
+    let own = request.local.ip();
+    let mut hosts = request.headers.get_all(HOST).iter();
+    // An absolute request target outranks the header.
+    let host = match (request.uri.authority(), hosts.next(), hosts.next()) {
+        (Some(authority), _, None) => Some(authority.as_str()),
+        (None, Some(host), None) => host.to_str().ok(),
+        _ => None,
+    };
+    let Some(host) = host else {
+        let why = "a request has one Host header with the name it was sent to";
+        return Err(problem(StatusCode::BAD_REQUEST, "MCPO-G001", "no usable Host header", why).into());
+    };
+    // A page that had its name pointed at this host reaches it from this host. From afar, clients
+    // know the host by names that nobody told us (a load balancer's), unless somebody did.
+    let near = request.peer.ip().to_canonical().is_loopback();
+    if (near || !names.is_empty()) && !names.is_host(host, own) {
+        let why = "the Host header names neither this host nor a name of [gateway] allowed_origins";
+        return Err(problem(StatusCode::FORBIDDEN, "MCPO-G001", "not a name of this host", why).into());
+    }
+    let foreign = |origin: &HeaderValue| !origin.to_str().is_ok_and(|text| names.is_origin(text, own));
+    if request.headers.get_all(ORIGIN).iter().any(foreign) {
+        let why =
+            "pages of other sites may not use this server; allowed ones stand in [gateway] allowed_origins";
+        return Err(problem(StatusCode::FORBIDDEN, "MCPO-G002", "not from this site", why).into());
+    }
+    Ok(())
+}
+
+/// What clients look for before they ask for a password: there is no OAuth here, and a page or a
+/// 401 in its place would confuse them.
+#[must_use]
+pub fn well_known(path: &str) -> Option<Response> {
+    let name = path.split_once("/.well-known/")?.1;
+    let looked_for = name.starts_with("oauth-") || name.starts_with("openid-");
+    looked_for.then(|| {
+        json(
+            StatusCode::NOT_FOUND,
+            r#"{"error":"not_found","error_description":"no OAuth is configured here"}"#,
+        )
+    })
+}
+
+fn unauthorized() -> Response {
+    let why = "a request has the header 'Authorization: Bearer <token>', or Basic with name and token";
+    let mut response = problem(StatusCode::UNAUTHORIZED, "MCPO-G004", "a token is needed", why);
+    response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names::Names;
+    use super::tokens::TokenSet;
+    use super::{Auth, Guard, Policy};
+    use crate::gateway::http::{Addresses, Entry, Request};
+    use crate::model::id::ServerId;
+    use std::sync::Arc;
+
+    fn request(entry: Entry, peer: &str, uri: &str, headers: &[(&str, &str)]) -> Request {
+        let mut head = hyper::Request::get(uri);
+        for (name, value) in headers {
+            head = head.header(*name, *value);
+        }
+        let addresses = Addresses { peer: peer.parse().unwrap(), local: "10.0.0.5:8001".parse().unwrap() };
+        Request::new(head.body(()).unwrap(), Arc::new(entry), addresses).unwrap()
+    }
+
+    fn edge() -> Entry {
+        Entry::Edge(ServerId::new("time").unwrap())
+    }
+
+    /// The principal, or the status and the challenge.
+    fn verdict(guard: &Guard, mut request: Request) -> Result<String, (u16, bool)> {
+        let admitted = guard.admit(&mut request);
+        assert!(!request.headers.contains_key("authorization"), "credentials are taken out");
+        admitted
+            .map(|principal| principal.to_string())
+            .map_err(|answer| (answer.status().as_u16(), answer.headers().contains_key("www-authenticate")))
+    }
+
+    const NEAR: &str = "127.0.0.1:4000";
+    const FAR: &str = "10.0.0.9:4000";
+
+    #[test]
+    fn names_are_checked_on_all_but_probes() {
+        let guard = Guard::new(Policy { names: Names::new(["mcp.example.com"]), auth: Auth::None });
+        let ask = |uri: &str, headers: &[(&str, &str)]| verdict(&guard, request(edge(), FAR, uri, headers));
+        let local = Ok("local".to_owned());
+        assert_eq!(ask("/mcp", &[("host", "localhost:8001")]), local);
+        assert_eq!(ask("/mcp", &[("host", "MCP.example.com")]), local);
+        assert_eq!(ask("/mcp", &[("host", "10.0.0.5:8001"), ("origin", "https://mcp.example.com")]), local);
+        assert_eq!(ask("http://localhost/mcp", &[("host", "localhost")]), local);
+        for headers in [
+            &[("host", "evil.example")][..],
+            &[("host", "localhost"), ("origin", "http://evil.example")],
+            &[("host", "localhost"), ("origin", "null")],
+            &[("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")],
+        ] {
+            assert_eq!(ask("/mcp", headers), Err((403, false)), "{headers:?}");
+            assert_eq!(ask("/healthz", headers), local);
+        }
+        assert_eq!(ask("http://evil.example/mcp", &[("host", "localhost")]), Err((403, false)));
+        assert_eq!(ask("/mcp", &[]), Err((400, false)));
+        assert_eq!(ask("/mcp", &[("host", "localhost"), ("host", "localhost")]), Err((400, false)));
+        assert_eq!(ask("/healthz/time", &[]), local);
+        assert_eq!(ask("/healthz/time/mcp", &[]), Err((400, false)));
+    }
+
+    #[test]
+    fn names_nobody_told_us_are_good_from_afar_and_pages_of_others_are_not() {
+        let guard = Guard::new(Policy::default());
+        let balancer = ("host", "alb-1.us-west-2.elb.amazonaws.com");
+        let ask = |peer, headers: &[(&str, &str)]| verdict(&guard, request(edge(), peer, "/mcp/a", headers));
+        assert_eq!(ask(FAR, &[balancer]), Ok("local".to_owned()));
+        assert_eq!(ask(NEAR, &[balancer]), Err((403, false)));
+        assert_eq!(ask(FAR, &[balancer, ("origin", "http://evil.example")]), Err((403, false)));
+    }
+
+    #[test]
+    fn without_tokens_the_main_listener_is_for_this_host_alone() {
+        let guard = Guard::new(Policy::default());
+        let host = ("host", "localhost");
+        let ask =
+            |entry, peer, headers: &[(&str, &str)]| verdict(&guard, request(entry, peer, "/mcp/a", headers));
+        assert!(ask(Entry::Main, NEAR, &[host]).is_ok());
+        assert!(ask(Entry::Main, "[::ffff:127.0.0.1]:4000", &[host]).is_ok());
+        assert_eq!(ask(Entry::Main, FAR, &[host]), Err((403, false)));
+        for proxied in ["Forwarded", "X-Forwarded-For", "x-forwarded-proto"] {
+            assert_eq!(ask(Entry::Main, NEAR, &[host, (proxied, "x")]), Err((403, false)));
+            assert!(ask(edge(), FAR, &[host, (proxied, "x")]).is_ok());
+            assert!(ask(Entry::Shared, FAR, &[host, (proxied, "x")]).is_ok());
+        }
+    }
+
+    #[test]
+    fn tokens_say_whose_request_it_is() {
+        let tokens = TokenSet::parse("ci:s3cret\n").unwrap();
+        let guard = Guard::new(Policy { names: Names::default(), auth: Auth::Tokens(tokens) });
+        let host = ("host", "localhost");
+        let ask = |headers: &[(&str, &str)]| verdict(&guard, request(Entry::Main, FAR, "/mcp/a", headers));
+        assert_eq!(ask(&[host, ("authorization", "Bearer s3cret")]), Ok("ci".to_owned()));
+        assert_eq!(ask(&[host, ("authorization", "Basic Y2k6czNjcmV0")]), Ok("ci".to_owned()));
+        assert_eq!(ask(&[host]), Err((401, true)));
+        assert_eq!(ask(&[host, ("authorization", "Bearer other")]), Err((401, true)));
+        guard
+            .set(Policy { names: Names::default(), auth: Auth::Tokens(TokenSet::parse("b:other").unwrap()) });
+        let ask = |headers: &[(&str, &str)]| verdict(&guard, request(Entry::Main, FAR, "/mcp/a", headers));
+        assert_eq!(ask(&[host, ("authorization", "Bearer other")]), Ok("b".to_owned()));
+    }
+
+    #[test]
+    fn what_oauth_clients_look_for_is_not_there_and_needs_no_token() {
+        let auth = Auth::Tokens(TokenSet::parse("t").unwrap());
+        let guard = Guard::new(Policy { names: Names::default(), auth });
+        let ask = |uri: &str| verdict(&guard, request(edge(), FAR, uri, &[("host", "localhost")]));
+        for path in [
+            "/.well-known/oauth-protected-resource/mcp/time",
+            "/.well-known/oauth-authorization-server",
+            "/mcp/time/.well-known/openid-configuration",
+        ] {
+            assert_eq!(ask(path), Err((404, false)));
+        }
+        assert_eq!(ask("/.well-known/other"), Err((401, true)));
+    }
+}

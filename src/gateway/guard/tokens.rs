@@ -1,0 +1,275 @@
+//! Tokens of clients (`[gateway] tokens_file`), kept as digests.
+//!
+//! ```text
+//! # one per line
+//! ci:2f1c…                 name and token
+//! 9d03…                    a token; its owner is called token-3, after the line
+//! laptop:sha256:5e88…      name and SHA-256 of a token, in hex
+//! ```
+//! A name may have several tokens, so that one can be replaced without a gap.
+//!
+//! Must never show a token nor what may be part of one: problems name lines.
+
+use crate::gateway::guard::Principal;
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::sync::Arc;
+
+/// Tokens a file may have.
+pub const TOKENS_MAX: usize = 1024;
+/// Bytes of a name.
+const NAME_LEN_MAX: usize = 64;
+/// Bytes of a token.
+const TOKEN_LEN_MAX: usize = 4096;
+/// What marks a digest in the place of a token.
+const DIGEST_MARK: &str = "sha256:";
+
+/// Tokens and their owners.
+pub struct TokenSet {
+    owners: Vec<Owner>,
+}
+
+struct Owner {
+    principal: Principal,
+    digest: [u8; 32],
+    line: usize,
+}
+
+impl fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenSet({} tokens)", self.owners.len())
+    }
+}
+
+/// What is wrong with a tokens file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenProblem {
+    /// Where, from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// What.
+    pub text: String,
+}
+
+impl fmt::Display for TokenProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.text),
+            line => write!(f, "line {line}: {}", self.text),
+        }
+    }
+}
+
+impl TokenSet {
+    /// Reads a tokens file.
+    ///
+    /// # Errors
+    /// All its problems.
+    pub fn parse(text: &str) -> Result<Self, Vec<TokenProblem>> {
+        let mut owners: Vec<Owner> = Vec::new();
+        let mut problems = Vec::new();
+        for (line, content) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+            let content = content.trim();
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            match owner(line, content) {
+                Ok(new) => match owners.iter().find(|known| known.digest == new.digest) {
+                    Some(known) => {
+                        let text = format!("the token is that of line {}", known.line);
+                        problems.push(TokenProblem { line, text });
+                    }
+                    None => owners.push(new),
+                },
+                Err(text) => problems.push(TokenProblem { line, text: text.to_owned() }),
+            }
+        }
+        if owners.is_empty() && problems.is_empty() {
+            problems.push(TokenProblem { line: 0, text: "there is no token in it".to_owned() });
+        }
+        if owners.len() > TOKENS_MAX {
+            let text = format!("there are more than {TOKENS_MAX} tokens in it");
+            problems.push(TokenProblem { line: 0, text });
+        }
+        if problems.is_empty() { Ok(Self { owners }) } else { Err(problems) }
+    }
+
+    /// Whose `Authorization` header that is: `Bearer <token>`, or `Basic` with name and token.
+    #[must_use]
+    pub fn owner(&self, header: &str) -> Option<Principal> {
+        let (scheme, rest) = header.split_once(' ')?;
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return self.find(None, rest.as_bytes());
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = decode_base64(rest)?;
+        let colon = decoded.iter().position(|byte| *byte == b':')?;
+        let (name, token) = decoded.split_at_checked(colon)?;
+        self.find(Some(name), token.get(1..)?)
+    }
+
+    /// Takes the same time wherever the token stands and whatever of it is right.
+    fn find(&self, name: Option<&[u8]>, token: &[u8]) -> Option<Principal> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let mut found = None;
+        for owner in &self.owners {
+            let named = name.is_none_or(|name| name == owner.principal.as_str().as_bytes());
+            if equal(&owner.digest, &digest) && named {
+                found = Some(&owner.principal);
+            }
+        }
+        found.cloned()
+    }
+}
+
+/// Whether digests are equal, without stopping at the first difference.
+fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let differing = a.iter().zip(b).fold(0, |differing, (a, b)| differing | (a ^ b));
+    std::hint::black_box(differing) == 0
+}
+
+fn owner(line: usize, content: &str) -> Result<Owner, &'static str> {
+    let (name, token) = match content.split_once(':') {
+        Some((name, token)) => (Some(name.trim_end()), token.trim_start()),
+        None => (None, content),
+    };
+    if let Some(name) = name {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+        if name.is_empty() || name.len() > NAME_LEN_MAX || !name.bytes().all(good) {
+            return Err(
+                "what stands before ':' is no name (letters, digits, '.', '_', '-', '@', at most 64)",
+            );
+        }
+        if DIGEST_MARK.strip_suffix(':') == Some(name) {
+            return Err("a SHA-256 has a name in front: NAME:sha256:HEX");
+        }
+    }
+    let digest = match token.strip_prefix(DIGEST_MARK) {
+        Some(hex) => decode_hex(hex).ok_or("a SHA-256 has 64 hex digits")?,
+        None if token.is_empty() => return Err("there is no token after the name"),
+        None if token.len() > TOKEN_LEN_MAX => return Err("the token is longer than 4096 bytes"),
+        None if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            return Err("a token has visible ASCII characters and no blanks");
+        }
+        None => Sha256::digest(token).into(),
+    };
+    let name = name.map_or_else(|| Arc::from(format!("token-{line}")), Arc::from);
+    Ok(Owner { principal: Principal(name), digest, line })
+}
+
+fn decode_hex(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    if text.len() != out.len() * 2 {
+        return None;
+    }
+    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digits = std::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'))?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(out)
+}
+
+/// Standard base64, with or without padding.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let (mut held, mut bits) = (0_u32, 0_u32);
+    for byte in text.trim_end_matches('=').bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        (held, bits) = ((held << 6 | u32::from(value)) & 0xffff, bits + 6);
+        if bits >= 8 {
+            bits -= 8;
+            out.push(u8::try_from(held >> bits & 0xff).ok()?);
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sha256, TOKENS_MAX, TokenSet, decode_base64, decode_hex};
+    use sha2::Digest as _;
+    use std::fmt::Write as _;
+
+    fn owner(tokens: &TokenSet, header: &str) -> Option<String> {
+        tokens.owner(header).map(|principal| principal.to_string())
+    }
+
+    fn hex(token: &str) -> String {
+        Sha256::digest(token).iter().fold(String::new(), |mut out, byte| {
+            write!(out, "{byte:02x}").unwrap();
+            out
+        })
+    }
+
+    #[test]
+    fn every_form_of_line_and_header() {
+        let text =
+            format!("\u{feff}# tokens\n\n ci:alpha \r\nbeta+/=\nlaptop:sha256:{}\nci:second\n", hex("gamma"));
+        let tokens = TokenSet::parse(&text).unwrap();
+        let some = |name: &str| Some(name.to_owned());
+        assert_eq!(owner(&tokens, "Bearer alpha"), some("ci"));
+        assert_eq!(owner(&tokens, "bearer  second "), some("ci"));
+        assert_eq!(owner(&tokens, "Bearer beta+/="), some("token-4"));
+        assert_eq!(owner(&tokens, "Bearer gamma"), some("laptop"));
+        assert_eq!(owner(&tokens, "Basic Y2k6YWxwaGE="), some("ci"));
+        assert_eq!(owner(&tokens, "BASIC Y2k6YWxwaGE"), some("ci"));
+        let digest = format!("Bearer {}", hex("gamma"));
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer alph",
+            "Bearer alphaa",
+            "Bearer ci:alpha",
+            "alpha",
+            "Digest alpha",
+            "Basic alpha",
+            "Basic ",
+            "Basic Y2k6YWxwaGF4",
+            "Basic Y3g6YWxwaGE=",
+            "Basic OmFscGhh",
+            &digest,
+        ] {
+            assert_eq!(owner(&tokens, wrong), None, "{wrong}");
+        }
+        assert_eq!(format!("{tokens:?}"), "TokenSet(4 tokens)");
+    }
+
+    #[test]
+    fn all_problems_at_once_and_no_secret_in_them() {
+        let text =
+            "good:alpha\nSECRET SECRET:x\n:x\nname:\nname:SEC RET\nname:sha256:5EC\nsha256:ab\nother:alpha\n";
+        let problems: Vec<String> =
+            TokenSet::parse(text).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 7, "{problems:?}");
+        for (problem, line) in problems.iter().zip(2..) {
+            assert!(problem.starts_with(&format!("line {line}: ")), "{problem}");
+            assert!(!problem.contains("SEC") && !problem.contains("alpha") && !problem.contains("5EC"));
+        }
+        assert_eq!(problems[6], "line 8: the token is that of line 1");
+        assert_eq!(TokenSet::parse("# none\n").unwrap_err()[0].to_string(), "there is no token in it");
+        let many: String = (0..=TOKENS_MAX).map(|number| format!("t{number}\n")).collect();
+        assert_eq!(TokenSet::parse(&many).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn decoders_take_nothing_else() {
+        assert_eq!(decode_base64("AP/+"), Some(vec![0, 255, 254]));
+        for text in ["A B", "A-_", "ä", "A=B"] {
+            assert_eq!(decode_base64(text), None, "{text}");
+        }
+        assert!(decode_hex(&"0f".repeat(32)).is_some());
+        for text in ["", "zz", &"+1".repeat(32), &"0f".repeat(33)] {
+            assert_eq!(decode_hex(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! One server with everybody who has to do with it: whom its news concern.
+//!
+//! ```text
+//! a list changed       every session that listens, once; subscriptions that asked for it
+//! a resource changed   sessions and subscriptions that named it
+//! another connection   lists may have changed; what was subscribed to is subscribed to again
+//! ```
+//! Must never tell one client what another subscribed to.
+
+use crate::gateway::logs::LogRing;
+use crate::gateway::metrics::ServerMetrics;
+use crate::gateway::sessions::Session;
+use crate::gateway::slot::{self, Inlets, Live, Owned, Slot};
+use crate::gateway::streams::{Keep, Stream};
+use crate::gateway::{Gateway, legacy};
+use crate::mcp::listen::{self, ListenFilter};
+use crate::mcp::mirror;
+use crate::mcp::wire::{Era, MODERN_LATEST, member, text_of};
+use crate::mcp::{build, translate};
+use crate::model::id::ServerId;
+use crate::model::session::SessionChange;
+use crate::upstream::error::CallError;
+use crate::upstream::leg::{Call, Leg, OnDrop};
+use crate::upstream::table::{Diagnostic, FromServer, Notice};
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+/// Instances of one server that clients have for themselves.
+const OWN_MAX: usize = 64;
+/// Subscriptions of modern clients at one server.
+const LISTENERS_MAX: usize = 4096;
+/// Wait for a server's answer that only we want.
+const ASK_WITHIN: Duration = Duration::from_secs(30);
+/// A server's health is asked for at most this often.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// Wait for the answer.
+const HEALTH_WITHIN: Duration = Duration::from_secs(4);
+/// Notifications of one subscription of ours that may wait.
+const HEARD_MAX: usize = 256;
+
+/// The schemas of tools whose arguments are repeated in headers, by tool.
+pub type Schemas = BTreeMap<String, Box<RawValue>>;
+
+/// One server and everybody who has to do with it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its connection.
+    pub slot: Arc<Slot>,
+    /// What is counted.
+    pub metrics: Arc<ServerMetrics>,
+    /// What it printed.
+    pub logs: Arc<LogRing>,
+    own: Arc<Semaphore>,
+    listeners: Mutex<Vec<Listener>>,
+    schemas: tokio::sync::Mutex<Option<(u64, Arc<Schemas>)>>,
+    held: Mutex<Held>,
+    asked: tokio::sync::Mutex<Option<Asked>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// The last question after the server's health: of which connection, when, and the answer.
+type Asked = (u64, Instant, Result<(), String>);
+
+/// A modern client's subscription that the gateway holds.
+#[derive(Debug)]
+struct Listener {
+    id: Box<RawValue>,
+    filter: ListenFilter,
+    stream: Arc<Stream>,
+}
+
+/// Our own subscription at a modern server, on behalf of legacy sessions.
+#[derive(Debug, Default)]
+struct Held {
+    generation: u64,
+    uris: BTreeSet<String>,
+    task: Option<AbortHandle>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding one; a poisoned value is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    /// Begins to look after a server.
+    pub(crate) fn start(gateway: &Arc<Gateway>, id: &ServerId) -> Arc<Self> {
+        let (slot, inlets) = Slot::new(id.clone());
+        let entry = Arc::new(Self {
+            slot: Arc::clone(&slot),
+            metrics: ServerMetrics::of(id),
+            logs: Arc::default(),
+            own: Arc::new(Semaphore::new(OWN_MAX)),
+            listeners: Mutex::default(),
+            schemas: tokio::sync::Mutex::new(None),
+            held: Mutex::default(),
+            asked: tokio::sync::Mutex::new(None),
+            tasks: Mutex::default(),
+        });
+        let Inlets { owned, diagnostics } = inlets;
+        let tasks = [
+            tokio::spawn(slot::keep(slot, Arc::clone(&gateway.shared))).abort_handle(),
+            tokio::spawn(hear(Arc::downgrade(gateway), Arc::downgrade(&entry), owned)).abort_handle(),
+            tokio::spawn(keep_logs(Arc::downgrade(&entry), diagnostics)).abort_handle(),
+        ];
+        lock(&entry.tasks).extend(tasks);
+        entry
+    }
+
+    /// Stops looking after it.
+    pub(crate) fn stop(&self) {
+        for task in lock(&self.tasks).drain(..) {
+            task.abort();
+        }
+        if let Some(task) = lock(&self.held).task.take() {
+            task.abort();
+        }
+        for listener in lock(&self.listeners).drain(..) {
+            listener.end();
+        }
+        self.slot.close();
+    }
+
+    /// Whether the server answers MCP now; asked again at most every few seconds.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn health(&self) -> Result<(), String> {
+        let Some(live) = self.slot.live() else {
+            return Err(self.slot.why_down().unwrap_or_else(|| "it is starting".to_owned()));
+        };
+        let mut asked = self.asked.lock().await;
+        if let Some((generation, at, answered)) = asked.as_ref()
+            && *generation == live.generation
+            && at.elapsed() < HEALTH_EVERY
+        {
+            return answered.clone();
+        }
+        let method = if live.leg.greeting().era == Era::Modern { "server/discover" } else { "ping" };
+        let params = (method == "server/discover")
+            .then(|| build::discover_params(MODERN_LATEST, &slot::who_we_are()))
+            .flatten();
+        let answered = match live.leg.request(method, params.as_deref(), HEALTH_WITHIN).await {
+            Ok(_) | Err(CallError::Rpc(_)) => Ok(()),
+            // One that works on a call may have no time for another question.
+            Err(CallError::TimedOut { .. }) if live.leg.working() > 0 => Ok(()),
+            Err(why) => Err(why.to_string()),
+        };
+        *asked = Some((live.generation, Instant::now(), answered.clone()));
+        answered
+    }
+
+    /// The right to one more instance of a client's own.
+    pub(crate) fn own_connections(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.own).try_acquire_owned().ok()
+    }
+
+    /// Instances that clients and calls have for themselves.
+    pub(crate) fn own_count(&self) -> usize {
+        OWN_MAX.saturating_sub(self.own.available_permits())
+    }
+
+    /// Waits until no client has an instance of its own.
+    pub(crate) async fn all_own_ended(&self) {
+        let all = u32::try_from(OWN_MAX).unwrap_or(u32::MAX);
+        let _permits = self.own.acquire_many(all).await;
+    }
+
+    /// Holds a subscription until its client goes away.
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        id: &RawValue,
+        filter: ListenFilter,
+        stream: Arc<Stream>,
+    ) {
+        let mut listeners = lock(&self.listeners);
+        if listeners.len() >= LISTENERS_MAX {
+            stream.finish();
+            return;
+        }
+        let uris = filter.uris.clone();
+        listeners.push(Listener { id: id.to_owned(), filter, stream: Arc::clone(&stream) });
+        drop(listeners);
+        if let Some(live) = self.slot.live() {
+            for uri in &uris {
+                self.tell_server(&live.leg, "resources/subscribe", uri);
+            }
+        }
+        let (entry, gateway) = (Arc::clone(self), Arc::downgrade(gateway));
+        tokio::spawn(async move {
+            stream.abandoned().await;
+            lock(&entry.listeners).retain(|listener| !Arc::ptr_eq(&listener.stream, &stream));
+            if let Some(gateway) = gateway.upgrade() {
+                entry.unsubscribe(&gateway, &uris);
+            }
+        });
+    }
+
+    /// What a session's request means for the shared connection. False when the server need not
+    /// hear of it: the gateway answers.
+    pub(crate) fn on_shared(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        session: &Arc<Session>,
+        (method, params): (&str, Option<&RawValue>),
+        modern: bool,
+    ) -> bool {
+        let uri = || params.and_then(|params| member(params, "uri")).and_then(text_of);
+        match method {
+            "logging/setLevel" => {
+                let level = params.and_then(|params| member(params, "level")).and_then(text_of);
+                let Some(level) = level else { return !modern };
+                session.set_log_level(&level);
+                gateway.keep_later(SessionChange::Put(session.record()));
+                // The server hears of the least severe level that anybody wants.
+                let wanted = crate::gateway::flow::severity(&level);
+                let least = gateway.sessions.of(&self.slot.id).iter().all(|other| {
+                    other.log_level().is_none_or(|other| crate::gateway::flow::severity(&other) >= wanted)
+                });
+                least && !modern
+            }
+            "resources/subscribe" => {
+                let Some(uri) = uri() else { return !modern };
+                if session.subscribe(&uri) {
+                    gateway.keep_later(SessionChange::Put(session.record()));
+                }
+                if modern {
+                    self.hold(gateway);
+                }
+                !modern
+            }
+            "resources/unsubscribe" => {
+                let Some(uri) = uri() else { return !modern };
+                session.unsubscribe(&uri);
+                gateway.keep_later(SessionChange::Put(session.record()));
+                if modern {
+                    self.hold(gateway);
+                }
+                !modern && !self.is_wanted(gateway, &uri)
+            }
+            _ => true,
+        }
+    }
+
+    fn is_wanted(&self, gateway: &Gateway, uri: &str) -> bool {
+        gateway.sessions.of(&self.slot.id).iter().any(|session| session.is_subscribed(uri))
+            || lock(&self.listeners)
+                .iter()
+                .any(|listener| listener.filter.uris.iter().any(|held| held == uri))
+    }
+
+    /// A session ended: what only it wanted is not subscribed to any more.
+    pub(crate) fn unsubscribe_all(self: &Arc<Self>, gateway: &Gateway, session: &Session) {
+        let uris: Vec<String> = session.subscriptions().into_iter().collect();
+        self.unsubscribe(gateway, &uris);
+    }
+
+    fn unsubscribe(&self, gateway: &Gateway, uris: &[String]) {
+        let Some(live) = self.slot.live() else { return };
+        if live.leg.greeting().era == Era::Modern {
+            return;
+        }
+        for uri in uris.iter().filter(|uri| !self.is_wanted(gateway, uri)) {
+            self.tell_server(&live.leg, "resources/unsubscribe", uri);
+        }
+    }
+
+    /// A request whose answer nobody waits for.
+    fn tell_server(&self, leg: &Leg, method: &str, uri: &str) {
+        let params = format!(r#"{{"uri":{}}}"#, serde_json::Value::from(uri));
+        let Ok(params) = RawValue::from_string(params) else { return };
+        let call = Call { on_drop: OnDrop::Leave, ..Call::new(method, Some(&params)) };
+        if let Ok(mut running) = leg.start(call) {
+            tokio::spawn(async move { running.answer(ASK_WITHIN).await.map(drop) });
+        }
+    }
+
+    /// The schemas of a modern server's tools, asked for once per connection and list.
+    pub(crate) async fn schemas(&self, live: &Live) -> Arc<Schemas> {
+        let mut held = self.schemas.lock().await;
+        if let Some((generation, schemas)) = held.as_ref()
+            && *generation == live.generation
+        {
+            return Arc::clone(schemas);
+        }
+        let schemas = Arc::new(read_schemas(live).await);
+        *held = Some((live.generation, Arc::clone(&schemas)));
+        schemas
+    }
+
+    fn tell(self: &Arc<Self>, gateway: &Arc<Gateway>, notice: &Notice) {
+        let Notice { method, params } = notice;
+        legacy::tell(self, gateway, method, params.as_deref());
+        self.tell_listeners(notice);
+    }
+
+    /// Tells modern clients only.
+    pub(crate) fn tell_listeners(&self, Notice { method, params }: &Notice) {
+        for listener in lock(&self.listeners).iter() {
+            if listener.filter.admits(method, params.as_deref()) {
+                let text = listen::tagged(method, params.as_deref(), &listener.id);
+                listener.stream.push(&text, Keep::Must);
+            }
+        }
+    }
+
+    /// Another connection serves.
+    fn renewed(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        let Some(live) = self.slot.live() else { return };
+        let modern = live.leg.greeting().era == Era::Modern;
+        if modern {
+            self.hold(gateway);
+        } else {
+            let mut uris: BTreeSet<String> = BTreeSet::new();
+            for session in gateway.sessions.of(&self.slot.id) {
+                uris.extend(session.subscriptions());
+            }
+            uris.extend(lock(&self.listeners).iter().flat_map(|listener| listener.filter.uris.clone()));
+            for uri in &uris {
+                self.tell_server(&live.leg, "resources/subscribe", uri);
+            }
+        }
+        let capabilities = live.leg.server_info().and_then(|server| server.capabilities());
+        for kind in ["tools", "prompts", "resources"] {
+            let flag = capabilities
+                .and_then(|all| member(all, kind))
+                .and_then(|kind| member(kind, "listChanged"))
+                .is_some_and(|flag| flag.get() == "true");
+            if flag {
+                let method = format!("notifications/{kind}/list_changed");
+                self.tell(gateway, &Notice { method, params: None });
+            }
+        }
+    }
+
+    /// Holds one subscription at a modern server for all legacy sessions.
+    fn hold(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        let Some(live) = self.slot.live() else { return };
+        let mut uris = BTreeSet::new();
+        for session in gateway.sessions.of(&self.slot.id) {
+            uris.extend(session.subscriptions());
+        }
+        let mut held = lock(&self.held);
+        if held.generation == live.generation && held.uris == uris && held.task.is_some() {
+            return;
+        }
+        let filter = ListenFilter {
+            tools: true,
+            prompts: true,
+            resources: true,
+            uris: uris.iter().cloned().collect(),
+        };
+        let filter = filter.supported(live.leg.server_info().and_then(|server| server.capabilities()));
+        let task =
+            tokio::spawn(hear_held(Arc::downgrade(gateway), Arc::downgrade(self), live.leg.clone(), filter));
+        if let Some(old) = held.task.replace(task.abort_handle()) {
+            old.abort();
+        }
+        (held.generation, held.uris) = (live.generation, uris);
+    }
+}
+
+impl Listener {
+    fn end(self) {
+        let text = build::result(&self.id, &listen::closed(&self.id));
+        self.stream.finish_with(&text);
+    }
+}
+
+async fn hear(gateway: Weak<Gateway>, entry: Weak<Entry>, mut owned: mpsc::Receiver<Owned>) {
+    while let Some(what) = owned.recv().await {
+        let (Some(gateway), Some(entry)) = (gateway.upgrade(), entry.upgrade()) else { return };
+        match what {
+            Owned::Renewed => entry.renewed(&gateway),
+            Owned::FromServer(FromServer::Notice(notice)) => {
+                if notice.method == "notifications/tools/list_changed" {
+                    *entry.schemas.lock().await = None;
+                }
+                entry.tell(&gateway, &notice);
+            }
+            // Shared connections refuse them before they come here.
+            Owned::FromServer(FromServer::Request(_) | FromServer::Refused(_)) => {}
+        }
+    }
+}
+
+/// Keeps our own subscription at a modern server and spreads what it brings.
+async fn hear_held(gateway: Weak<Gateway>, entry: Weak<Entry>, leg: Leg, filter: ListenFilter) {
+    if filter.is_empty() {
+        return;
+    }
+    let info = slot::who_we_are();
+    let client = serde_json::json!({"name": info.name, "version": info.version}).to_string();
+    let (Ok(client), Ok(none)) = (RawValue::from_string(client), RawValue::from_string("{}".to_owned()))
+    else {
+        return;
+    };
+    let params = listen::listen_params(&filter);
+    let params = translate::with_modern_meta(Some(&params), MODERN_LATEST, Some(&client), &none, None);
+    let (sink, mut heard) = mpsc::channel(HEARD_MAX);
+    let call = Call { events: Some(sink), ..Call::new(listen::LISTEN, params.as_deref()) };
+    let Ok(mut running) = leg.start(call) else { return };
+    loop {
+        tokio::select! {
+            _ = running.answered() => return,
+            said = heard.recv() => {
+                let (Some(said), Some(gateway), Some(entry)) = (said, gateway.upgrade(), entry.upgrade()) else {
+                    return;
+                };
+                if let FromServer::Notice(notice) = said
+                    && notice.method != listen::ACKNOWLEDGED
+                {
+                    if notice.method == "notifications/tools/list_changed" {
+                        *entry.schemas.lock().await = None;
+                    }
+                    entry.tell(&gateway, &notice);
+                }
+            }
+        }
+    }
+}
+
+/// Tools whose schema repeats arguments in headers.
+async fn read_schemas(live: &Live) -> Schemas {
+    let mut schemas = Schemas::new();
+    let Ok(tools) = crate::gateway::call::list(live, "tools/list", "tools").await else { return schemas };
+    for tool in tools {
+        let (Some(name), Some(schema)) =
+            (member(&tool, "name").and_then(text_of), member(&tool, "inputSchema"))
+        else {
+            continue;
+        };
+        if !mirror::annotated(schema).is_empty() {
+            schemas.insert(name.into_owned(), schema.to_owned());
+        }
+    }
+    schemas
+}
+
+async fn keep_logs(entry: Weak<Entry>, mut diagnostics: mpsc::Receiver<Diagnostic>) {
+    while let Some(said) = diagnostics.recv().await {
+        let Some(entry) = entry.upgrade() else { return };
+        let text = match &said {
+            Diagnostic::Stderr(text) | Diagnostic::Noise(text) => text,
+        };
+        let id = &entry.slot.id;
+        let container = entry.slot.container().unwrap_or_default();
+        tracing::info!(target: "server", MCP_SERVER = %id, CONTAINER_ID = container, "{id}: {text}");
+        entry.logs.push(said);
+    }
+}

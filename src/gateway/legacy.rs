@@ -1,0 +1,565 @@
+//! Clients of the legacy era: `initialize`, then messages in a session.
+//!
+//! ```text
+//! POST initialize     shared connection: the server's own greeting, shown again;
+//!                     own connection: the client's words go to an instance of its own
+//! POST request        its answer as JSON, or as an event stream once the server says something first
+//! POST notification   202; what concerns the shared connection as a whole is not passed on
+//! POST answer         to whoever asked, once
+//! GET                 the stream of what belongs to no request; `Last-Event-ID` resumes any stream
+//! DELETE              ends the session
+//! ```
+//! A client that goes away has not cancelled anything.
+//!
+//! Must never send a second `initialize` over a connection, and never pass one session's
+//! cancellation or answer to another's request.
+
+pub(crate) mod batch;
+
+use crate::gateway::body::{self, Refusal as Refused, Response};
+use crate::gateway::flow::{Begin, Flow, Out, Rounds, Tongue, negotiated};
+use crate::gateway::metrics::Timed;
+use crate::gateway::places::Down;
+use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
+use crate::gateway::slot::Live;
+use crate::gateway::slot::own::{self, Dedicated};
+use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
+use crate::gateway::{Ask, Entry, Gateway, refused, unavailable};
+use crate::mcp::front::{self, Refusal};
+use crate::mcp::wire::{Era, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Message, member, text_of};
+use crate::mcp::{build, translate};
+use crate::model::server::Sharing;
+use crate::model::session::SessionChange;
+use crate::upstream::leg::{Leg, OnDrop};
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An answer that takes longer is announced by an event stream, which can be kept alive.
+pub(crate) const JSON_WITHIN: Duration = Duration::from_secs(10);
+/// A client that asks for no stream may answer a server's request this late.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
+/// The first version whose clients expect a stream to begin with an event without data.
+const PRIMING_SINCE: &str = "2025-11-25";
+/// The header with a session's id.
+pub(crate) const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// A message of a legacy client.
+pub(crate) async fn post(ask: &Ask<'_>, message: Message<'_>) -> Response {
+    if let Message::Request { id, method, params } = &message
+        && method == "initialize"
+    {
+        return initialize(ask, id, *params).await;
+    }
+    match session(ask) {
+        Ok(session) => in_session(ask, &session, message).await,
+        Err(response) => *response,
+    }
+}
+
+fn answer_to_stream(stream: &Stream, out: Out) {
+    if let Out::Answer(_, text) | Out::Busy(text) = out {
+        stream.push(&text, Keep::Must);
+    }
+}
+
+/// The session that a request names.
+fn session(ask: &Ask<'_>) -> Result<Arc<Session>, Refused> {
+    let Some(id) = ask.head.session else {
+        let refusal = Refusal::new(
+            400,
+            INVALID_REQUEST,
+            "Bad Request: Mcp-Session-Id header is missing; send initialize first",
+        );
+        return Err(refused(None, &refusal).into());
+    };
+    let found = ask.gateway.sessions.find(id, &ask.entry.slot.id, ask.principal);
+    let Some((session, touch)) = found else {
+        let refusal = Refusal::new(404, INVALID_REQUEST, "Session not found; send initialize again");
+        return Err(refused(None, &refusal).into());
+    };
+    if let Err(refusal) = front::check_legacy_version(ask.head) {
+        return Err(refused(None, &refusal).into());
+    }
+    if let Some(touch) = touch {
+        ask.gateway.keep_later(touch);
+    }
+    if let Backing::Dedicated(leg, _) = &session.backing
+        && leg.is_closed()
+    {
+        ask.gateway.end_session(&session.hash);
+        let refusal =
+            Refusal::new(404, INVALID_REQUEST, "Session ended with its server; send initialize again");
+        return Err(refused(None, &refusal).into());
+    }
+    Ok(session)
+}
+
+async fn in_session(ask: &Ask<'_>, session: &Arc<Session>, message: Message<'_>) -> Response {
+    match message {
+        Message::Request { id, method, params } => match begin(ask, session, id, &method, params).await {
+            Ok((flow, guard)) => deliver(flow, guard).await,
+            Err(Out::Busy(text)) => busy(text),
+            Err(Out::Answer(status, text)) => body::json(code(status), text),
+            Err(Out::Notice(_) | Out::Request(..) | Out::Wants(_)) => body::empty(StatusCode::ACCEPTED),
+        },
+        Message::Notification { method, params } => {
+            notified(ask, session, &method, params);
+            body::empty(StatusCode::ACCEPTED)
+        }
+        Message::Response { id, result } => answered(session, id, Ok(result)),
+        Message::Error { id: Some(id), error } => answered(session, id, Err(error)),
+        Message::Error { id: None, .. } => {
+            refused(None, &Refusal::new(400, INVALID_REQUEST, "an answer needs the id of its request"))
+        }
+    }
+}
+
+/// Opens a session.
+async fn initialize(ask: &Ask<'_>, id: &RawValue, params: Option<&RawValue>) -> Response {
+    let Some(params) = params else {
+        return refused(Some(id), &Refusal::new(200, INVALID_PARAMS, "initialize needs params"));
+    };
+    let asked = member(params, "protocolVersion").and_then(text_of);
+    if asked.is_none() {
+        return refused(Some(id), &Refusal::new(200, INVALID_PARAMS, "params.protocolVersion is missing"));
+    }
+    let live = match ask.entry.slot.ready().await {
+        Ok(live) => live,
+        Err(why) => return unavailable(Some(id), &why),
+    };
+    if wants_its_own(ask, &live, params) {
+        match own_connection(ask, params).await {
+            Ok(Some((session_id, result))) => return opened(&session_id, id, &result),
+            Ok(None) => {}
+            Err(why) => return why(id),
+        }
+    }
+    let version = negotiated(asked.as_deref(), legacy_version(&live));
+    let result = greeting_of(&live, version);
+    let new = NewSession {
+        server: ask.entry.slot.id.clone(),
+        version,
+        principal: Arc::clone(ask.principal),
+        backing: Backing::Shared,
+        capabilities: member(params, "capabilities").map_or_else(empty_object, ToOwned::to_owned),
+        client: member(params, "clientInfo").map(ToOwned::to_owned),
+    };
+    let Some((session_id, session)) = ask.gateway.sessions.open(new) else {
+        return unavailable(
+            Some(id),
+            &crate::gateway::slot::Unavailable::Later("too many sessions are open".to_owned()),
+        );
+    };
+    ask.entry.metrics.sessions_opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    ask.gateway.keep_now(SessionChange::Put(session.record())).await;
+    opened(&session_id, id, &result)
+}
+
+fn opened(session_id: &str, id: &RawValue, result: &RawValue) -> Response {
+    let mut response = body::json(StatusCode::OK, build::result(id, result));
+    if let Ok(value) = HeaderValue::from_str(session_id) {
+        response.headers_mut().insert(SESSION_HEADER, value);
+    }
+    response
+}
+
+pub(crate) fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).unwrap_or_default()
+}
+
+fn legacy_version(live: &Live) -> &str {
+    let greeting = live.leg.greeting();
+    if greeting.era == Era::Modern { crate::mcp::wire::LEGACY_LATEST } else { &greeting.version }
+}
+
+/// What the shared server says of itself, in the version of this client.
+fn greeting_of(live: &Live, version: &str) -> Box<RawValue> {
+    let greeting = live.leg.greeting();
+    let known = greeting.server.as_ref().and_then(|server| match greeting.era {
+        Era::Modern => translate::initialize_result(&server.raw, version),
+        Era::Legacy => with_version(&server.raw, version),
+    });
+    known.unwrap_or_else(|| {
+        let version = serde_json::Value::from(version).to_string();
+        let text = format!(
+            r#"{{"protocolVersion":{version},"capabilities":{{"tools":{{}}}},"serverInfo":{{"name":"unknown","version":"0"}}}}"#
+        );
+        RawValue::from_string(text).unwrap_or_default()
+    })
+}
+
+fn with_version(result: &RawValue, version: &str) -> Option<Box<RawValue>> {
+    let old = member(result, "protocolVersion")?;
+    let version = serde_json::Value::from(version).to_string();
+    RawValue::from_string(crate::mcp::wire::splice(result.get(), old.get(), &version)?).ok()
+}
+
+/// Whether a client must not share: the server could ask it something.
+fn wants_its_own(ask: &Ask<'_>, live: &Live, params: &RawValue) -> bool {
+    let Some(place) = ask.entry.slot.place() else { return false };
+    match place.sharing {
+        Sharing::Shared => false,
+        Sharing::Isolated => true,
+        Sharing::Auto => {
+            let declared = member(params, "capabilities");
+            let any = ["sampling", "elicitation", "roots"]
+                .iter()
+                .any(|name| declared.is_some_and(|all| member(all, name).is_some()));
+            any && live.leg.greeting().era == Era::Legacy
+        }
+    }
+}
+
+type Refuse = Box<dyn FnOnce(&RawValue) -> Response + Send>;
+
+/// A session on a connection of its own; `None` when this server can have only one instance and
+/// sharing it is allowed.
+async fn own_connection(ask: &Ask<'_>, params: &RawValue) -> Result<Option<(String, Box<RawValue>)>, Refuse> {
+    let later = |why: String| -> Refuse {
+        Box::new(move |id: &RawValue| unavailable(Some(id), &crate::gateway::slot::Unavailable::Later(why)))
+    };
+    let Some(place) = ask.entry.slot.place() else { return Ok(None) };
+    if let Some(Down::Stopped(why) | Down::Coming(why)) = &place.down {
+        return Err(later(why.clone()));
+    }
+    let Some(permit) = ask.entry.own_connections() else {
+        return Err(later("too many clients have an instance of their own".to_owned()));
+    };
+    let opened = Dedicated::open(&ask.entry.slot, &ask.gateway.shared, &place, params.to_owned()).await;
+    let mut dedicated = match opened {
+        Ok(dedicated) => dedicated,
+        Err(why) if place.sharing == Sharing::Auto && own::only_one(&why) => {
+            tracing::debug!(MCP_SERVER = %ask.entry.slot.id, "clients share the one instance: {why}");
+            return Ok(None);
+        }
+        Err(why) => return Err(later(why.to_string())),
+    };
+    let greeting = dedicated.leg.greeting().clone();
+    let result = greeting.server.map_or_else(empty_object, |server| server.raw);
+    let keeper = dedicated.take_keeper();
+    let new = NewSession {
+        server: ask.entry.slot.id.clone(),
+        version: negotiated(Some(&greeting.version), &greeting.version),
+        principal: Arc::clone(ask.principal),
+        backing: Backing::Dedicated(
+            dedicated.leg.clone(),
+            keeper.as_ref().and_then(|keeper| keeper.container()),
+        ),
+        capabilities: member(params, "capabilities").map_or_else(empty_object, ToOwned::to_owned),
+        client: member(params, "clientInfo").map(ToOwned::to_owned),
+    };
+    let Some((session_id, session)) = ask.gateway.sessions.open(new) else {
+        own::end(dedicated.leg, keeper).await;
+        return Err(later("too many sessions are open".to_owned()));
+    };
+    ask.entry.metrics.sessions_opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let gateway = Arc::clone(ask.gateway);
+    tokio::spawn(async move {
+        look_after(&session, &mut dedicated).await;
+        gateway.end_session(&session.hash);
+        own::end(dedicated.leg, keeper).await;
+        // It counts until it is gone: whoever stops waits for that.
+        drop(permit);
+    });
+    Ok(Some((session_id, result)))
+}
+
+/// Hands what a server says outside of calls to its one client, until either is gone.
+async fn look_after(session: &Arc<Session>, dedicated: &mut Dedicated) {
+    use crate::upstream::table::FromServer;
+    loop {
+        tokio::select! {
+            () = session.over() => return,
+            _ = dedicated.leg.closed() => return,
+            said = dedicated.said.recv() => match said {
+                None => return,
+                Some(FromServer::Notice(notice)) => {
+                    let keep = if notice.method == "notifications/message" { Keep::May } else { Keep::Must };
+                    session.outside().push(&build::notification(&notice.method, notice.params.as_deref()), keep);
+                }
+                Some(FromServer::Refused(_)) => {}
+                Some(FromServer::Request(request)) => {
+                    let text = crate::gateway::flow::request_text(&request);
+                    ask_client(session, &dedicated.leg, &request.id, &text, session.outside());
+                }
+            },
+        }
+    }
+}
+
+/// Puts a request of the server to its client on one stream; nobody answering in time is an error
+/// for the server.
+fn ask_client(session: &Arc<Session>, leg: &Leg, id: &RawValue, text: &str, stream: &Arc<Stream>) {
+    if !session.ask(id, Asker::Server(id.to_owned())) {
+        leg.reply(id, Err(&error_object(INTERNAL_ERROR, "too many requests wait for the client")));
+        return;
+    }
+    stream.push(text, Keep::Must);
+    if stream.is_connected() {
+        return;
+    }
+    let (session, leg, id, stream) = (Arc::clone(session), leg.clone(), id.to_owned(), Arc::clone(stream));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = session.over() => {}
+            () = tokio::time::sleep(ASKED_WITHIN) => {
+                if !stream.is_connected() && session.answered(&id).is_some() {
+                    leg.reply(&id, Err(&error_object(INTERNAL_ERROR, "the client does not listen")));
+                }
+            }
+        }
+    });
+}
+
+pub(crate) fn error_object(code: i64, message: &str) -> Box<RawValue> {
+    let message = serde_json::Value::from(message).to_string();
+    RawValue::from_string(format!(r#"{{"code":{code},"message":{message}}}"#)).unwrap_or_default()
+}
+
+/// Sends a request on, or answers it where the gateway must.
+async fn begin(
+    ask: &Ask<'_>,
+    session: &Arc<Session>,
+    id: &RawValue,
+    method: &str,
+    params: Option<&RawValue>,
+) -> Result<(Flow, InFlight), Out> {
+    let Some(guard) = session.enter(id) else {
+        let text =
+            build::error(Some(id), INVALID_REQUEST, "a request with this id is under way, or too many are");
+        return Err(Out::Answer(400, text));
+    };
+    let nothing = || Out::Answer(200, build::result(id, &empty_object()));
+    if method == "ping" {
+        return Err(nothing());
+    }
+    let place = ask.entry.slot.place();
+    let silence = place.map_or(Duration::from_secs(300), |place| place.timeout);
+    let timed = Timed::start(&ask.entry.metrics, method, &crate::gateway::tool_of(method, params))
+        .in_session(&session.hash);
+    let begun = |leg: &Leg, params: Option<&RawValue>| {
+        let begin =
+            Begin { leg, id, method, params, tongue: Tongue::Legacy, on_drop: OnDrop::Leave, silence, timed };
+        Flow::begin(begin)
+    };
+    let flow = match &session.backing {
+        Backing::Dedicated(leg, _) => begun(leg, params)?,
+        Backing::Shared => {
+            let live = ask
+                .entry
+                .slot
+                .ready()
+                .await
+                .map_err(|why| Out::Busy(build::error(Some(id), INTERNAL_ERROR, &why.to_string())))?;
+            let modern = live.leg.greeting().era == Era::Modern;
+            if !ask.entry.on_shared(ask.gateway, session, (method, params), modern) {
+                return Err(nothing());
+            }
+            if modern {
+                let rounds = Rounds::new(session, method, params);
+                let asked = rounds.params(None);
+                begun(&live.leg, asked.as_deref().or(params))?.in_rounds(rounds)
+            } else {
+                begun(&live.leg, params)?
+            }
+        }
+    };
+    guard.sent_as(flow.upstream_id());
+    Ok((flow, guard))
+}
+
+/// What a client tells without wanting an answer.
+fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
+    let leg = match &session.backing {
+        Backing::Dedicated(leg, _) => Some(leg.clone()),
+        Backing::Shared => None,
+    };
+    match (method, leg) {
+        // The gateway has shaken hands already.
+        ("notifications/initialized", _) => {}
+        ("notifications/cancelled", leg) => {
+            let id = params.and_then(|params| member(params, "requestId"));
+            let upstream = id.and_then(|id| session.upstream_id(id));
+            let leg = leg.or_else(|| ask.entry.slot.live().map(|live| live.leg.clone()));
+            if let (Some(upstream), Some(leg)) = (upstream, leg) {
+                leg.cancel(upstream, params);
+            }
+        }
+        (method, Some(leg)) => {
+            leg.notify(method, params);
+        }
+        // One client's news about itself mean nothing to a connection that others share.
+        (_, None) => {}
+    }
+}
+
+/// A client's answer to a request of the server.
+fn answered(session: &Arc<Session>, id: &RawValue, answer: Result<&RawValue, &RawValue>) -> Response {
+    match session.answered(id) {
+        None => {
+            refused(None, &Refusal::new(400, INVALID_REQUEST, "no request with this id waits for an answer"))
+        }
+        Some(Asker::Server(asked)) => {
+            if let Backing::Dedicated(leg, _) = &session.backing {
+                leg.reply(&asked, answer);
+            }
+            body::empty(StatusCode::ACCEPTED)
+        }
+        Some(Asker::Call(waiting)) => {
+            let _given_up = waiting.send(answer.map(ToOwned::to_owned).map_err(ToOwned::to_owned));
+            body::empty(StatusCode::ACCEPTED)
+        }
+    }
+}
+
+/// The answer as JSON when nothing comes before it, else as an event stream.
+async fn deliver(mut flow: Flow, guard: InFlight) -> Response {
+    let first = tokio::select! {
+        biased;
+        out = flow.next() => Some(out),
+        () = tokio::time::sleep(JSON_WITHIN) => None,
+    };
+    match first {
+        Some(Out::Answer(status, text)) => body::json(code(status), text),
+        Some(Out::Busy(text)) => busy(text),
+        other => {
+            let session = Arc::clone(guard.session());
+            let stream = session.streams.open(StreamKind::Post);
+            let body = stream.body(greeting(&session));
+            tokio::spawn(async move {
+                let over = other.is_some_and(|out| show(&flow, &session, &stream, out));
+                if !over {
+                    tokio::select! {
+                        () = session.over() => {}
+                        () = pump_one(&mut flow, &session, &stream) => {}
+                    }
+                }
+                stream.finish();
+                drop(guard);
+            });
+            body::events(body)
+        }
+    }
+}
+
+/// Moves everything up to the answer.
+async fn pump_one(flow: &mut Flow, session: &Arc<Session>, stream: &Arc<Stream>) {
+    loop {
+        let out = flow.next().await;
+        if show(flow, session, stream, out) {
+            return;
+        }
+    }
+}
+
+/// Puts one thing on a stream; true when it was the last.
+fn show(flow: &Flow, session: &Arc<Session>, stream: &Arc<Stream>, out: Out) -> bool {
+    match out {
+        Out::Notice(text) => {
+            if stream.push(&text, Keep::May) == Pushed::Dropped {
+                flow.dropped();
+            }
+            false
+        }
+        Out::Request(id, text) => {
+            if session.is_asked(&id) {
+                stream.push(&text, Keep::Must);
+            } else {
+                ask_client(session, flow.leg(), &id, &text, stream);
+            }
+            false
+        }
+        Out::Wants(_) => false,
+        Out::Answer(_, text) | Out::Busy(text) => {
+            stream.push(&text, Keep::Must);
+            true
+        }
+    }
+}
+
+pub(crate) fn code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+pub(crate) fn busy(text: String) -> Response {
+    let mut response = body::json(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn greeting(session: &Session) -> Greeting {
+    if session.version >= PRIMING_SINCE { Greeting::Priming } else { Greeting::None }
+}
+
+/// GET: the stream outside of requests, or what was missed of any stream.
+pub(crate) fn get(ask: &Ask<'_>) -> Response {
+    let session = match session(ask) {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    if let Err(refusal) = front::check_accept_get(ask.head) {
+        return refused(None, &refusal);
+    }
+    let greeting = greeting(&session);
+    if let Some(last) = ask.head.last_event_id
+        && let Some(resumed) = session.streams.resume(last, greeting)
+    {
+        return body::events(resumed);
+    }
+    body::events(session.outside().body(greeting))
+}
+
+/// DELETE: the end of the session.
+pub(crate) fn delete(ask: &Ask<'_>) -> Response {
+    match session(ask) {
+        Ok(session) => {
+            ask.gateway.end_session(&session.hash);
+            body::empty(StatusCode::OK)
+        }
+        Err(response) => *response,
+    }
+}
+
+/// A message that came by the old pair of SSE and POST: everything goes to its one stream.
+pub(crate) async fn post_old(ask: &Ask<'_>, session: &Arc<Session>, message: Message<'_>) -> Response {
+    let stream = Arc::clone(session.outside());
+    match message {
+        Message::Request { id, method, params } => {
+            match begin(ask, session, id, &method, params).await {
+                Err(out) => answer_to_stream(&stream, out),
+                Ok((mut flow, guard)) => {
+                    tokio::spawn(async move {
+                        let session = Arc::clone(guard.session());
+                        tokio::select! {
+                            () = session.over() => {}
+                            () = pump_one(&mut flow, &session, &stream) => {}
+                        }
+                        drop(guard);
+                    });
+                }
+            }
+            body::empty(StatusCode::ACCEPTED)
+        }
+        other => in_session(ask, session, other).await,
+    }
+}
+
+/// Something that every session of a server must hear.
+pub(crate) fn tell(entry: &Entry, gateway: &Gateway, method: &str, params: Option<&RawValue>) {
+    let uri = (method == "notifications/resources/updated")
+        .then(|| params.and_then(|params| member(params, "uri")).and_then(text_of))
+        .flatten();
+    let text = build::notification(method, params);
+    for session in gateway.sessions.of(&entry.slot.id) {
+        if !matches!(session.backing, Backing::Shared) {
+            continue;
+        }
+        let wanted = uri.as_ref().is_none_or(|uri| session.is_subscribed(uri));
+        if let Some(stream) = session.listening().filter(|_| wanted) {
+            stream.push(&text, Keep::Must);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Several messages in one request, which version 2025-03-26 has and no other.
+//!
+//! All requests of a batch begin before the first is waited for; answers come over one stream. Must
+//! never read a batch of another version.
+
+use crate::gateway::body::{self, Response};
+use crate::gateway::legacy::{answer_to_stream, begin, greeting, in_session, pump_one, session};
+use crate::gateway::streams::{Keep, StreamKind};
+use crate::gateway::{Ask, refused};
+use crate::mcp::build;
+use crate::mcp::front::Refusal;
+use crate::mcp::wire::{BATCH_VERSION, INVALID_REQUEST, Message, batch, read};
+use hyper::StatusCode;
+
+/// An array of messages: only 2025-03-26 has them.
+pub(crate) async fn post(ask: &Ask<'_>) -> Response {
+    let session = match session(ask) {
+        Ok(session) if session.version == BATCH_VERSION => session,
+        Ok(_) => {
+            return refused(
+                None,
+                &Refusal::new(400, INVALID_REQUEST, "batches are not part of this version"),
+            );
+        }
+        Err(response) => return *response,
+    };
+    let parts = match batch(ask.body) {
+        Ok(parts) => parts,
+        Err(error) => return refused(None, &Refusal::new(400, error.code(), error.to_string())),
+    };
+    let stream = session.streams.open(StreamKind::Post);
+    let mut waiting = Vec::new();
+    for part in parts {
+        match read(part.get().as_bytes()) {
+            Ok(Message::Request { id, method, params }) => {
+                match begin(ask, &session, id, &method, params).await {
+                    Ok(started) => waiting.push(started),
+                    Err(out) => {
+                        answer_to_stream(&stream, out);
+                    }
+                }
+            }
+            Ok(other) => {
+                let _accepted = in_session(ask, &session, other).await;
+            }
+            Err(error) => {
+                stream.push(&build::error(None, error.code(), &error.to_string()), Keep::Must);
+            }
+        }
+    }
+    if waiting.is_empty() && !stream.has_waiting() {
+        return body::empty(StatusCode::ACCEPTED);
+    }
+    let body = stream.body(greeting(&session));
+    tokio::spawn(async move {
+        for (mut flow, _guard) in waiting {
+            pump_one(&mut flow, &session, &stream).await;
+        }
+        stream.finish();
+    });
+    body::events(body)
+}

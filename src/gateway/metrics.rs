@@ -1,0 +1,294 @@
+//! What the gateway counts: calls by server, method and tool; and the access log, one event per
+//! call that ended.
+//!
+//! The log is made of what is counted anyway; while nobody listens (`access=debug`, see
+//! [`ACCESS`]) it costs one look at the filter. Must never look into arguments or results beyond a
+//! tool's name, and never hold a session's id.
+
+pub mod prometheus;
+
+use crate::model::id::ServerId;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Different methods and tools that are told apart for one server; others share one line.
+const KINDS_MAX: usize = 256;
+/// Longest name of a tool that is kept.
+const NAME_BYTES_MAX: usize = 128;
+/// Upper ends of the duration classes, in microseconds; one more class has no end.
+pub const BUCKETS_MICROS: [u64; 13] = [
+    100,
+    250,
+    500,
+    1_000,
+    5_000,
+    10_000,
+    50_000,
+    100_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    30_000_000,
+    300_000_000,
+];
+/// Target of the access log's events, at level DEBUG: `--log-level info,access=debug`.
+pub const ACCESS: &str = "access";
+/// Bytes of a session's hash that are logged, in hexadecimal digits twice as many.
+const SESSION_BYTES: usize = 4;
+
+/// Calls of one method, or of one tool.
+#[derive(Debug, Default)]
+pub struct Kind {
+    /// Calls that ended.
+    pub calls: AtomicU64,
+    /// Those that ended with an error.
+    pub errors: AtomicU64,
+    /// Their durations together, in microseconds.
+    pub micros: AtomicU64,
+    /// Calls by duration, see [`BUCKETS_MICROS`].
+    pub buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
+}
+
+impl Kind {
+    /// Calls by duration, one number per class.
+    #[must_use]
+    pub fn classes(&self) -> [u64; BUCKETS_MICROS.len() + 1] {
+        std::array::from_fn(|class| self.buckets.get(class).map_or(0, |count| count.load(Relaxed)))
+    }
+}
+
+/// The counters of one server.
+#[derive(Debug, Default)]
+pub struct ServerMetrics {
+    server: Option<ServerId>,
+    kinds: Mutex<BTreeMap<(String, String), Arc<Kind>>>,
+    /// Bytes of requests.
+    pub bytes_in: AtomicU64,
+    /// Bytes of answers.
+    pub bytes_out: AtomicU64,
+    /// Requests that were answered with an HTTP status of 4xx or 5xx.
+    pub refused: AtomicU64,
+    /// Sessions opened.
+    pub sessions_opened: AtomicU64,
+    /// Progress and log messages dropped because their client read too slowly.
+    pub dropped: AtomicU64,
+}
+
+impl ServerMetrics {
+    /// Counters of a server.
+    #[must_use]
+    pub fn of(server: &ServerId) -> Arc<Self> {
+        Arc::new(Self { server: Some(server.clone()), ..Self::default() })
+    }
+
+    /// The counters of a method, and of a tool where one is called.
+    #[must_use]
+    pub fn kind(&self, method: &str, tool: &str) -> Arc<Kind> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (cut(method), cut(tool));
+        if let Some(kind) = kinds.get(&key) {
+            return Arc::clone(kind);
+        }
+        let key = if kinds.len() < KINDS_MAX { key } else { ("other".to_owned(), String::new()) };
+        Arc::clone(kinds.entry(key).or_default())
+    }
+
+    /// Every method and tool seen so far.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<((String, String), Arc<Kind>)> {
+        let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.iter().map(|(key, kind)| (key.clone(), Arc::clone(kind))).collect()
+    }
+}
+
+fn cut(text: &str) -> String {
+    let end = (0..=NAME_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+}
+
+/// One call being measured.
+#[derive(Debug)]
+pub struct Timed {
+    server: Arc<ServerMetrics>,
+    kind: Arc<Kind>,
+    began: Instant,
+    done: bool,
+    logged: Option<Box<Logged>>,
+}
+
+/// What the access log will say of a call.
+#[derive(Debug)]
+struct Logged {
+    method: String,
+    tool: String,
+    session: String,
+}
+
+impl Timed {
+    /// Starts.
+    #[must_use]
+    pub fn start(server: &Arc<ServerMetrics>, method: &str, tool: &str) -> Self {
+        let logged = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG)
+            .then(|| Box::new(Logged { method: shown(method), tool: shown(tool), session: String::new() }));
+        Self {
+            server: Arc::clone(server),
+            kind: server.kind(method, tool),
+            began: Instant::now(),
+            done: false,
+            logged,
+        }
+    }
+
+    /// It belongs to the session with this hash.
+    #[must_use]
+    pub fn in_session(mut self, hash: &[u8]) -> Self {
+        if let Some(logged) = &mut self.logged {
+            let hash = hash.get(..SESSION_BYTES).unwrap_or(hash);
+            logged.session = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        }
+        self
+    }
+
+    /// A progress or log message of it was dropped.
+    pub fn dropped(&self) {
+        self.server.dropped.fetch_add(1, Relaxed);
+    }
+
+    /// It has ended, once.
+    pub fn done(&mut self, well: bool, bytes_out: usize) {
+        self.end(if well { "ok" } else { "error" }, bytes_out);
+    }
+
+    fn end(&mut self, status: &'static str, bytes_out: usize) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        let took = self.began.elapsed();
+        self.kind.calls.fetch_add(1, Relaxed);
+        if status != "ok" {
+            self.kind.errors.fetch_add(1, Relaxed);
+        }
+        self.kind.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        if let Some(bucket) = self.kind.buckets.get(bucket(took)) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.server.bytes_out.fetch_add(u64::try_from(bytes_out).unwrap_or(u64::MAX), Relaxed);
+        if let Some(logged) = self.logged.take() {
+            logged.tell(self.server.server.as_ref(), status, took);
+        }
+    }
+}
+
+impl Logged {
+    fn tell(&self, server: Option<&ServerId>, status: &'static str, took: Duration) {
+        let Self { method, tool, session } = self;
+        let some = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
+        tracing::debug!(
+            target: ACCESS,
+            MCP_SERVER = server.map(tracing::field::display),
+            MCP_SESSION = some(session),
+            MCP_METHOD = method.as_str(),
+            MCP_TOOL = some(tool),
+            MCP_DURATION_MS = (took.as_secs_f64() * 1e6).round() / 1e3,
+            MCP_STATUS = status,
+            "{method}{}{tool} {status} in {took:.1?}",
+            if tool.is_empty() { "" } else { " " },
+        );
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        // Whoever gave up before the answer counts as an error.
+        self.end("abandoned", 0);
+    }
+}
+
+/// A name that a client chose, as one line without control characters.
+fn shown(name: &str) -> String {
+    cut(name).escape_debug().to_string()
+}
+
+fn bucket(took: Duration) -> usize {
+    BUCKETS_MICROS.iter().position(|end| took.as_micros() <= u128::from(*end)).unwrap_or(BUCKETS_MICROS.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_told_apart_up_to_a_bound() {
+        let metrics = Arc::new(ServerMetrics::default());
+        Timed::start(&metrics, "tools/call", "a").done(true, 10);
+        drop(Timed::start(&metrics, "tools/call", "a"));
+        for n in 0..KINDS_MAX * 2 {
+            Timed::start(&metrics, "tools/call", &format!("t{n}")).done(true, 0);
+        }
+        let kinds = metrics.kinds();
+        assert!(kinds.len() <= KINDS_MAX + 1);
+        let a = metrics.kind("tools/call", "a");
+        assert_eq!((a.calls.load(Relaxed), a.errors.load(Relaxed)), (2, 1));
+        assert_eq!(metrics.bytes_out.load(Relaxed), 10);
+        assert_eq!(kinds.iter().map(|(_, kind)| kind.calls.load(Relaxed)).sum::<u64>(), 2 + 2 * 256);
+    }
+
+    #[test]
+    fn durations_fall_into_their_class() {
+        assert_eq!(bucket(Duration::from_micros(100)), 0);
+        assert_eq!(bucket(Duration::from_micros(1_001)), 4);
+        assert_eq!(bucket(Duration::from_millis(7)), 5);
+        assert_eq!(bucket(Duration::from_secs(3600)), BUCKETS_MICROS.len());
+    }
+
+    /// Everything the access log writes while `work` runs, as JSON.
+    fn logged(filter: &str, work: impl FnOnce()) -> String {
+        use tracing_subscriber::layer::SubscriberExt as _;
+        #[derive(Clone, Default)]
+        struct Page(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Page {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().expect("a page").extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let page = Page::default();
+        let writer = page.clone();
+        let layer = tracing_subscriber::fmt::layer().json().with_writer(move || writer.clone());
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(filter).with(layer), work);
+        let bytes = page.0.lock().expect("a page").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn the_access_log_says_who_what_and_how_but_only_when_asked() {
+        let metrics = ServerMetrics::of(&ServerId::new("time").expect("an id"));
+        let work = || {
+            let mut call = Timed::start(&metrics, "tools/call", "a\nb").in_session(&[0xab; 32]);
+            call.done(true, 7);
+            drop(Timed::start(&metrics, "ping", ""));
+        };
+        assert_eq!(logged("info", work), "");
+        let text = logged("info,access=debug", work);
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        let fields = &lines[0]["fields"];
+        assert_eq!(
+            [&fields["MCP_SERVER"], &fields["MCP_SESSION"], &fields["MCP_METHOD"], &fields["MCP_TOOL"]],
+            ["time", "abababab", "tools/call", "a\\nb"]
+        );
+        assert_eq!(
+            (&lines[0]["fields"]["MCP_STATUS"], &lines[1]["fields"]["MCP_STATUS"]),
+            (&"ok".into(), &"abandoned".into())
+        );
+        assert!(fields["MCP_DURATION_MS"].as_f64().expect("a number") >= 0.0);
+    }
+}

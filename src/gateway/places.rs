@@ -1,0 +1,93 @@
+//! Where each server is, as the gateway is told: one value per server, replaced as a whole.
+//!
+//! The loop decides what runs; the gateway only follows. Must never decide that a server should
+//! run, and never hold a container's environment.
+
+use crate::model::id::{ContainerId, ImageId, ServerId};
+use crate::model::server::{ProcessDecl, RemoteDecl, Sharing};
+use crate::upstream::leg::LegIo;
+use crate::world::Answer;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One server's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Changes whenever requests must go somewhere else: a container's id, a declaration's hash.
+    pub key: String,
+    /// What runs there, as far as its protocol is concerned: image and arguments. Servers with
+    /// equal values speak the same era.
+    pub program: String,
+    /// How to reach it.
+    pub source: Source,
+    /// Who may share a connection.
+    pub sharing: Sharing,
+    /// How long a call may stay silent.
+    pub timeout: Duration,
+    /// Why it cannot be reached now; `None` when it can.
+    pub down: Option<Down>,
+}
+
+/// How to reach a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Over the streams of a container that somebody else starts and stops.
+    Container(ContainerId, ImageId),
+    /// Over the pipes of a process of our own.
+    Process(Box<ProcessDecl>),
+    /// Over the network.
+    Remote(Box<RemoteDecl>),
+    /// Nothing is there yet.
+    Nowhere,
+}
+
+/// Why a server cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// It will come by itself: worth waiting for.
+    Coming(String),
+    /// It is not to run, or somebody must do something.
+    Stopped(String),
+}
+
+/// Ends what a connection stands on: a process, a session's container.
+pub trait Keeper: Send + Sync {
+    /// The container that it ends, if it ends one.
+    fn container(&self) -> Option<ContainerId> {
+        None
+    }
+
+    /// Ends it, politely first; returns when it is gone.
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Streams that were opened, and what must be ended with them.
+pub struct Opened {
+    /// The streams.
+    pub io: LegIo,
+    /// What to end after the streams are closed.
+    pub keeper: Option<Box<dyn Keeper>>,
+    /// Whether nobody ever spoke over them.
+    pub fresh: bool,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("fresh", &self.fresh).finish_non_exhaustive()
+    }
+}
+
+/// Opens streams to servers.
+pub trait Opener: Send + Sync {
+    /// The connection that clients share.
+    fn shared<'a>(&'a self, server: &'a ServerId, place: &'a Place) -> Answer<'a, Opened>;
+    /// A connection for one client alone, on an instance of its own.
+    fn dedicated<'a>(&'a self, server: &'a ServerId, place: &'a Place) -> Answer<'a, Opened>;
+    /// The shared instance must be started anew before it can be used.
+    fn renew<'a>(&'a self, server: &'a ServerId, place: &'a Place) -> Answer<'a, ()>;
+}
+
+/// What the gateway was told of all servers.
+pub type Places = std::collections::BTreeMap<ServerId, Arc<Place>>;

@@ -1,0 +1,447 @@
+//! Legacy sessions: who opened them, what they stand on, what is under way in them.
+//!
+//! A session on the shared connection holds nothing that a restart would lose for good: it is kept
+//! in the state store before its client hears of it. One with a connection of its own ends with it.
+//!
+//! The id is a secret: it is given to the client once and only its SHA-256 is kept. Must never
+//! answer whether a session of another principal exists.
+
+use crate::gateway::streams::store::EventStore;
+use crate::gateway::streams::{Stream, StreamKind};
+use crate::mcp::wire::LEGACY_VERSIONS;
+use crate::model::id::{ContainerId, ServerId};
+use crate::model::session::{SessionChange, SessionRecord};
+use crate::model::time::{Span, Timestamp};
+use crate::upstream::leg::Leg;
+use crate::world::Clock;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::{oneshot, watch};
+
+/// Sessions of all servers together.
+pub const SESSIONS_MAX: usize = 20_000;
+/// A session that nobody used this long is ended.
+pub const IDLE_MAX: Span = Span::secs(30 * 60);
+/// Requests under way in one session.
+const IN_FLIGHT_MAX: usize = 1024;
+/// Requests of a server that one client may have to answer.
+const ASKED_MAX: usize = 64;
+/// Resources one session may subscribe to.
+pub const SUBSCRIPTIONS_MAX: usize = 1024;
+/// The record of a session that is in use is renewed this often.
+const TOUCH_EVERY: Span = Span::secs(60);
+
+/// SHA-256 of a session's id.
+pub type IdHash = [u8; 32];
+
+/// What a session stands on.
+#[derive(Debug)]
+pub enum Backing {
+    /// The connection that clients share.
+    Shared,
+    /// A connection of its own, and the container it leads to.
+    Dedicated(Leg, Option<ContainerId>),
+}
+
+/// A client's answer to a request: its result, or its error.
+pub type ClientAnswer = Result<Box<RawValue>, Box<RawValue>>;
+
+/// Who waits for a client's answer to a request of the server.
+#[derive(Debug)]
+pub enum Asker {
+    /// The server, under this id.
+    Server(Box<RawValue>),
+    /// We do, on behalf of a call.
+    Call(oneshot::Sender<ClientAnswer>),
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    /// What it is found by.
+    pub hash: IdHash,
+    /// The server.
+    pub server: ServerId,
+    /// The version agreed on.
+    pub version: &'static str,
+    /// Who opened it.
+    pub principal: Arc<str>,
+    /// What it stands on.
+    pub backing: Backing,
+    /// `capabilities` of the client, as written.
+    pub capabilities: Box<RawValue>,
+    /// `clientInfo`, as written.
+    pub client: Option<Box<RawValue>>,
+    /// Its event streams.
+    pub streams: EventStore,
+    created: Timestamp,
+    last_used: AtomicI64,
+    last_kept: AtomicI64,
+    outside: OnceLock<Arc<Stream>>,
+    inner: Mutex<Inner>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    in_flight: HashMap<String, Option<u64>>,
+    asked: BTreeMap<String, Asker>,
+    subscriptions: BTreeSet<String>,
+    log_level: Option<String>,
+    next_asked: u64,
+}
+
+/// What a new session begins with.
+#[derive(Debug)]
+pub struct NewSession {
+    /// The server.
+    pub server: ServerId,
+    /// The version agreed on.
+    pub version: &'static str,
+    /// Who opens it.
+    pub principal: Arc<str>,
+    /// What it stands on.
+    pub backing: Backing,
+    /// `capabilities` of the client.
+    pub capabilities: Box<RawValue>,
+    /// `clientInfo`.
+    pub client: Option<Box<RawValue>>,
+}
+
+impl Session {
+    fn new(hash: IdHash, new: NewSession, clock: &Arc<dyn Clock>) -> Self {
+        let now = clock.now();
+        let NewSession { server, version, principal, backing, capabilities, client } = new;
+        Self {
+            hash,
+            server,
+            version,
+            principal,
+            backing,
+            capabilities,
+            client,
+            streams: EventStore::new(Arc::clone(clock)),
+            created: now,
+            last_used: AtomicI64::new(now.0),
+            last_kept: AtomicI64::new(now.0),
+            outside: OnceLock::new(),
+            inner: Mutex::default(),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a request by the id its client gave it; `None` when that id is under way already or
+    /// too many are.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, id: &RawValue) -> Option<InFlight> {
+        let mut inner = self.inner();
+        if inner.in_flight.len() >= IN_FLIGHT_MAX || inner.in_flight.contains_key(id.get()) {
+            return None;
+        }
+        inner.in_flight.insert(id.get().to_owned(), None);
+        Some(InFlight { session: Arc::clone(self), id: id.get().to_owned() })
+    }
+
+    /// The connection's id of a request that its client wants to take back.
+    #[must_use]
+    pub fn upstream_id(&self, id: &RawValue) -> Option<u64> {
+        self.inner().in_flight.get(id.get()).copied().flatten()
+    }
+
+    /// Notes that the client was asked; false when it has too much to answer already.
+    #[must_use]
+    pub fn ask(&self, id: &RawValue, asker: Asker) -> bool {
+        let mut inner = self.inner();
+        if inner.asked.len() >= ASKED_MAX {
+            return false;
+        }
+        inner.asked.insert(id.get().to_owned(), asker);
+        true
+    }
+
+    /// An id for a request of ours to the client, not used before in this session.
+    #[must_use]
+    pub fn ask_id(&self) -> Box<RawValue> {
+        let mut inner = self.inner();
+        inner.next_asked += 1;
+        let text = format!("\"mcpo-{}\"", inner.next_asked);
+        drop(inner);
+        RawValue::from_string(text).unwrap_or_default()
+    }
+
+    /// Who waits for the answer under this id, once.
+    #[must_use]
+    pub fn answered(&self, id: &RawValue) -> Option<Asker> {
+        self.inner().asked.remove(id.get())
+    }
+
+    /// Whether this request still waits for its answer.
+    #[must_use]
+    pub fn is_asked(&self, id: &RawValue) -> bool {
+        self.inner().asked.contains_key(id.get())
+    }
+
+    /// The stream for what belongs to no request.
+    #[must_use]
+    pub fn outside(&self) -> &Arc<Stream> {
+        self.outside.get_or_init(|| self.streams.open(StreamKind::Get))
+    }
+
+    /// Makes a stream the one outside of requests.
+    pub fn listen_on(&self, stream: &Arc<Stream>) {
+        let _first = self.outside.set(Arc::clone(stream));
+    }
+
+    /// That stream, if its client ever asked for it.
+    #[must_use]
+    pub fn listening(&self) -> Option<&Arc<Stream>> {
+        self.outside.get()
+    }
+
+    /// Remembers a subscription; false when there are too many.
+    #[must_use]
+    pub fn subscribe(&self, uri: &str) -> bool {
+        let mut inner = self.inner();
+        inner.subscriptions.len() < SUBSCRIPTIONS_MAX && {
+            inner.subscriptions.insert(uri.to_owned());
+            true
+        }
+    }
+
+    /// Forgets one.
+    pub fn unsubscribe(&self, uri: &str) {
+        self.inner().subscriptions.remove(uri);
+    }
+
+    /// Its subscriptions.
+    #[must_use]
+    pub fn subscriptions(&self) -> BTreeSet<String> {
+        self.inner().subscriptions.clone()
+    }
+
+    /// Whether it subscribed to `uri`.
+    #[must_use]
+    pub fn is_subscribed(&self, uri: &str) -> bool {
+        self.inner().subscriptions.contains(uri)
+    }
+
+    /// The least severe log messages it wants.
+    #[must_use]
+    pub fn log_level(&self) -> Option<String> {
+        self.inner().log_level.clone()
+    }
+
+    /// Sets that.
+    pub fn set_log_level(&self, level: &str) {
+        self.inner().log_level = Some(level.to_owned());
+    }
+
+    /// Resolves when the session has ended.
+    pub async fn over(&self) {
+        let mut ended = self.ended.subscribe();
+        let _dropped = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// What is kept of it.
+    #[must_use]
+    pub fn record(&self) -> SessionRecord {
+        let inner = self.inner();
+        SessionRecord {
+            id_hash: hex(&self.hash),
+            server: self.server.clone(),
+            version: self.version.to_owned(),
+            capabilities: self.capabilities.get().to_owned(),
+            client: self.client.as_ref().map_or_else(|| "{}".to_owned(), |client| client.get().to_owned()),
+            principal: self.principal.to_string(),
+            log_level: inner.log_level.clone(),
+            subscriptions: inner.subscriptions.iter().cloned().collect(),
+            created: self.created,
+            last_used: Timestamp(self.last_used.load(Relaxed)),
+        }
+    }
+}
+
+/// A request under way; leaves the session's table when dropped.
+#[derive(Debug)]
+pub struct InFlight {
+    session: Arc<Session>,
+    id: String,
+}
+
+impl InFlight {
+    /// The session.
+    #[must_use]
+    pub const fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The connection's own id of it, for cancelling.
+    pub fn sent_as(&self, upstream: u64) {
+        if let Some(slot) = self.session.inner().in_flight.get_mut(&self.id) {
+            *slot = Some(upstream);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.session.inner().in_flight.remove(&self.id);
+    }
+}
+
+/// All sessions.
+pub struct Sessions {
+    clock: Arc<dyn Clock>,
+    table: Mutex<HashMap<IdHash, Arc<Session>>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("count", &self.table().len()).finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, table: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<IdHash, Arc<Session>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that an earlier run kept.
+    pub fn restore(&self, records: Vec<SessionRecord>) {
+        for record in records {
+            let Some(session) = restored(&record, &self.clock) else { continue };
+            self.table().insert(session.hash, Arc::new(session));
+        }
+    }
+
+    /// A new session and the id its client gets; `None` when there are too many, or no randomness.
+    #[must_use]
+    pub fn open(&self, new: NewSession) -> Option<(String, Arc<Session>)> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).ok()?;
+        let id = hex(&random);
+        let session = Arc::new(Session::new(hash(&id), new, &self.clock));
+        let mut table = self.table();
+        if table.len() >= SESSIONS_MAX {
+            return None;
+        }
+        table.insert(session.hash, Arc::clone(&session));
+        Some((id, session))
+    }
+
+    /// The session with this id, if it is this server's and this principal's; and what to keep of
+    /// its use.
+    #[must_use]
+    pub fn find(
+        &self,
+        id: &str,
+        server: &ServerId,
+        principal: &str,
+    ) -> Option<(Arc<Session>, Option<SessionChange>)> {
+        let session = self.table().get(&hash(id)).cloned()?;
+        if session.server != *server || *session.principal != *principal {
+            return None;
+        }
+        let now = self.clock.now();
+        session.last_used.store(now.0, Relaxed);
+        let kept = Timestamp(session.last_kept.load(Relaxed));
+        let due = now >= kept.after(TOUCH_EVERY) && matches!(session.backing, Backing::Shared);
+        let touch = due.then(|| {
+            session.last_kept.store(now.0, Relaxed);
+            SessionChange::Touch { id_hash: hex(&session.hash), last_used: now }
+        });
+        Some((session, touch))
+    }
+
+    /// Takes a session out; whoever works for it is told.
+    pub fn end(&self, hash: &IdHash) -> Option<Arc<Session>> {
+        let session = self.table().remove(hash)?;
+        session.ended.send_replace(true);
+        session.streams.close();
+        session.inner().asked.clear();
+        Some(session)
+    }
+
+    /// Sessions of a server.
+    #[must_use]
+    pub fn of(&self, server: &ServerId) -> Vec<Arc<Session>> {
+        self.table().values().filter(|session| session.server == *server).cloned().collect()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table().len()
+    }
+
+    /// Sessions that nobody used for long.
+    #[must_use]
+    pub fn idle(&self) -> Vec<IdHash> {
+        let now = self.clock.now();
+        let idle = |session: &Session| {
+            now > Timestamp(session.last_used.load(Relaxed)).after(IDLE_MAX)
+                && session.inner().in_flight.is_empty()
+                && !session.listening().is_some_and(|stream| stream.is_connected())
+        };
+        self.table().iter().filter(|(_, session)| idle(session)).map(|(hash, _)| *hash).collect()
+    }
+}
+
+fn restored(record: &SessionRecord, clock: &Arc<dyn Clock>) -> Option<Session> {
+    let version = LEGACY_VERSIONS.into_iter().find(|version| *version == record.version)?;
+    let new = NewSession {
+        server: record.server.clone(),
+        version,
+        principal: Arc::from(record.principal.as_str()),
+        backing: Backing::Shared,
+        capabilities: RawValue::from_string(record.capabilities.clone()).ok()?,
+        client: RawValue::from_string(record.client.clone()).ok(),
+    };
+    let mut session = Session::new(unhex(&record.id_hash)?, new, clock);
+    session.created = record.created;
+    session.last_used = AtomicI64::new(record.last_used.0);
+    {
+        let mut inner = session.inner();
+        inner.subscriptions = record.subscriptions.iter().cloned().collect();
+        inner.log_level.clone_from(&record.log_level);
+    }
+    Some(session)
+}
+
+/// What a session is found by.
+#[must_use]
+pub fn hash(id: &str) -> IdHash {
+    Sha256::digest(id.as_bytes()).into()
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn unhex(text: &str) -> Option<IdHash> {
+    let mut out = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (at, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()?;
+    }
+    Some(out)
+}
