@@ -11,6 +11,7 @@ use crate::execute::learn::ActionResult;
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
 use crate::model::memory::{Intent, Lease, Memory};
+use crate::model::observed::Seen;
 use crate::model::policy::Policy;
 use crate::model::time::{Span, Timestamp};
 use crate::plan::Plan;
@@ -27,6 +28,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 const GAP: Span = Span::millis(100);
 /// Between the beginnings of two passes that only read the load balancer once more.
 const READ_AGAIN: Span = Span::secs(1);
+/// The first look after one that found the engine or the load balancer away; later ones come after
+/// as long as it has been away already, so that neither a short nor a long absence costs much.
+const AWAY_AGAIN: Span = Span::secs(5);
 /// Requests that may wait for the loop.
 const REQUESTS_MAX: usize = 256;
 /// Codes of waits that only end with another try after a failure.
@@ -165,6 +169,8 @@ pub struct Service<O> {
     allow_mass_delete: bool,
     /// Lanes in a row in which something failed and nothing was done.
     failing: u32,
+    /// Since when the engine or the load balancer cannot be read.
+    away_since: Option<Timestamp>,
 }
 
 /// The wait before the next pass after `failing` lanes in a row that did nothing but fail: most
@@ -214,6 +220,7 @@ impl<O: Observer> Service<O> {
             passes: 0,
             allow_mass_delete: false,
             failing: 0,
+            away_since: None,
         };
         (service, handle)
     }
@@ -283,6 +290,9 @@ impl<O: Observer> Service<O> {
         policy.allow_mass_delete |= self.allow_mass_delete;
         self.passes += 1;
         let pass = self.reconciler.pass(&wish.desired, &policy).await;
+        let away =
+            matches!(pass.observed.containers, Seen::Unknown(_)) || pass.observed.balancer.is_unknown();
+        self.away_since = away.then(|| self.away_since.unwrap_or(pass.began));
         let snapshot = self.snapshot(&pass, &wish);
         if snapshot.settled {
             self.allow_mass_delete = false;
@@ -293,7 +303,8 @@ impl<O: Observer> Service<O> {
 
     fn snapshot(&mut self, pass: &Pass, wish: &Wish) -> Snapshot {
         let Memory { leases, intents, .. } = self.reconciler.memory().clone();
-        let next_pass = next_pass(&pass.plan, pass.began, wish.interval);
+        let timer = next_pass(&pass.plan, pass.began, wish.interval);
+        let next_pass = timer.min(look_again(self.away_since, pass.began, wish.interval));
         let mut faults: Vec<String> = pass.broken.iter().map(ToString::to_string).collect();
         faults.extend(
             pass.unsaved.iter().map(|why| format!("what must survive a restart could not be kept: {why}")),
@@ -410,6 +421,14 @@ pub fn next_pass(plan: &Plan, began: Timestamp, interval: Span) -> Timestamp {
     wanted.map_or(began.after(latest), |at| at.max(began.after(soonest)).min(began.after(latest)))
 }
 
+/// When to look again for what has been away since `since`: there is no cheap sign that a network is
+/// back, so it is asked soon, then ever less often, at the latest after `interval`.
+#[must_use]
+pub fn look_again(since: Option<Timestamp>, began: Timestamp, interval: Span) -> Timestamp {
+    let wait = since.map_or(interval, |since| began.since(since).max(AWAY_AGAIN).min(interval));
+    began.after(wait)
+}
+
 /// Nothing to do, nothing running, nothing waiting that ends by itself but tries after failures.
 #[must_use]
 pub fn settled(plan: &Plan, idle: bool) -> bool {
@@ -421,3 +440,6 @@ pub fn settled(plan: &Plan, idle: bool) -> bool {
     });
     idle && plan.actions.is_empty() && plan.read_next.is_empty() && plan.report.in_flight == 0 && still
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,11 @@
 //! Handlers parse, ask the loop, and answer; nothing is computed here that a pass computed
 //! already. Start, stop and sync are never GET.
 
-use crate::gateway::pool::LegPool;
-use crate::model::id::{ContainerId, ServerId};
+mod gateway;
+
+use crate::gateway::Gateway;
+use crate::gateway::call::Failed;
+use crate::model::id::ServerId;
 use crate::model::server::Transport;
 use crate::model::time::{Span, Timestamp};
 use crate::plan::display;
@@ -36,8 +39,8 @@ pub struct Context {
     pub handle: Handle,
     /// The wish in force.
     pub wishes: watch::Receiver<Arc<Wish>>,
-    /// Connections to stdio servers.
-    pub legs: Arc<LegPool>,
+    /// Connections to servers.
+    pub gateway: Arc<Gateway>,
     /// Asks for the files to be read at once; answered when the wish in force is theirs.
     pub reread: mpsc::Sender<oneshot::Sender<()>>,
 }
@@ -71,16 +74,28 @@ fn routes(context: Context) -> impl Filter<Extract = (impl Reply,), Error = warp
         .and(warp::body::bytes())
         .and(with.clone())
         .then(call);
+    let capabilities = warp::path!("servers" / String / "capabilities")
+        .and(warp::get())
+        .and(with.clone())
+        .then(capabilities);
+    let logs = warp::path!("servers" / String / "logs")
+        .and(warp::get())
+        .and(warp::query::<LogsQuery>())
+        .and(with.clone())
+        .then(logs);
     let one = warp::path!("servers" / String / String)
         .and(warp::post())
         .and(warp::query::<ActQuery>())
-        .and(with)
+        .and(with.clone())
         .then(|names: String, act, query, context| {
             let names = names.split(',').map(str::to_owned).collect();
             act_on(names, act, query, context)
         });
     let healthz = warp::path!("healthz").and(warp::get()).map(|| "ok\n");
-    v1.and(status.or(plan).or(sync).or(all).or(call).or(one)).or(healthz)
+    let gateway = gateway::routes(with);
+    v1.and(status.or(plan).or(sync).or(all).or(call).or(capabilities).or(logs).or(one))
+        .or(gateway)
+        .or(healthz)
 }
 
 /// An error as problem+json has it: title, detail, code.
@@ -130,6 +145,7 @@ async fn status(query: StatusQuery, context: Context) -> Answered {
         "reached": reached(&newest),
         "well": newest.well(),
         "snapshot": *newest,
+        "names": names(&context),
     });
     ok(&body)
 }
@@ -224,8 +240,30 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Names that the file has and that are not ids, by id.
+fn names(context: &Context) -> Value {
+    let wish = context.wishes.borrow();
+    let other = wish.desired.servers.values().filter(|server| server.name != server.id.as_str());
+    other.map(|server| (server.id.to_string(), Value::from(server.name.clone()))).collect()
+}
+
+/// A part of a path without its percent signs; what is no escape stays as it is.
+fn decoded(part: &str) -> String {
+    let mut out = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((byte, more)) = rest.split_first() {
+        let hex = |digits: &&[u8; 2]| digits.iter().all(u8::is_ascii_hexdigit);
+        let digits = more.first_chunk::<2>().filter(hex).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.filter(|_| *byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(escaped.unwrap_or(*byte));
+        rest = if escaped.is_some() { more.get(2..).unwrap_or_default() } else { more };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// A server by id, or by the name the file has.
 fn server_id(name: &str, context: &Context) -> Result<ServerId, String> {
+    let name = &*decoded(name);
     let wish = context.wishes.borrow();
     let by_name =
         || wish.desired.servers.values().find(|server| server.name == name).map(|server| server.id.clone());
@@ -257,25 +295,80 @@ async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
         Ok(id) => id,
         Err(name) => return unknown(&name),
     };
-    let snapshot = Arc::clone(&context.handle.snapshot.borrow());
-    let row = snapshot.report.servers.get(&id);
-    if row.is_some_and(|row| row.transport.is_some_and(|transport| transport != Transport::Stdio)) {
-        let port = row.and_then(|row| row.port).map(|port| port.to_string()).unwrap_or_default();
-        let detail = format!("{id} speaks HTTP itself: its MCP endpoint is on host port {port}");
-        return problem(StatusCode::NOT_IMPLEMENTED, "MCPO-H005", "calls go through stdio so far", detail);
-    }
-    let running =
-        row.filter(|row| row.container_state.as_deref().is_some_and(|state| state.starts_with("running")));
-    let Some(container) = running.and_then(|row| row.container_id.clone()) else {
-        let why = row
-            .and_then(|row| row.reasons.first())
-            .map_or_else(|| "it has no running container".to_owned(), |r| r.text.clone());
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-H004", "the server does not run", why);
-    };
     let none = RawValue::from_string("{}".to_owned()).unwrap_or_default();
     let arguments = body.arguments.unwrap_or(none);
-    match context.legs.call(&ContainerId(container), &body.tool, &arguments).await {
+    match context.gateway.call_tool(&id, &body.tool, &arguments).await {
         Ok(result) => ok(&result),
-        Err(error) => problem(StatusCode::BAD_GATEWAY, "MCPO-H006", "the call failed", error.to_string()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &Failed) -> Answered {
+    let (status, code, title) = match error {
+        Failed::Unknown => (StatusCode::NOT_FOUND, "MCPO-H002", "no such server"),
+        Failed::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "MCPO-H004", "the server does not run"),
+        Failed::Call(_) => (StatusCode::BAD_GATEWAY, "MCPO-H006", "the call failed"),
+    };
+    problem(status, code, title, error.to_string())
+}
+
+async fn capabilities(name: String, context: Context) -> Answered {
+    match server_id(&name, &context) {
+        Err(name) => unknown(&name),
+        Ok(id) => match context.gateway.capabilities(&id).await {
+            Ok(found) => ok(&found),
+            Err(error) => failed(&error),
+        },
+    }
+}
+
+/// What `logs` takes.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct LogsQuery {
+    /// Lines after this number.
+    after: Option<u64>,
+    /// At most this many.
+    tail: Option<usize>,
+    /// Seconds to wait for the first one.
+    wait: Option<u64>,
+}
+
+async fn logs(name: String, query: LogsQuery, context: Context) -> Answered {
+    let id = match server_id(&name, &context) {
+        Ok(id) => id,
+        Err(name) => return unknown(&name),
+    };
+    let Some(entry) = context.gateway.entry(&id) else { return failed(&Failed::Unknown) };
+    let after = query.after.unwrap_or(0);
+    if let Some(wait) = query.wait {
+        let wait = Duration::from_secs(wait).min(WAIT_MAX);
+        let _none = tokio::time::timeout(wait, entry.logs.wait(after)).await;
+    }
+    let lines: Vec<Value> = entry
+        .logs
+        .after(after, query.tail.unwrap_or(usize::MAX))
+        .into_iter()
+        .map(|line| json!({"number": line.number, "stream": line.stream, "text": line.text}))
+        .collect();
+    ok(&json!({ "server": id, "lines": lines, "engineLog": engine_log(&id, &context) }))
+}
+
+/// The container whose output the engine keeps and not the gateway: it does not speak over stdio.
+fn engine_log(id: &ServerId, context: &Context) -> Option<String> {
+    let snapshot = context.handle.snapshot.borrow();
+    let row = snapshot.report.servers.get(id)?;
+    let remote = matches!(row.transport, Some(Transport::Http | Transport::Sse));
+    row.container.clone().filter(|_name| remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decoded;
+
+    #[test]
+    fn names_come_through_paths() {
+        assert_eq!(decoded("My%20Time%2c%C3%BC"), "My Time,ü");
+        assert_eq!(decoded("100%"), "100%");
+        assert_eq!(decoded("%zz%+1%2"), "%zz%+1%2");
     }
 }

@@ -63,7 +63,7 @@ pub enum Command {
         /// For programs.
         #[command(flatten)]
         json: Json,
-        /// Show the reasons of every server.
+        /// Show the reasons of every server, its connections and its calls.
         #[arg(long)]
         detailed: bool,
         /// Show again whenever something changes.
@@ -111,6 +111,34 @@ pub enum Command {
         /// Whether to wait.
         #[command(flatten)]
         wait: Wait,
+        /// For programs.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what servers offer: tools, prompts and resources.
+    Capabilities {
+        /// The server; all of them, one line each, when none is named.
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// For programs.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what a server printed beside its messages, oldest first.
+    ///
+    /// The daemon keeps the last 1000 lines of each server that speaks over stdio; they survive the
+    /// server, not the daemon. The journal has more: `journalctl MCP_SERVER=NAME`. With `--json`
+    /// each line is an object that also has its number and its stream.
+    Logs {
+        /// The server.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Go on with what it prints from now on, until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only the last lines.
+        #[arg(long, value_name = "LINES")]
+        tail: Option<usize>,
         /// For programs.
         #[command(flatten)]
         json: Json,

@@ -4,7 +4,9 @@
 
 pub mod args;
 pub mod client;
+pub mod codes;
 pub mod demo_server;
+mod inside;
 mod meta;
 mod offline;
 mod online;

@@ -51,7 +51,7 @@ pub(super) async fn validate(options: Options, as_json: bool) -> Result<Exit, Fa
 /// `plan`: asked of the daemon when there is one, else made here.
 pub(super) async fn plan(options: Options, as_json: bool, exit_code: bool) -> Result<Exit, Failure> {
     let home = Home::find(options)?;
-    let changes = match running_daemon(&home)? {
+    let changes = match running_daemon(&home).await? {
         Some(client) => {
             let answer = client.get("/api/v1/plan").await?;
             let text = answer.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -77,10 +77,16 @@ pub(super) async fn plan(options: Options, as_json: bool, exit_code: bool) -> Re
 }
 
 /// The daemon of this stack, if one runs.
-pub(super) fn running_daemon(home: &Home) -> Result<Option<Client>, Failure> {
-    let holder =
-        lock::holder(&home.stack, &home.docker_host).map_err(|error| Failure::world(error, Exit::Failed))?;
-    Ok(holder.flatten().and_then(|owner| owner.socket).map(Client::new))
+pub(super) async fn running_daemon(home: &Home) -> Result<Option<Client>, Failure> {
+    let world = |error| Failure::world(error, Exit::Failed);
+    // The address alone finds nearly every daemon, and without asking the engine.
+    let mut holder = lock::holder(&home.stack, std::slice::from_ref(&home.docker_host)).map_err(world)?;
+    if holder.is_none() {
+        let names = home.engine_names(&home.engine()).await;
+        holder = lock::holder(&home.stack, &names).map_err(world)?;
+    }
+    let Some(owner) = holder.flatten() else { return Ok(None) };
+    Ok(home.socket_of(&owner)?.map(Client::new))
 }
 
 /// `--one-shot`.

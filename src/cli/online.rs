@@ -2,6 +2,7 @@
 
 use crate::cli::args::{Command, Servers, Wait};
 use crate::cli::client::Client;
+use crate::cli::inside;
 use crate::cli::offline::running_daemon;
 use crate::daemon::{Home, Options};
 use crate::terminal::failure::{Exit, Failure};
@@ -17,7 +18,7 @@ const ROUNDS_MAX: u64 = 900;
 pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Failure> {
     let allow = options.allow_mass_delete;
     let home = Home::find(options)?;
-    let client = running_daemon(&home)?.unwrap_or_else(|| Client::new(home.places.socket(&home.stack)));
+    let client = running_daemon(&home).await?.unwrap_or_else(|| Client::new(home.places.socket(&home.stack)));
     match command {
         Command::Status { json, detailed, watch } => status(&client, json.json, detailed, watch).await,
         Command::ListServers { json, status } => list(&client, json.json, status.as_deref()).await,
@@ -30,6 +31,12 @@ pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Fail
         Command::Stop(all) => act(&client, "stop", None, Some(all.wait)).await,
         Command::Restart(all) => act(&client, "restart", None, Some(all.wait)).await,
         Command::Sync { wait, json } => sync(&client, allow, !wait.no_wait, json.json).await,
+        Command::Capabilities { name, json } => {
+            inside::capabilities(&client, name.as_deref(), json.json).await
+        }
+        Command::Logs { name, follow, tail, json } => {
+            inside::logs(&client, &name, tail, (follow, json.json)).await
+        }
         Command::Call { name, tool, arguments, json } => {
             call(&client, &name, &tool, &arguments, json.json).await
         }
@@ -41,7 +48,7 @@ fn rows(status: &Value) -> Map<String, Value> {
     status.pointer("/snapshot/report/servers").and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
-fn text(row: &Value, key: &str) -> String {
+pub(super) fn text(row: &Value, key: &str) -> String {
     match row.get(key) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
@@ -57,8 +64,15 @@ fn exit(status: &Value) -> Exit {
 async fn status(client: &Client, as_json: bool, detailed: bool, watch: bool) -> Result<Exit, Failure> {
     let mut pass = 0;
     loop {
-        let status =
+        let mut status =
             client.get(&format!("/api/v1/status?pass={pass}&wait={}", if watch { 60 } else { 5 })).await?;
+        if detailed {
+            let mut gateway = client.get("/api/v1/gateway").await?;
+            let servers = gateway.get_mut("servers").map(Value::take);
+            if let (Value::Object(status), Some(servers)) = (&mut status, servers) {
+                status.insert("gateway".to_owned(), servers);
+            }
+        }
         if as_json {
             output::line(&status.to_string());
         } else {
@@ -89,6 +103,9 @@ fn print_status(status: &Value, detailed: bool) {
         status.pointer("/snapshot/report/general").and_then(Value::as_array).cloned().unwrap_or_default();
     for reason in &general {
         output::line(&format!("  {}", sentence(reason)));
+    }
+    for view in status.get("gateway").and_then(Value::as_array).into_iter().flatten() {
+        output::data(&inside::connection(view, output::width(), output::colour()));
     }
     let faults = status.pointer("/snapshot/faults").and_then(Value::as_array).cloned().unwrap_or_default();
     for fault in faults.iter().filter_map(Value::as_str) {
@@ -176,9 +193,17 @@ async fn ports(client: &Client, as_json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The id of a server that is called by its name in the file.
+fn id_of<'a>(status: &'a Value, name: &'a str) -> &'a str {
+    let names = status.get("names").and_then(Value::as_object);
+    let found = names.into_iter().flatten().find(|(_, held)| held.as_str() == Some(name));
+    found.filter(|_| !rows(status).contains_key(name)).map_or(name, |(id, _)| id)
+}
+
 async fn why(client: &Client, name: &str, as_json: bool) -> Result<Exit, Failure> {
     let status = client.get("/api/v1/status?wait=5").await?;
     let all = rows(&status);
+    let name = id_of(&status, name);
     let Some(row) = all.get(name) else {
         let known: Vec<&str> = all.keys().map(String::as_str).collect();
         let near = known.iter().min_by_key(|id| strsim::damerau_levenshtein(id, name));
@@ -282,7 +307,8 @@ async fn finish(
     }
     if let Some(only) = only {
         let mut all = rows(&status);
-        all.retain(|id, _| only.contains(id));
+        let only: Vec<&str> = only.iter().map(|name| id_of(&status, name)).collect();
+        all.retain(|id, _| only.contains(&id.as_str()));
         output::data(&server_table(&all));
         let fine = all.values().all(|row| matches!(text(row, "state").as_str(), "converged" | "stopped"));
         return Ok(if fine { Exit::Done } else { Exit::Failed });
@@ -324,7 +350,7 @@ async fn call(
 }
 
 /// Percent-encodes what is not plain in a path or a query.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })

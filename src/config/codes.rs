@@ -113,6 +113,9 @@ codes! {
     INPUT_UNSUPPORTED = "MCPO-C033", "value would have to be asked for",
         "`${input:…}` and editor variables are asked for or filled in by an editor; a service has nobody to ask.",
         "Use ${VAR}, ${file:/path} or ${credential:NAME}.";
+    SECRET_SHOWN = "MCPO-C034", "secret stands where it is shown",
+        "A reference to a secret stands where its value becomes visible: in an image, a label, a mount, a program's name. Plans, `docker inspect` and logs show those. For `${credential:…}` and `${secretsmanager:…}` this is an error; `${file:…}` and `${ssm:…}` may stand for plain values, and are warned of.",
+        "Put it into `env`, a header, or an argument of the program itself.";
     RUN_LINE = "MCPO-C040", "docker run line is wrong",
         "A flag or its value is not what the docker command line client takes, or cannot be used here.",
         "Change the argument named.";

@@ -5,10 +5,20 @@
 
 use crate::config::settings::LogFormat;
 use std::io::IsTerminal;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Levels as syslog has them, so that `journalctl -p info` shows what it says.
+const PRIORITIES: PriorityMappings = PriorityMappings {
+    error: Priority::Error,
+    warn: Priority::Warning,
+    info: Priority::Informational,
+    debug: Priority::Debug,
+    trace: Priority::Debug,
+};
 
 /// Changes the level of a running process.
 pub type LevelHandle = reload::Handle<EnvFilter, tracing_subscriber::Registry>;
@@ -21,7 +31,8 @@ pub fn start(level: &str, format: LogFormat) -> Option<LevelHandle> {
     let journal = || {
         let layer = tracing_journald::layer().ok()?;
         // Field names are the contract's: no prefix, so that `journalctl MCP_SERVER=…` works.
-        Some(layer.with_field_prefix(None).with_syslog_identifier("mcp-orchestrator".to_owned()))
+        let layer = layer.with_field_prefix(None).with_syslog_identifier("mcp-orchestrator".to_owned());
+        Some(layer.with_priority_mappings(PRIORITIES))
     };
     let format = match format {
         LogFormat::Auto if under_journal() => LogFormat::Journald,

@@ -2,11 +2,17 @@
 //!
 //! Everything above it talks to handles; everything below it is told what it needs.
 
+pub mod edges;
 pub mod files;
+pub mod listeners;
 pub mod logging;
+pub mod message;
 pub mod observer;
 pub mod one_shot;
+pub mod opener;
+pub mod places;
 pub mod run;
+mod serving;
 pub mod watch;
 
 use crate::alb;
@@ -16,6 +22,7 @@ use crate::config::settings::{self, PolicyWorld, Settings};
 use crate::docker::DockerEngine;
 use crate::host::ThisHost;
 use crate::host::clock::SystemClock;
+use crate::host::lock::{self, Owner};
 use crate::host::paths::{Places, Situation};
 use crate::model::id::Stack;
 use crate::model::policy::Policy;
@@ -163,7 +170,7 @@ impl Home {
                 hint.map_or(failure.clone(), |hint| failure.hint(hint))
             })?;
         if let Some(recovered) = &opened.recovered {
-            tracing::warn!(MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
+            tracing::warn!(MESSAGE_ID = message::STATE_LOST.id, MCP_ERROR_CODE = "MCPO-S001", "{recovered}");
         }
         Ok(opened)
     }
@@ -179,6 +186,30 @@ impl Home {
     #[must_use]
     pub fn engine(&self) -> DockerEngine {
         DockerEngine::new(&self.docker_host, crate::docker::credentials::config_dir(&self.env))
+    }
+
+    /// Names of the engine that locks are taken for: its address, and its own id when it answers, so
+    /// that two addresses of one engine are one.
+    pub async fn engine_names(&self, engine: &DockerEngine) -> Vec<String> {
+        let mut names = vec![self.docker_host.clone()];
+        names.extend(engine.id().await.ok().flatten().map(|id| id_name(&id)));
+        names
+    }
+
+    /// The control socket of the process that a lock names, when it may be talked to: root's, our
+    /// own, or that of the user whose state directory this is.
+    ///
+    /// # Errors
+    /// When it is somebody else's: anybody can write a lock file.
+    pub fn socket_of(&self, owner: &Owner) -> Result<Option<PathBuf>, Failure> {
+        use std::os::unix::fs::MetadataExt as _;
+        let state = self.places.state(&self.stack);
+        let keeper = state.parent().and_then(|dir| std::fs::metadata(dir).ok()).map(|dir| dir.uid());
+        let trusted: Vec<u32> = [0, rustix::process::geteuid().as_raw()].into_iter().chain(keeper).collect();
+        lock::socket_of(owner, &trusted).map_err(|error| {
+            Failure::world(error, Exit::Failed)
+                .hint("end the process that holds the lock: `fuser -v` names it")
+        })
     }
 
     /// The balancer's adapter, or why there is none.
@@ -219,6 +250,13 @@ impl Home {
         secrets::fetch(&sdk, self.settings.aws.endpoint_url.as_deref(), refs).await
     }
 
+    /// The address blocks of the network this instance is in, as its metadata says.
+    pub(crate) async fn vpc_blocks(&self) -> Result<Vec<String>, WorldError> {
+        let config = self.alb_config();
+        let sdk = alb::sdk_config(&config).await;
+        alb::Alb::new(config, &sdk).vpc_cidrs().await
+    }
+
     /// The whole world of this process.
     pub async fn world(
         &self,
@@ -235,6 +273,12 @@ impl Home {
             clock: Arc::new(SystemClock),
         }
     }
+}
+
+/// The name of the engine with this id, for locks.
+#[must_use]
+pub fn id_name(id: &str) -> String {
+    format!("id {id}")
 }
 
 /// The time, for showing.
@@ -254,13 +298,4 @@ pub fn random_bytes() -> Result<[u8; 32], Failure> {
         |error| Failure::new(Exit::Failed, "reading random bytes from /dev/urandom").cause(error.to_string()),
     )?;
     Ok(bytes)
-}
-
-impl crate::gateway::pool::Attach for DockerEngine {
-    fn attach<'a>(
-        &'a self,
-        container: &'a crate::model::id::ContainerId,
-    ) -> crate::world::Answer<'a, crate::upstream::leg::LegIo> {
-        Box::pin(self.attach_streams(container))
-    }
 }

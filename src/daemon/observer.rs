@@ -3,12 +3,13 @@
 //!
 //! Must never repeat itself: a row is logged when it changes, not at every pass.
 
+use crate::daemon::message::{self, Event};
 use crate::execute::Step;
 use crate::execute::learn::ActionResult;
-use crate::model::id::ServerId;
+use crate::model::id::{ContainerId, ServerId};
 use crate::model::time::Timestamp;
 use crate::plan::action::Action;
-use crate::plan::report::{Report, Row, RowState};
+use crate::plan::report::{Reason, ReasonKind, Report, Row, RowState};
 use crate::reconcile::{Ended, Pass};
 use crate::service::{Observer, Snapshot};
 use std::collections::BTreeMap;
@@ -16,57 +17,138 @@ use std::collections::BTreeMap;
 /// Logs and tells systemd.
 #[derive(Debug, Default)]
 pub struct Journal {
-    last: BTreeMap<ServerId, (RowState, Option<String>)>,
+    last: BTreeMap<ServerId, Told>,
+    general: Vec<Reason>,
+    engine_away: bool,
     ready: bool,
+}
+
+/// What was said of a server last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    state: RowState,
+    reason: Option<String>,
+    event: Option<Event>,
 }
 
 impl Journal {
     fn rows(&mut self, pass: u64, report: &Report) {
         for (id, row) in &report.servers {
-            let now = (row.state, row.reasons.first().map(|reason| reason.text.clone()));
-            if self.last.get(id) != Some(&now) {
-                log_row(pass, id, row);
-                self.last.insert(id.clone(), now);
+            let reason = row.reasons.first().map(|reason| reason.text.clone());
+            let now = Told { state: row.state, reason, event: message::of_row(row) };
+            let last = self.last.get(id);
+            if last != Some(&now) {
+                let alerted = last.is_some_and(|last| last.event.is_some());
+                let well = matches!(row.state, RowState::Converged | RowState::Stopped);
+                let back = (alerted && well).then_some(message::SERVER_RECOVERED);
+                // What an operator was told stays told while the server is on its way back.
+                let kept = last.and_then(|last| last.event).filter(|_| !well);
+                log_row(pass, id, row, now.event.or(back));
+                self.last.insert(id.clone(), Told { event: now.event.or(kept), ..now });
             }
         }
         self.last.retain(|id, _| report.servers.contains_key(id));
     }
+
+    /// What concerns no single server, once when it comes up.
+    fn general(&mut self, pass: u64, report: &Report) {
+        if report.engine_known == self.engine_away {
+            self.engine_away = !report.engine_known;
+            if self.engine_away {
+                tracing::warn!(
+                    MESSAGE_ID = message::ENGINE_AWAY.id,
+                    MCP_PASS = pass,
+                    "the engine does not answer"
+                );
+            } else {
+                tracing::info!(
+                    MESSAGE_ID = message::ENGINE_BACK.id,
+                    MCP_PASS = pass,
+                    "the engine answers again"
+                );
+            }
+        }
+        for reason in report.general.iter().filter(|reason| !self.general.contains(reason)) {
+            let event = reason.code.and_then(message::of_code).map(|event| event.id);
+            let text = &reason.text;
+            if matches!(reason.kind, ReasonKind::BlockedBy | ReasonKind::WaitingOn) {
+                tracing::warn!(
+                    MESSAGE_ID = event,
+                    MCP_PASS = pass,
+                    MCP_REASON = text,
+                    MCP_ERROR_CODE = reason.code,
+                    "{text}"
+                );
+            } else {
+                tracing::info!(
+                    MESSAGE_ID = event,
+                    MCP_PASS = pass,
+                    MCP_REASON = text,
+                    MCP_ERROR_CODE = reason.code,
+                    "{text}"
+                );
+            }
+        }
+        self.general.clone_from(&report.general);
+    }
 }
 
-fn log_row(pass: u64, id: &ServerId, row: &Row) {
-    let reason = row.reasons.first().map_or("", |reason| reason.text.as_str());
-    let code = row.reasons.iter().find_map(|reason| reason.code).unwrap_or("");
-    let port = row.port.map(|port| port.to_string()).unwrap_or_default();
-    let state = row.state.as_str();
+fn log_row(pass: u64, id: &ServerId, row: &Row, event: Option<Event>) {
+    let reason = row.reasons.first().map(|reason| reason.text.as_str());
+    let code = row.reasons.iter().find_map(|reason| reason.code);
+    let port = row.port.map(|port| port.to_string());
+    let (port, container) = (port.as_deref(), row.container_id.as_deref());
+    let (event, state) = (event.map(|event| event.id), row.state.as_str());
     if row.state == RowState::Blocked {
-        tracing::warn!(MCP_SERVER = %id, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}: {reason}");
+        let why = reason.unwrap_or_default();
+        tracing::warn!(MESSAGE_ID = event, MCP_SERVER = %id, CONTAINER_ID = container, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}: {why}");
     } else {
-        tracing::info!(MCP_SERVER = %id, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}");
+        tracing::info!(MESSAGE_ID = event, MCP_SERVER = %id, CONTAINER_ID = container, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}");
     }
 }
 
 /// Logs one moment of an action.
 pub fn log_step(action: &Action, step: &Step) {
-    let server = action.server.as_ref().map(ToString::to_string).unwrap_or_default();
+    let server = action.server.as_ref().map(ServerId::as_str);
+    let container = action.op.container().map(ContainerId::as_str);
     let what = action.op.describe();
     match step {
         Step::Begins => {
-            tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, MCP_REASON = action.why, "begin: {what}");
+            tracing::debug!(
+                MCP_SERVER = server,
+                CONTAINER_ID = container,
+                MCP_ACTION = what,
+                MCP_REASON = action.why,
+                "begin: {what}"
+            );
         }
         Step::Progress(line) => tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, "{line}"),
         Step::Ended(ActionResult::Done) => {
-            tracing::info!(MCP_SERVER = server, MCP_ACTION = what, MCP_REASON = action.why, "done: {what}");
+            tracing::info!(
+                MCP_SERVER = server,
+                CONTAINER_ID = container,
+                MCP_ACTION = what,
+                MCP_REASON = action.why,
+                "done: {what}"
+            );
         }
         Step::Ended(ActionResult::Failed(error)) => {
             tracing::error!(
+                MESSAGE_ID = message::ACTION_FAILED.id,
                 MCP_SERVER = server,
+                CONTAINER_ID = container,
                 MCP_ACTION = what,
                 MCP_ERROR_CODE = error.kind.code(),
                 "failed: {error}"
             );
         }
         Step::Ended(ActionResult::Skipped) => {
-            tracing::debug!(MCP_SERVER = server, MCP_ACTION = what, "skipped: {what}");
+            tracing::debug!(
+                MCP_SERVER = server,
+                CONTAINER_ID = container,
+                MCP_ACTION = what,
+                "skipped: {what}"
+            );
         }
     }
 }
@@ -80,9 +162,15 @@ pub fn status_line(snapshot: &Snapshot, now: Timestamp) -> String {
 
 impl Observer for Journal {
     fn passed(&mut self, pass: &Pass, snapshot: &Snapshot) {
+        self.general(snapshot.pass, &snapshot.report);
         self.rows(snapshot.pass, &snapshot.report);
         for fault in &snapshot.faults {
-            tracing::error!(MCP_PASS = snapshot.pass, MCP_ERROR_CODE = "MCPO-P070", "{fault}");
+            tracing::error!(
+                MESSAGE_ID = message::FAULT.id,
+                MCP_PASS = snapshot.pass,
+                MCP_ERROR_CODE = "MCPO-P070",
+                "{fault}"
+            );
         }
         let took = pass.decided.since(pass.began);
         tracing::debug!(
@@ -104,6 +192,7 @@ impl Observer for Journal {
     fn ended(&mut self, ended: &Ended) {
         if let Some(why) = &ended.unsaved {
             tracing::error!(
+                MESSAGE_ID = message::FAULT.id,
                 MCP_ERROR_CODE = "MCPO-P070",
                 "what must survive a restart could not be kept: {why}"
             );

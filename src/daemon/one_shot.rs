@@ -40,9 +40,11 @@ pub enum Outcome {
 pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
     let clock = SystemClock;
     let owner = Owner { pid: std::process::id(), socket: None, since: clock.now() };
-    let _guard = match lock::try_lock(&home.stack, &home.docker_host, &owner) {
+    let engine = Arc::new(home.engine());
+    let _guard = match lock::try_lock(&home.stack, &home.engine_names(&engine).await, &owner) {
         Ok(Attempt::Locked(guard)) => guard,
-        Ok(Attempt::Held(owner)) => return Ok(Outcome::Daemon(owner.and_then(|owner| owner.socket))),
+        Ok(Attempt::Held(Some(other))) => return Ok(Outcome::Daemon(home.socket_of(&other)?)),
+        Ok(Attempt::Held(None)) => return Ok(Outcome::Daemon(None)),
         Err(error) => return Err(Failure::world(error, Exit::Failed)),
     };
     let opened = home.open_store()?;
@@ -52,7 +54,7 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
         crate::terminal::output::tell(&problem.to_string());
     }
     let desired = files::follow(&read, None);
-    let world = home.world(Arc::new(home.engine()), Arc::new(opened.store), None).await;
+    let world = home.world(engine, Arc::new(opened.store), None).await;
     let policy = home.policy();
     let mut reconciler = Reconciler::new(world, Limits::new(home.parallel()), tell, opened.memory);
     let deadline = clock.now().after(SETTLE_WITHIN);

@@ -2,16 +2,16 @@
 
 use crate::api;
 use crate::daemon::observer::{Journal, log_step};
-use crate::daemon::{Home, files, watch};
+use crate::daemon::serving::{self, Serving};
+use crate::daemon::{Home, files, listeners, message, watch};
 use crate::execute::{Limits, Teller};
-use crate::gateway::pool::LegPool;
 use crate::host::clock::SystemClock;
 use crate::host::lock::{self, Attempt, Owner};
 use crate::model::desired::Desired;
 use crate::reconcile::Reconciler;
 use crate::service::{Handle, Service, Wish};
 use crate::terminal::failure::{Exit, Failure};
-use crate::world::Clock;
+use crate::world::{Clock, Edges, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,10 @@ const STOP_GRACE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(100);
 /// Requests to read the files at once that may wait.
 const REREADS_MAX: usize = 16;
+/// Names of an engine that locks are taken for: its address and its id.
+const ENGINE_NAMES: usize = 2;
+/// Between two tries to learn the id of an engine that did not answer at the start.
+const LATE_LOCK_AGAIN: Duration = Duration::from_secs(2);
 /// The control socket is for its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -34,57 +38,110 @@ pub async fn run(home: Home) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let socket = home.places.socket(&home.stack);
     let owner = Owner { pid: std::process::id(), socket: Some(socket.clone()), since: clock.now() };
-    let _guard = match lock::try_lock(&home.stack, &home.docker_host, &owner) {
+    let engine = Arc::new(home.engine());
+    let names = home.engine_names(&engine).await;
+    let _guard = match lock::try_lock(&home.stack, &names, &owner) {
         Ok(Attempt::Locked(guard)) => guard,
         Ok(Attempt::Held(other)) => return Err(held(&home, other.as_ref())),
         Err(error) => return Err(Failure::world(error, Exit::Failed)),
     };
     let opened = home.open_store()?;
-    let engine = Arc::new(home.engine());
     let listener = listen(&socket)?;
     let key = opened.key.clone();
     let read = files::read(&home, &key).await;
     log_problems(&read);
     let desired = files::follow(&read, None);
-    let interval = home.settings.service.reconciliation_interval;
-    let first = Wish { desired, policy: home.policy(), generation: 1, interval };
-    let (wishes, wish) = channel::channel(Arc::new(first));
-    let world = home.world(Arc::clone(&engine), Arc::new(opened.store), None).await;
+    let (wishes, wish) = channel::channel(Arc::new(first_wish(&home, desired)));
+    let store = Arc::new(opened.store);
+    let Serving { gateway, edges, front, sources, opener } =
+        serving::start(&home, &engine, &store, wishes.subscribe()).await?;
+    let served = Some(Arc::clone(&edges) as Arc<dyn Edges>);
+    let world = home.world(Arc::clone(&engine), Arc::clone(&store) as Arc<dyn Store>, served).await;
     let tell: Teller = Arc::new(|action, step| log_step(action, &step));
     let reconciler = Reconciler::new(world, Limits::new(home.parallel()), tell, opened.memory);
     let (service, handle) = Service::new(reconciler, clock, wish, Journal::default());
-    let legs = Arc::new(LegPool::new(
-        Arc::clone(&engine) as Arc<dyn crate::gateway::pool::Attach>,
-        Arc::new(SystemClock),
-    ));
+    let _first = opener.requests.set(handle.requests.clone());
+    log_started(&home, &socket);
+    let home = Arc::new(home);
+    let reload = Arc::new(Notify::new());
+    let (reread, asked) = mpsc::channel(REREADS_MAX);
+    let _watcher = watch_files(&home, &reload);
+    let following = serving::follow_places(Arc::clone(&gateway), wishes.subscribe(), handle.snapshot.clone());
+    let context = api::Context {
+        handle: handle.clone(),
+        wishes: wishes.subscribe(),
+        gateway: Arc::clone(&gateway),
+        reread,
+    };
+    let (end, ending) = channel::channel(false);
+    let listeners = tokio::spawn(listeners::serve(Arc::clone(&home), front, sources, ending));
+    let tasks = [
+        tokio::spawn(api::serve(listener, context)),
+        tokio::spawn(following),
+        tokio::spawn(watch_engine(Arc::clone(&engine), handle)),
+        tokio::spawn(reload_files(Arc::clone(&home), key, wishes, (Arc::clone(&reload), asked))),
+        tokio::spawn(hang_up(reload)),
+    ];
+    // What it locks stays locked until the end of this function.
+    let mut late = std::pin::pin!(lock_late(&home, engine, &names, &owner));
+    let mut refused = None;
+    let stop = async {
+        tokio::select! {
+            () = terminated() => {}
+            other = &mut late => refused = Some(other),
+        }
+    };
+    service.run(stop, STOP_GRACE).await;
+    end.send_replace(true);
+    let _ended = tokio::join!(edges.listeners.shutdown(), listeners);
+    gateway.stop().await;
+    for task in tasks {
+        task.abort();
+    }
+    // A socket that is left behind is harmless, but nobody should talk to it.
+    let _gone = std::fs::remove_file(&socket);
+    tracing::info!(MESSAGE_ID = message::STOPPED.id, "stopped; containers go on running");
+    refused.map_or(Ok(()), |other| Err(held(&home, other.as_ref())))
+}
+
+fn first_wish(home: &Home, desired: Arc<Desired>) -> Wish {
+    let interval = home.settings.service.reconciliation_interval;
+    Wish { desired, policy: home.policy(), generation: 1, interval }
+}
+
+fn log_started(home: &Home, socket: &Path) {
     tracing::info!(
+        MESSAGE_ID = message::STARTED.id,
         stack = %home.stack,
         config = %home.places.config.display(),
         socket = %socket.display(),
         "mcp-orchestrator {} started",
         env!("CARGO_PKG_VERSION")
     );
-    let home = Arc::new(home);
-    let reload = Arc::new(Notify::new());
-    let (reread, asked) = mpsc::channel(REREADS_MAX);
-    let _watcher = watch_files(&home, &reload);
-    let tasks = [
-        tokio::spawn(api::serve(
-            listener,
-            api::Context { handle: handle.clone(), wishes: wishes.subscribe(), legs, reread },
-        )),
-        tokio::spawn(watch_engine(engine, handle)),
-        tokio::spawn(reload_files(Arc::clone(&home), key, wishes, (Arc::clone(&reload), asked))),
-        tokio::spawn(hang_up(reload)),
-    ];
-    service.run(terminated(), STOP_GRACE).await;
-    for task in tasks {
-        task.abort();
+}
+
+/// An engine that did not answer at the start is locked by its own id once it does. Resolves when
+/// another process has it by that name: then this one must not go on.
+async fn lock_late(
+    home: &Home,
+    engine: Arc<crate::docker::DockerEngine>,
+    known: &[String],
+    owner: &Owner,
+) -> Option<Owner> {
+    let mut guards = Vec::new();
+    while known.len() + guards.len() < ENGINE_NAMES {
+        tokio::time::sleep(LATE_LOCK_AGAIN).await;
+        let Ok(id) = engine.id().await else { continue };
+        // An engine without an id has its address only.
+        let Some(id) = id else { break };
+        match lock::try_lock(&home.stack, &[crate::daemon::id_name(&id)], owner) {
+            Ok(Attempt::Locked(guard)) => guards.push(guard),
+            Ok(Attempt::Held(other)) => return other,
+            Err(error) => tracing::warn!(MCP_ERROR_CODE = error.kind.code(), "{error}"),
+        }
     }
-    // A socket that is left behind is harmless, but nobody should talk to it.
-    let _gone = std::fs::remove_file(&socket);
-    tracing::info!("stopped; containers go on running");
-    Ok(())
+    // Held as long as the loop runs.
+    std::future::pending().await
 }
 
 fn held(home: &Home, other: Option<&Owner>) -> Failure {
@@ -178,7 +235,7 @@ async fn read_again(
     log_problems(&read);
     let generation = last.generation + u64::from(desired.stale.is_none());
     let interval = home.settings.service.reconciliation_interval;
-    tracing::info!(generation, "configuration read again");
+    tracing::info!(MESSAGE_ID = message::CONFIGURATION_READ.id, generation, "configuration read again");
     wishes.send_replace(Arc::new(Wish { desired, policy, generation, interval }));
 }
 

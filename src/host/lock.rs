@@ -11,14 +11,18 @@
 //! so an existing file is opened without it. The file is never removed: a lock on a removed file
 //! would lock out nobody.
 //!
+//! One engine has several addresses (`/var/run/docker.sock` and `/run/docker.sock`), so a process
+//! takes a lock for each name it knows of the engine: its address, and the engine's own id when it
+//! answers. Two processes with one name in common are never both let in.
+//!
 //! Must never be trusted: anybody can write the file (mode 0666), so [`Owner::socket`] says where to
-//! look, and the socket's own owner must be checked before anything is believed or sent.
+//! look, and the socket's own owner is checked ([`socket_of`]) before anything is believed or sent.
 
 use crate::model::fingerprint::sha256_hex;
 use crate::model::id::Stack;
 use crate::model::time::Timestamp;
 use crate::world::{ErrorKind, WorldError};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, ftruncate, open, stat};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, open, stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -75,31 +79,60 @@ enum Tried {
     Theirs(Option<Owner>),
 }
 
-/// Tries to become the one process for `stack` on the engine that `engine` names: any text that is
-/// the same for everybody who talks to that engine, such as its own id. Blocks for at most
-/// 0.2 seconds.
+/// Tries to become the one process for `stack` on the engine that all of `engines` name: texts that
+/// are the same for everybody who says them of that engine, such as its address and its own id.
+/// Blocks for at most 0.2 seconds for each.
 ///
 /// # Errors
-/// `Denied` when the file can be made in no shared directory, `Failed` for other faults.
-pub fn try_lock(stack: &Stack, engine: &str, owner: &Owner) -> Result<Attempt, WorldError> {
-    try_lock_in(&SHARED_DIRS.map(Path::new), &file_name(stack, engine), owner)
+/// `Denied` when a file can be made in no shared directory, `Failed` for other faults.
+pub fn try_lock(stack: &Stack, engines: &[String], owner: &Owner) -> Result<Attempt, WorldError> {
+    let mut all = Guard { held: Vec::new() };
+    for engine in engines {
+        match try_lock_in(&SHARED_DIRS.map(Path::new), &file_name(stack, engine), owner)? {
+            Attempt::Locked(mut guard) => all.held.append(&mut guard.held),
+            held @ Attempt::Held(_) => return Ok(held),
+        }
+    }
+    Ok(Attempt::Locked(all))
 }
 
-/// Who holds the lock of `stack` and `engine` now, without taking it; `None` when nobody does.
-/// The outer `Some` with nothing inside: somebody who has not said who.
+/// Who holds a lock of `stack` on the engine that `engines` name, without taking it; `None` when
+/// nobody does. The outer `Some` with nothing inside: somebody who has not said who.
 ///
 /// # Errors
 /// As [`try_lock`].
-pub fn holder(stack: &Stack, engine: &str) -> Result<Option<Option<Owner>>, WorldError> {
-    let name = file_name(stack, engine);
-    for dir in SHARED_DIRS {
-        if let Tried::Theirs(owner) =
-            lock_existing(&Path::new(dir).join(&name), FlockOperation::NonBlockingLockShared)?
-        {
-            return Ok(Some(owner));
+pub fn holder(stack: &Stack, engines: &[String]) -> Result<Option<Option<Owner>>, WorldError> {
+    for engine in engines {
+        let name = file_name(stack, engine);
+        for dir in SHARED_DIRS {
+            let path = Path::new(dir).join(&name);
+            if let Tried::Theirs(owner) = lock_existing(&path, FlockOperation::NonBlockingLockShared)? {
+                return Ok(Some(owner));
+            }
         }
     }
     Ok(None)
+}
+
+/// The socket that the words in a lock file name, if they name one and it belongs to one of the
+/// users `trusted`. One that is not there (its process is just starting) is handed out as it is.
+///
+/// # Errors
+/// `Denied` when it is another user's, or is no socket: nothing may be sent to it.
+pub fn socket_of(owner: &Owner, trusted: &[u32]) -> Result<Option<PathBuf>, WorldError> {
+    let Some(socket) = &owner.socket else { return Ok(None) };
+    let refused = |cause: String| {
+        let doing = format!("looking at the control socket {} named by the lock", socket.display());
+        Err(WorldError::new(doing, ErrorKind::Denied, cause))
+    };
+    match rustix::fs::lstat(socket) {
+        Ok(found) if !FileType::from_raw_mode(found.st_mode).is_socket() => refused("it is no socket".into()),
+        Ok(found) if !trusted.contains(&found.st_uid) => {
+            refused(format!("it belongs to user {}, whom nothing here trusts", found.st_uid))
+        }
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(Some(socket.clone())),
+        Err(errno) => refused(errno.to_string()),
+    }
 }
 
 fn file_name(stack: &Stack, engine: &str) -> String {
@@ -277,7 +310,7 @@ fn failed(path: &Path, error: &io::Error) -> WorldError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attempt, Guard, Owner, file_name, holder, try_lock, try_lock_in};
+    use super::{Attempt, Guard, Owner, file_name, holder, socket_of, try_lock, try_lock_in};
     use crate::model::id::Stack;
     use crate::model::time::Timestamp;
     use std::os::unix::fs::PermissionsExt as _;
@@ -401,13 +434,58 @@ mod tests {
     }
 
     #[test]
-    fn the_real_place_works_and_a_killed_owner_holds_nothing() {
-        let stack = Stack::new(&format!("locktest-{}", std::process::id())).expect("stack");
-        let Attempt::Locked(guard) = try_lock(&stack, "engine", &owner(7)).expect("locking") else {
+    fn one_name_in_common_is_enough() {
+        let stack = Stack::new(&format!("locknames-{}", std::process::id())).expect("stack");
+        let names = |of: &[&str]| of.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (one, two) =
+            (names(&["unix:///var/run/x.sock", "id ABCD"]), names(&["unix:///run/x.sock", "id ABCD"]));
+        let Attempt::Locked(guard) = try_lock(&stack, &one, &owner(7)).expect("locking") else {
             panic!("held")
         };
-        assert_eq!(holder(&stack, "engine"), Ok(Some(Some(owner(7)))));
-        assert_eq!(holder(&stack, "another engine"), Ok(None));
+        let files: Vec<PathBuf> = guard.paths().map(Path::to_owned).collect();
+        assert_eq!(files.len(), 2);
+        assert!(
+            matches!(try_lock(&stack, &two, &owner(8)), Ok(Attempt::Held(Some(other))) if other == owner(7))
+        );
+        // The engine did not answer the second one: it meets the first by the address alone.
+        assert!(matches!(try_lock(&stack, &one[..1], &owner(8)), Ok(Attempt::Held(Some(_)))));
+        assert_eq!(holder(&stack, &two), Ok(Some(Some(owner(7)))));
+        drop(guard);
+        // Refused halfway, it held nothing.
+        let Attempt::Locked(guard) = try_lock(&stack, &two, &owner(9)).expect("locking") else {
+            panic!("held")
+        };
+        let files: Vec<PathBuf> = files.into_iter().chain(guard.paths().map(Path::to_owned)).collect();
+        drop(guard);
+        files.iter().for_each(|file| drop(std::fs::remove_file(file)));
+    }
+
+    #[test]
+    fn nothing_is_sent_to_a_strangers_socket() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("control.sock");
+        let named = |path: &Path| Owner { socket: Some(path.to_owned()), ..owner(1) };
+        let me = rustix::process::geteuid().as_raw();
+        assert_eq!(socket_of(&named(&path), &[me]), Ok(Some(path.clone())), "not there yet");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        assert_eq!(socket_of(&named(&path), &[0, me]), Ok(Some(path.clone())));
+        let stranger = socket_of(&named(&path), &[me + 1]).expect_err("a stranger's");
+        assert_eq!(stranger.kind, crate::world::ErrorKind::Denied);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        socket_of(&named(&link), &[me]).expect_err("a link is no socket");
+        assert_eq!(socket_of(&Owner { socket: None, ..owner(1) }, &[me]), Ok(None));
+    }
+
+    #[test]
+    fn the_real_place_works_and_a_killed_owner_holds_nothing() {
+        let stack = Stack::new(&format!("locktest-{}", std::process::id())).expect("stack");
+        let Attempt::Locked(guard) = try_lock(&stack, &["engine".to_owned()], &owner(7)).expect("locking")
+        else {
+            panic!("held")
+        };
+        assert_eq!(holder(&stack, &["engine".to_owned()]), Ok(Some(Some(owner(7)))));
+        assert_eq!(holder(&stack, &["another engine".to_owned()]), Ok(None));
         let path = guard.paths().next().expect("path").to_owned();
         assert!(path.ends_with(file_name(&stack, "engine")));
         drop(guard);
@@ -419,12 +497,12 @@ mod tests {
             .spawn()
             .expect("flock of util-linux");
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while holder(&stack, "engine").expect("holder").is_none() {
+        while holder(&stack, &["engine".to_owned()]).expect("holder").is_none() {
             assert!(std::time::Instant::now() < deadline, "the child never locked");
         }
         child.kill().expect("kill");
         child.wait().expect("wait");
-        assert_eq!(holder(&stack, "engine"), Ok(None));
+        assert_eq!(holder(&stack, &["engine".to_owned()]), Ok(None));
         std::fs::remove_file(path).expect("removing");
     }
 }

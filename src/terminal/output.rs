@@ -11,8 +11,13 @@ const WIDTH_MAX: usize = 200;
 
 /// Writes data. A reader that went away is not an error of ours.
 pub fn data(text: &str) {
+    let _closed = try_data(text);
+}
+
+/// Writes data; false when nobody reads any more, for whoever would go on for ever.
+pub fn try_data(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 /// Writes a line of data.

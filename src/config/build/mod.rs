@@ -17,7 +17,7 @@ use crate::config::vars::{self, Lookup, Resolved};
 use crate::model::container::Opaque;
 use crate::model::id::ServerId;
 use crate::model::server::{
-    HealthPolicy, PullPolicy, RestartPolicy, RestartWhen, RouteWish, Server, ServerKind, Transport,
+    HealthPolicy, PullPolicy, RestartPolicy, RestartWhen, RouteWish, Server, ServerKind, Sharing, Transport,
     TransportWish,
 };
 
@@ -128,6 +128,9 @@ impl Builder<'_, '_> {
             return None;
         }
         let kind = kind?;
+        if self.shows_secret(&work, &kind.kind) {
+            return None;
+        }
         let server = self.server(raw, id?.clone(), &mut work, &kind);
         Some(Built {
             server,
@@ -192,6 +195,12 @@ impl Builder<'_, '_> {
                 _ => RouteWish::Auto,
             },
             gateway_reasons: gateway_reasons(merged),
+            sharing: match merged.text("sharing").as_deref() {
+                Some("shared") => Sharing::Shared,
+                Some("isolated") => Sharing::Isolated,
+                _ => Sharing::Auto,
+            },
+            request_timeout: merged.span("timeout"),
             http_path: merged.text("httpPath"),
             restart,
             health,
@@ -238,6 +247,30 @@ impl Builder<'_, '_> {
                 (!work.enabled).then_some(text)
             }
         }
+    }
+
+    /// Whether a value that must be hidden stands in what is shown of the server: all that its
+    /// `Debug` has is in plans, labels or logs somewhere. A plain value from a file is only warned of.
+    fn shows_secret(&mut self, work: &Work<'_>, kind: &ServerKind) -> bool {
+        let shown = format!("{kind:?}");
+        let mut refused = false;
+        for resolved in work.resolved.iter().filter(|resolved| !resolved.from_env) {
+            let Some(secret) = hidden(resolved) else { continue };
+            let value = secret.value.expose();
+            if !shown.contains(value) && !shown.contains(&value.escape_debug().to_string()) {
+                continue;
+            }
+            let reference = &resolved.reference;
+            let message = format!("the value of {reference} stands where it is shown");
+            if reference.starts_with("${credential:") || reference.starts_with("${secretsmanager:") {
+                self.sink.error(codes::SECRET_SHOWN, work.name_at, message);
+                refused = true;
+            } else {
+                self.sink.warning(codes::SECRET_SHOWN, work.name_at, message);
+            }
+            self.sink.hint("secrets belong into env, a header or an argument of the program itself");
+        }
+        refused
     }
 
     /// Warns of keys of the entry's own block that do nothing for its kind.

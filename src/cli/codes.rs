@@ -1,0 +1,372 @@
+//! The codes outside the configuration: titles, causes and remedies, in one table with those of
+//! [`crate::config::codes`].
+//!
+//! The code itself stands where the problem arises; this says the same of it everywhere: in
+//! `docs/reference`, and wherever a code is to be explained. Must never give a code to another
+//! problem. `tests/it/reference.rs` holds it against the codes in use.
+
+use crate::config::codes::{CodeDoc, code_docs};
+
+const fn doc(code: &'static str, title: &'static str, cause: &'static str, remedy: &'static str) -> CodeDoc {
+    CodeDoc { code, title, cause, remedy }
+}
+
+/// In order, each once.
+const DOCS: &[CodeDoc] = &[
+    doc(
+        "MCPO-A001",
+        "this host's target id is not known",
+        "Instance metadata did not answer and `target_id` is empty.",
+        "Allow IMDSv2 on the instance, or set `[aws] target_id`. Until then the last known id serves, or nothing is registered.",
+    ),
+    doc(
+        "MCPO-A002",
+        "target group name is taken",
+        "A target group that is not ours has the name this server needs.",
+        "Rename or delete that target group. It is never changed from here.",
+    ),
+    doc(
+        "MCPO-A003",
+        "no priority is free",
+        "All rule priorities between `rule_priority_start` and `rule_priority_end` are in use on the listener.",
+        "Widen the range in settings.conf. Other servers are not affected.",
+    ),
+    doc(
+        "MCPO-A004",
+        "target group quota is used up",
+        "The load balancer has as many target groups as it may have.",
+        "Set `[gateway] port`, so that new edge servers share one target group, or use a second load balancer.",
+    ),
+    doc(
+        "MCPO-A005",
+        "hosts differ",
+        "Live hosts of this stack want different things of an object they share.",
+        "Give all hosts the same entry. The shared object stays as it is until they agree.",
+    ),
+    doc(
+        "MCPO-A006",
+        "rule is behind a foreign one",
+        "A rule of others has a lower priority number and catches this server's requests.",
+        "Change that rule, or move our priorities before it with `rule_priority_start`.",
+    ),
+    doc(
+        "MCPO-A007",
+        "tags were removed",
+        "An object looks like ours but lacks our tags. It is not adopted.",
+        "Put the tags back, or delete the object.",
+    ),
+    doc(
+        "MCPO-A008",
+        "health check can hardly fail",
+        "A direct server has no health path of its own, so that nearly every answer counts as healthy.",
+        "Set `orchestrator.health.path`.",
+    ),
+    doc(
+        "MCPO-A009",
+        "all targets are unhealthy",
+        "Every target of the server fails its health check. The load balancer then forwards to all of them.",
+        "Look at the server's log, and from the target at its health path.",
+    ),
+    doc(
+        "MCPO-A010",
+        "object is left alone",
+        "An object carries this stack's tags but cannot be placed, for example on another listener.",
+        "Delete it by hand if nobody needs it.",
+    ),
+    doc(
+        "MCPO-G001",
+        "not a name of this host",
+        "The Host header is missing, or names neither loopback, nor the address connected to, nor a configured name.",
+        "Add the name to `[gateway] allowed_origins`.",
+    ),
+    doc(
+        "MCPO-G002",
+        "not from this site",
+        "A browser sent the request for a page of another site.",
+        "If the site is yours, add it to `[gateway] allowed_origins`.",
+    ),
+    doc(
+        "MCPO-G003",
+        "not from here",
+        "Without tokens the main listener serves MCP to direct clients on this host alone.",
+        "Set `[gateway] auth = bearer` and `tokens_file`, or use the server's own port.",
+    ),
+    doc(
+        "MCPO-G004",
+        "a token is needed",
+        "The request has no token, or one that is not in the tokens file.",
+        "Send `Authorization: Bearer TOKEN`, or Basic with name and token.",
+    ),
+    doc(
+        "MCPO-G010",
+        "the path is not usable",
+        "Its escapes are broken, are not UTF-8, or hide a separator; or it has a step up.",
+        "Send the path as the server's URL has it.",
+    ),
+    doc(
+        "MCPO-G011",
+        "the body is not complete",
+        "The body broke off, or did not arrive in time.",
+        "Send it again; look at the network if it happens often.",
+    ),
+    doc(
+        "MCPO-G012",
+        "the body is too large",
+        "The body is larger than requests may be.",
+        "Send large data by reference.",
+    ),
+    doc(
+        "MCPO-G020",
+        "no MCP connection",
+        "The server runs, but its MCP connection cannot be opened.",
+        "Look at `logs NAME`: it must answer `initialize` or `server/discover` on its standard output.",
+    ),
+    doc(
+        "MCPO-G021",
+        "the server does not answer",
+        "A probe found that the server gives no answer to MCP.",
+        "See `why NAME` and `logs NAME`; the probe succeeds by itself once it answers.",
+    ),
+    doc(
+        "MCPO-G022",
+        "nothing is here",
+        "The path belongs to no MCP server.",
+        "MCP servers are at `/mcp/{id}`; see `list-servers`.",
+    ),
+    doc(
+        "MCPO-G023",
+        "a listener's port is taken",
+        "Something else listens on the port of the main listener, or of `[gateway] port`.",
+        "End it, or set another `[dashboard] port`. The daemon tries again by itself; servers' own ports are not affected.",
+    ),
+    doc(
+        "MCPO-H001",
+        "the daemon is stopping",
+        "The loop has ended; no request is taken.",
+        "Ask again once the daemon is up.",
+    ),
+    doc("MCPO-H002", "no such server", "No server has this id or name.", "See `list-servers`."),
+    doc(
+        "MCPO-H003",
+        "not done",
+        "The loop took the request and could not do it; the detail says why.",
+        "See `why NAME`.",
+    ),
+    doc(
+        "MCPO-H004",
+        "the server does not run",
+        "A tool can be called only of a running server.",
+        "See `why NAME`, then `start-server NAME`.",
+    ),
+    doc(
+        "MCPO-H006",
+        "the call failed",
+        "The server did not answer the call, or answered with an error.",
+        "See the detail, and `logs NAME`.",
+    ),
+    doc(
+        "MCPO-H400",
+        "the body is not a call",
+        "The body of the request is not `{\"tool\": …, \"arguments\": {…}}`.",
+        "Send that.",
+    ),
+    doc(
+        "MCPO-H404",
+        "no such action",
+        "The route names no action of a server.",
+        "Use start, stop, restart or call.",
+    ),
+    doc(
+        "MCPO-P001",
+        "container without a readable server label",
+        "It has our mark, but its server label is no id. It is left alone.",
+        "Remove it by hand if nobody needs it.",
+    ),
+    doc(
+        "MCPO-P002",
+        "configuration cannot be used",
+        "The file cannot be read as a configuration. The last good one stays in force and nothing is removed.",
+        "Mend the file; `validate` names every problem. The daemon goes on by itself.",
+    ),
+    doc(
+        "MCPO-P003",
+        "entry without a usable name",
+        "An entry has a name that gives no id, so what it runs cannot be told from what was removed. Nothing is removed.",
+        "Give the entry a valid name.",
+    ),
+    doc(
+        "MCPO-P004",
+        "removal is held back",
+        "The file lost more than half of at least four servers, or all of them.",
+        "If that is meant: `--allow-mass-delete`, or `[service] allow_mass_delete = true`.",
+    ),
+    doc(
+        "MCPO-P010",
+        "host port belongs to another server",
+        "Two servers want one host port.",
+        "Choose another port, or leave it to the range.",
+    ),
+    doc(
+        "MCPO-P011",
+        "no free port",
+        "Every port of the range is leased or in use. Only newcomers are affected.",
+        "Widen the range in settings.conf.",
+    ),
+    doc(
+        "MCPO-P012",
+        "host port is taken by another process",
+        "Something else on this host listens on the port.",
+        "End that process. A port from the range moves by itself after a short wait; a port written in the entry does not.",
+    ),
+    doc(
+        "MCPO-P021",
+        "image is not on the engine",
+        "`pull = never` and the image is not there.",
+        "Pull or load the image, or change `pull`.",
+    ),
+    doc(
+        "MCPO-P030",
+        "container name is taken",
+        "A container that is not ours has the name this server needs. It is never touched.",
+        "Rename or remove it, or set `[service] name_prefix`.",
+    ),
+    doc(
+        "MCPO-P031",
+        "no port is named",
+        "The server speaks HTTP, but neither its line nor its image names a port.",
+        "Set `orchestrator.containerPort`.",
+    ),
+    doc(
+        "MCPO-P032",
+        "several ports are exposed",
+        "The image exposes several ports and none is said to speak MCP.",
+        "Set `orchestrator.containerPort`.",
+    ),
+    doc(
+        "MCPO-P033",
+        "direct route for a stdio server",
+        "A stdio server has no port of its own.",
+        "Use `edge` or `auto`.",
+    ),
+    doc(
+        "MCPO-P034",
+        "entry has a problem",
+        "The entry is broken. What it runs stays as it is, and no other server is affected.",
+        "Run `validate`.",
+    ),
+    doc(
+        "MCPO-P040",
+        "next try after a failure",
+        "An action failed. The pause doubles with every failure in a row.",
+        "See the text of the reason; `sync` and `restart-server` try at once.",
+    ),
+    doc(
+        "MCPO-P041",
+        "gave up",
+        "The server ended as often in a row as `restart.maxAttempts` allows.",
+        "Mend the cause, then `restart-server NAME`.",
+    ),
+    doc(
+        "MCPO-P042",
+        "waits before a restart",
+        "The server ended. The first restart has no delay, the next ones do.",
+        "See its log for why it ends.",
+    ),
+    doc(
+        "MCPO-P050",
+        "roll-out is stopped",
+        "Several replacements failed, so the others are not begun.",
+        "Mend what the failed ones have in common.",
+    ),
+    doc(
+        "MCPO-P051",
+        "replacement failed",
+        "The new container did not come up. The old one stays or comes back.",
+        "See the text of the reason; the next try is named.",
+    ),
+    doc(
+        "MCPO-P060",
+        "load balancer cannot be read",
+        "AWS did not answer, so nothing of the load balancer is changed.",
+        "Check credentials, region and network; it is asked again by itself.",
+    ),
+    doc(
+        "MCPO-P061",
+        "quota of the load balancer",
+        "AWS refused to make a target group or rule because a quota is used up. The container runs; only its route is missing. Other servers are not affected.",
+        "Ask AWS for a higher quota, or remove rules and target groups that nobody needs. It is tried again by itself.",
+    ),
+    doc(
+        "MCPO-P070",
+        "a pass found a fault of its own",
+        "A plan broke an invariant and was refused, or the memory could not be written.",
+        "Check the disk of the state directory. A broken invariant is a bug: report it with the log line.",
+    ),
+    doc(
+        "MCPO-S001",
+        "state was lost",
+        "The state file could not be trusted. It was moved aside and a new one made from the containers' labels.",
+        "Nothing needs doing. The old file is kept beside the new one.",
+    ),
+    doc(
+        "MCPO-W001",
+        "not found",
+        "The thing asked for is not there.",
+        "It is looked for again in the next pass.",
+    ),
+    doc(
+        "MCPO-W002",
+        "conflict",
+        "A name, port or priority is taken, or the state of the thing does not allow the change.",
+        "See the cause.",
+    ),
+    doc(
+        "MCPO-W003",
+        "refused as wrong",
+        "The other side refused the request itself.",
+        "See the cause: it is its own words.",
+    ),
+    doc(
+        "MCPO-W004",
+        "denied",
+        "Credentials are missing, wrong or not enough.",
+        "Check access to the Docker socket, the registry's password, or the IAM policy.",
+    ),
+    doc("MCPO-W005", "throttled", "Too many requests.", "It is tried again later."),
+    doc(
+        "MCPO-W006",
+        "quota",
+        "A quota of the other side is used up.",
+        "Ask for more, or remove what is not needed.",
+    ),
+    doc("MCPO-W007", "unreachable", "Nobody answers.", "Check that the engine runs, or the network to AWS."),
+    doc("MCPO-W008", "timed out", "There was no answer within the time allowed.", "It is tried again later."),
+    doc("MCPO-W009", "failed", "The other side failed.", "See the cause: it is its own words."),
+];
+
+/// Every code of this program, in order.
+#[must_use]
+pub fn all() -> Vec<CodeDoc> {
+    let mut all: Vec<CodeDoc> = code_docs().iter().chain(DOCS).copied().collect();
+    all.sort_by_key(|doc| doc.code);
+    all
+}
+
+/// What `code` means.
+#[must_use]
+pub fn explain(code: &str) -> Option<CodeDoc> {
+    code_docs().iter().chain(DOCS).find(|doc| doc.code == code).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all, explain};
+
+    #[test]
+    fn every_code_is_there_once() {
+        assert!(all().windows(2).all(|pair| pair[0].code < pair[1].code));
+        assert_eq!(explain("MCPO-W007").map(|doc| doc.title), Some("unreachable"));
+        assert_eq!(explain("MCPO-C001").map(|doc| doc.title), Some("file is not text"));
+        assert_eq!(explain("MCPO-X000"), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! The edge listeners as the loop sees them: ports from the plan, requests from the network, the
+//! gateway between.
+//!
+//! Must never decide which container serves: [`EdgeOp::HandOver`] says it.
+
+use crate::docker::DockerEngine;
+use crate::gateway::Gateway;
+use crate::gateway::edges::EdgeListeners;
+use crate::gateway::front::GatewayFront;
+use crate::gateway::places::{Place, Source};
+use crate::model::id::{ContainerId, ServerId};
+use crate::model::net::HostPort;
+use crate::model::op::{ContainerRef, EdgeOp};
+use crate::world::{Answer, Edges, Engine, ErrorKind, WorldError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A new container must answer MCP within this time to get the requests.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Edge listeners with the gateway behind them.
+pub struct ServedEdges {
+    /// The ports.
+    pub listeners: EdgeListeners<GatewayFront>,
+    /// What answers.
+    pub gateway: Arc<Gateway>,
+    /// Where containers are looked up.
+    pub engine: Arc<DockerEngine>,
+    /// This run of the daemon.
+    pub run: String,
+}
+
+impl ServedEdges {
+    async fn hand_over(&self, server: &ServerId, container: &ContainerRef) -> Result<(), WorldError> {
+        let doing = || format!("handing requests of {server} to {}", container.name());
+        let entry = self.gateway.entry(server).ok_or_else(|| {
+            WorldError::new(doing(), ErrorKind::NotFound, "the gateway does not know it yet")
+        })?;
+        let Some(old) = entry.slot.place() else {
+            return Err(WorldError::new(doing(), ErrorKind::NotFound, "the gateway has no place for it yet"));
+        };
+        let new =
+            self.place(&old, container).await.map_err(|error| WorldError { doing: doing(), ..error })?;
+        if old.key == new.key && entry.slot.live().is_some_and(|live| live.key == new.key) {
+            return Ok(());
+        }
+        let handed = entry.slot.hand_over(&self.gateway.shared(), Arc::new(new), ANSWER_WITHIN).await;
+        handed.map_err(|why| WorldError::new(doing(), ErrorKind::Failed, why.to_string()))
+    }
+
+    /// The same place, in another container.
+    async fn place(&self, old: &Place, container: &ContainerRef) -> Result<Place, WorldError> {
+        let seen = self.engine.containers().await?;
+        let found = seen.into_iter().find(|seen| match container {
+            ContainerRef::Id { id, .. } => seen.id == *id,
+            ContainerRef::Planned(name) => seen.name == *name,
+        });
+        let found = found.ok_or_else(|| {
+            WorldError::new("finding the container", ErrorKind::NotFound, "it is not there")
+        })?;
+        let (source, key) = match &old.source {
+            Source::Remote(decl) => {
+                let port = found.host_ports.first().copied().ok_or_else(|| {
+                    WorldError::new("finding its port", ErrorKind::NotFound, "it publishes none")
+                })?;
+                let path = decl.url.splitn(4, '/').nth(3).unwrap_or_default();
+                let url = format!("http://127.0.0.1:{port}/{path}");
+                let remote = crate::model::server::RemoteDecl { url, ..(**decl).clone() };
+                (Source::Remote(Box::new(remote)), format!("{}:{port}", found.id))
+            }
+            _ => (Source::Container(found.id.clone(), found.image.clone()), found.id.0.clone()),
+        };
+        Ok(Place { source, key, down: None, ..old.clone() })
+    }
+}
+
+impl Edges for ServedEdges {
+    fn served(&self) -> BTreeMap<ServerId, HostPort> {
+        self.listeners.served()
+    }
+
+    fn run(&self) -> String {
+        self.run.clone()
+    }
+
+    fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()> {
+        Box::pin(async move {
+            match op {
+                EdgeOp::Open { server, port } => self.listeners.open(server, *port),
+                EdgeOp::Close { server, port } => {
+                    self.listeners.close(server, *port).await;
+                    Ok(())
+                }
+                EdgeOp::HandOver { server, container } => self.hand_over(server, container).await,
+                EdgeOp::EndLegs { server, legs } => {
+                    let ids: Vec<ContainerId> = legs
+                        .iter()
+                        .filter_map(|leg| match leg {
+                            ContainerRef::Id { id, .. } => Some(id.clone()),
+                            ContainerRef::Planned(_) => None,
+                        })
+                        .collect();
+                    self.gateway.end_instances(server, &ids).await;
+                    Ok(())
+                }
+            }
+        })
+    }
+}

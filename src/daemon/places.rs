@@ -1,0 +1,173 @@
+//! Where each server is, for the gateway: what the file says and what the last pass saw, put
+//! together.
+//!
+//! Must never tell the gateway of a place that the loop has not seen to be up.
+
+use crate::gateway::places::{Down, Place, Places, Source};
+use crate::model::desired::Desired;
+use crate::model::id::{ContainerId, ImageId};
+use crate::model::server::{ContainerDecl, RemoteDecl, RemoteKind, Server, ServerKind, Transport};
+use crate::plan::report::{Report, Row, RowState};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a server may say nothing while a request is under way, where the entry names no
+/// `timeout`.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// All places. A broken entry keeps the one it had.
+#[must_use]
+pub fn all(desired: &Desired, report: &Report, before: &Places) -> Places {
+    let mut places: Places = desired
+        .servers
+        .iter()
+        .map(|(id, server)| {
+            // What cannot be seen is where it was: a connection that works is not cut for it.
+            let held = before.get(id).filter(|_| {
+                !report.engine_known && matches!(server.kind, ServerKind::Container(_)) && server.enabled
+            });
+            let place = held.map_or_else(|| Arc::new(one(server, report.servers.get(id))), Arc::clone);
+            (id.clone(), place)
+        })
+        .collect();
+    for id in desired.broken.keys() {
+        if let Some(place) = before.get(id) {
+            places.insert(id.clone(), Arc::clone(place));
+        }
+    }
+    places
+}
+
+fn one(server: &Server, row: Option<&Row>) -> Place {
+    let (source, key, program) = match &server.kind {
+        ServerKind::Process(decl) => {
+            let hash = decl.fingerprint.to_string();
+            (Source::Process(Box::new(decl.clone())), hash.clone(), hash)
+        }
+        ServerKind::Remote(decl) => {
+            let hash = decl.fingerprint.to_string();
+            (Source::Remote(Box::new(decl.clone())), hash.clone(), hash)
+        }
+        ServerKind::Container(decl) => container(server, decl, row),
+    };
+    Place {
+        key,
+        program,
+        sharing: server.sharing,
+        timeout: server.request_timeout.map_or(TIMEOUT, |span| Duration::from_millis(span.0)),
+        down: down(server, row, &source),
+        source,
+    }
+}
+
+fn container(server: &Server, decl: &ContainerDecl, row: Option<&Row>) -> (Source, String, String) {
+    let program = format!(
+        "{}@{}",
+        decl.fingerprint.short(),
+        row.and_then(|row| row.image_id.clone()).unwrap_or_default()
+    );
+    let Some(id) = row.and_then(|row| row.container_id.clone()) else {
+        return (Source::Nowhere, String::new(), program);
+    };
+    let kind = match row.and_then(|row| row.transport) {
+        None => return (Source::Nowhere, String::new(), program),
+        Some(Transport::Stdio) => {
+            let image = ImageId(row.and_then(|row| row.image_id.clone()).unwrap_or_default());
+            return (Source::Container(ContainerId(id.clone()), image), id, program);
+        }
+        Some(Transport::Http) => RemoteKind::Http,
+        Some(Transport::Sse) => RemoteKind::Sse,
+    };
+    let direct = row.is_some_and(|row| row.route == Some("direct"));
+    let port = row.and_then(|row| if direct { row.port } else { row.published });
+    let Some(port) = port else { return (Source::Nowhere, String::new(), program) };
+    let path = server
+        .http_path
+        .clone()
+        .unwrap_or_else(|| if kind == RemoteKind::Sse { "/sse".to_owned() } else { "/mcp".to_owned() });
+    let host = decl.mcp_port.as_ref().and_then(|port| port.host_ip.clone()).filter(|_| direct);
+    let host = host.filter(|host| host != "0.0.0.0").unwrap_or_else(|| "127.0.0.1".to_owned());
+    let remote = RemoteDecl {
+        url: format!("http://{host}:{port}{path}"),
+        kind: Some(kind),
+        headers: BTreeMap::new(),
+        fingerprint: decl.fingerprint.clone(),
+    };
+    (Source::Remote(Box::new(remote)), format!("{id}:{port}"), program)
+}
+
+fn down(server: &Server, row: Option<&Row>, source: &Source) -> Option<Down> {
+    let coming = |why: &str| Some(Down::Coming(why.to_owned()));
+    let Some(row) = row else { return coming("the first pass has not ended yet") };
+    let reason = || row.reasons.first().map(|reason| reason.text.clone());
+    if row.state == RowState::Stopped {
+        return Some(Down::Stopped(reason().unwrap_or_else(|| "it is stopped".to_owned())));
+    }
+    if !matches!(server.kind, ServerKind::Container(_)) {
+        return None;
+    }
+    let runs = row.container_state.as_deref().is_some_and(|state| state.starts_with("running"));
+    if runs && *source != Source::Nowhere {
+        return None;
+    }
+    match row.state {
+        RowState::Blocked => Some(Down::Stopped(reason().unwrap_or_else(|| "it is blocked".to_owned()))),
+        _ => Some(Down::Coming(reason().unwrap_or_else(|| "its container is starting".to_owned()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Places, all};
+    use crate::gateway::places::{Down, Source};
+    use crate::model::desired::Desired;
+    use crate::model::id::ServerId;
+    use crate::model::server::Transport;
+    use crate::plan::report::{Report, Row, RowState};
+    use crate::world::fake::{Entry, EntryKind, server};
+
+    fn id() -> ServerId {
+        ServerId::new("time").expect("an id")
+    }
+
+    fn desired() -> Desired {
+        let entry = Entry::new("time", EntryKind::Stdio, "time:1");
+        let server = server(&entry).expect("a server");
+        let mut desired = Desired::default();
+        desired.servers.insert(id(), server);
+        desired
+    }
+
+    fn report(state: RowState, container: Option<&str>) -> Report {
+        let mut row = Row::new("container");
+        (row.state, row.transport, row.route) = (state, Some(Transport::Stdio), Some("edge"));
+        row.container_id = container.map(str::to_owned);
+        row.container_state = container.map(|_| "running".to_owned());
+        let mut report = Report { engine_known: true, ..Report::default() };
+        report.servers.insert(id(), row);
+        report
+    }
+
+    #[test]
+    fn a_container_that_runs_is_a_place_and_one_that_does_not_is_coming() {
+        let up = all(&desired(), &report(RowState::Converged, Some("c1")), &Places::new());
+        let place = up.get(&id()).expect("a place");
+        assert!(place.down.is_none() && matches!(&place.source, Source::Container(id, _) if id.0 == "c1"));
+        let coming = all(&desired(), &report(RowState::Changing, None), &up);
+        assert!(matches!(coming.get(&id()).expect("a place").down, Some(Down::Coming(_))));
+        let stopped = all(&desired(), &report(RowState::Stopped, Some("c1")), &up);
+        assert!(matches!(stopped.get(&id()).expect("a place").down, Some(Down::Stopped(_))));
+    }
+
+    #[test]
+    fn an_engine_that_is_away_and_a_broken_entry_keep_the_place() {
+        let up = all(&desired(), &report(RowState::Converged, Some("c1")), &Places::new());
+        let mut away = report(RowState::Waiting, None);
+        away.engine_known = false;
+        assert_eq!(all(&desired(), &away, &up), up);
+        let mut broken = Desired::default();
+        broken.broken.insert(id(), "wrong".to_owned());
+        assert_eq!(all(&broken, &report(RowState::Blocked, Some("c1")), &up), up);
+    }
+}

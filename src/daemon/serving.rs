@@ -1,0 +1,185 @@
+//! The gateway as this daemon serves it: made from the settings, and told where the servers are.
+//!
+//! Must never take a client in that the settings do not: tokens that cannot be read keep the
+//! daemon from starting.
+
+use crate::config::settings::GatewayAuth;
+use crate::daemon::edges::ServedEdges;
+use crate::daemon::opener::{Connections, KeptHandshakes};
+use crate::daemon::{Home, places, random_bytes};
+use crate::docker::DockerEngine;
+use crate::gateway::edges::{EdgeConfig, EdgeListeners};
+use crate::gateway::front::GatewayFront;
+use crate::gateway::guard::names::Names;
+use crate::gateway::guard::sources::{Block, Sources};
+use crate::gateway::guard::tokens::TokenSet;
+use crate::gateway::guard::{Auth, Guard, Policy};
+use crate::gateway::http::Limits;
+use crate::gateway::places::{Opener, Places};
+use crate::gateway::{Gateway, sessions, slot};
+use crate::host::clock::SystemClock;
+use crate::service::{Snapshot, Wish};
+use crate::store::SqliteStore;
+use crate::terminal::failure::{Exit, Failure};
+use crate::world::{LegStore, SessionStore};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, atomic::AtomicU64};
+use tokio::sync::watch as channel;
+
+/// What the daemon keeps in its hands of the gateway.
+pub(super) struct Serving {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// The ports of the servers.
+    pub edges: Arc<ServedEdges>,
+    /// What answers requests, whatever listener they come by.
+    pub front: Arc<GatewayFront>,
+    /// Who may connect to the ports of the servers.
+    pub sources: Arc<Sources>,
+    /// What opens connections; it is told later whom to ask for a new container.
+    pub opener: Arc<Connections>,
+}
+
+/// The way in for MCP clients, and the ports it is served on.
+pub(super) async fn start(
+    home: &Home,
+    engine: &Arc<DockerEngine>,
+    store: &Arc<SqliteStore>,
+    wishes: channel::Receiver<Arc<Wish>>,
+) -> Result<Serving, Failure> {
+    let run = sessions::hex(random_bytes()?.get(..8).unwrap_or_default());
+    let opener = Arc::new(Connections {
+        engine: Arc::clone(engine),
+        wishes,
+        requests: OnceLock::new(),
+        env: home.env.clone(),
+        run: run.clone(),
+        legs: AtomicU64::new(0),
+    });
+    let memory = KeptHandshakes::load(Arc::clone(store) as Arc<dyn LegStore>).await;
+    let shared = slot::Shared {
+        opener: Arc::clone(&opener) as Arc<dyn Opener>,
+        memory: Arc::new(memory),
+        clock: Arc::new(SystemClock),
+        eras: Mutex::default(),
+    };
+    let kept = store.load().await;
+    let gateway = Gateway::new(shared, Arc::clone(store) as Arc<dyn SessionStore>, random_bytes()?);
+    match kept {
+        Ok(sessions) => gateway.sessions().restore(sessions),
+        Err(error) => {
+            tracing::warn!(MCP_ERROR_CODE = error.kind.code(), "clients must begin new sessions: {error}");
+        }
+    }
+    let guard = Arc::new(Guard::new(guard_policy(home)?));
+    let front = Arc::new(GatewayFront { gateway: Arc::clone(&gateway), guard });
+    let sources = Arc::new(Sources::of(&allowed_sources(home)));
+    tokio::spawn(learn_sources(home.clone(), Arc::clone(&sources)));
+    let config = EdgeConfig {
+        host: home.settings.gateway_host(home.settings.balancer_on()),
+        limits: Limits::default(),
+        sources: Arc::clone(&sources),
+        meter: Arc::default(),
+    };
+    let answers = Arc::clone(&front);
+    let edges = ServedEdges {
+        listeners: EdgeListeners::new(config, move |_server| Arc::clone(&answers)),
+        gateway: Arc::clone(&gateway),
+        engine: Arc::clone(engine),
+        run,
+    };
+    Ok(Serving { gateway, edges: Arc::new(edges), front, sources, opener })
+}
+
+/// With `allowed_sources = auto` behind a load balancer: the blocks of this very network, once the
+/// instance's metadata names them.
+async fn learn_sources(home: Home, sources: Arc<Sources>) {
+    let settings = &home.settings.gateway.allowed_sources;
+    if !settings.auto || !home.settings.balancer_on() {
+        return;
+    }
+    match home.vpc_blocks().await {
+        Ok(found) => {
+            let named = settings.blocks.iter().map(ToString::to_string).chain(found);
+            let blocks: Vec<Block> =
+                Block::loopback().into_iter().chain(named.filter_map(|block| Block::parse(&block))).collect();
+            sources.set(&blocks);
+        }
+        Err(error) => tracing::info!(
+            MCP_ERROR_CODE = error.kind.code(),
+            "edge ports are open to private networks, because this one's blocks are not known: {error}"
+        ),
+    }
+}
+
+/// `[gateway] auth`, `tokens_file` and `allowed_origins`.
+fn guard_policy(home: &Home) -> Result<Policy, Failure> {
+    let settings = &home.settings.gateway;
+    let names = Names::new(settings.allowed_origins.iter().map(String::as_str));
+    let auth = match settings.auth {
+        GatewayAuth::None => Auth::None,
+        GatewayAuth::Bearer => Auth::Tokens(tokens(home)?),
+        GatewayAuth::Jwt => {
+            return Err(Failure::new(Exit::Usage, "[gateway] auth = jwt is not served by this version")
+                .hint("use auth = bearer and a tokens_file"));
+        }
+    };
+    Ok(Policy { names, auth })
+}
+
+/// The tokens that clients come with.
+fn tokens(home: &Home) -> Result<TokenSet, Failure> {
+    let named = home.settings.gateway.tokens_file.clone().map(PathBuf::from);
+    let credential =
+        || home.env.get("CREDENTIALS_DIRECTORY").map(|dir| Path::new(dir).join("gateway-tokens"));
+    let Some(path) = named.or_else(credential) else {
+        return Err(Failure::new(Exit::Usage, "[gateway] auth = bearer has no tokens")
+            .hint("set [gateway] tokens_file, or give the systemd credential gateway-tokens"));
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Failure::new(Exit::Usage, format!("reading tokens from {}", path.display())).cause(error.to_string())
+    })?;
+    TokenSet::parse(&text).map_err(|problems| {
+        let lines: Vec<String> =
+            problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect();
+        Failure::new(Exit::Usage, format!("the tokens cannot be used\n{}", lines.join("\n")))
+    })
+}
+
+/// Who may connect to edge ports.
+fn allowed_sources(home: &Home) -> Vec<Block> {
+    let settings = &home.settings.gateway.allowed_sources;
+    let mut blocks: Vec<Block> =
+        settings.blocks.iter().filter_map(|cidr| Block::parse(&cidr.to_string())).collect();
+    if settings.auto {
+        blocks.extend(Block::loopback());
+        if home.settings.balancer_on() {
+            // Until the instance's own network is known: what a VPC may be made of.
+            let private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+            blocks.extend(private.iter().filter_map(|block| Block::parse(block)));
+        }
+    }
+    blocks
+}
+
+/// Tells the gateway where the servers are, whenever the file or the last pass says something new.
+pub(super) async fn follow_places(
+    gateway: Arc<Gateway>,
+    mut wishes: channel::Receiver<Arc<Wish>>,
+    mut snapshots: channel::Receiver<Arc<Snapshot>>,
+) {
+    let mut before = Places::new();
+    loop {
+        let wish = Arc::clone(&wishes.borrow_and_update());
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        before = places::all(&wish.desired, &snapshot.report, &before);
+        gateway.set_places(&before);
+        let changed = tokio::select! {
+            changed = wishes.changed() => changed,
+            changed = snapshots.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
