@@ -10,10 +10,11 @@ set -Eeuo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 PROGRAM=./tests/run.sh
 
-readonly STAGES=(fmt shellcheck setup aws clippy build test live)
+readonly STAGES=(fmt shellcheck setup aws clippy build test live release conformance)
 readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
 # Seconds; a stage that is late has failed. Together they stay below the 40 minutes of CI.
-declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=480 [build]=660 [test]=360 [live]=600)
+declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=480 [build]=660 [test]=360 [live]=900
+  [release]=900 [conformance]=420)
 readonly LOG_LINES_SHOWN=150
 readonly READY_WAIT_SECS=60
 readonly REQUIREMENTS=$HERE/tests/aws/requirements.txt
@@ -22,6 +23,7 @@ CHOSEN=() PASSED=0 FAILED=0 STAGE_JOB=
 # Everything that live tests make carries a stack that begins with this; what is left goes at the end.
 RUN_ID=t$$
 TEST_IMAGE=mcpo-test/example:$RUN_ID
+FIXTURE_IMAGE=mcpo-test/fixture:$RUN_ID
 
 test_usage() {
   cat <<USAGE
@@ -44,16 +46,18 @@ USAGE
 
 wants() { [[ " ${CHOSEN[*]} " = *" $1 "* ]]; }
 wants_python() { wants aws || wants live; }
+wants_engine() { wants live || wants conformance; }
 
 python() { if [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$@"; else python3 "$@"; fi; }
 
 find_missing_test_packages() {
   ! wants shellcheck || has shellcheck || MISSING+=(shellcheck)
   if wants_python; then python -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv); fi
+  if wants conformance; then has npm || MISSING+=(nodejs npm); fi
   if wants live; then
     has docker-registry || MISSING+=(docker-registry)
-    find_missing_engine_packages
   fi
+  if wants_engine; then find_missing_engine_packages; fi
 }
 
 # Debian starts a registry of its own on port 5000; the tests start theirs where they want it.
@@ -99,7 +103,7 @@ prepare() {
   ! wants fmt || ensure_rust_component fmt rustfmt
   ! wants clippy || ensure_rust_component clippy clippy
   if wants_python; then ensure_venv; fi
-  if wants live; then ensure_engine; fi
+  if wants_engine; then ensure_engine; fi
 }
 
 # ---- stages: each runs in a process group of its own, its output goes to its log --------------------
@@ -161,17 +165,43 @@ make_test_image() {
     as_docker docker import --change 'ENTRYPOINT ["/mcp-orchestrator","demo-server"]' - "$TEST_IMAGE"
 }
 
+# The server behind the gateway's tests, static, so that an image needs nothing but it. FIXTURE is set.
+make_fixture_image() {
+  local host target=$TARGET_DIR/fixture
+  host=$("$CARGO" -vV | sed -n 's/^host: //p')
+  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" "$CARGO" build --release --locked \
+    --manifest-path tests/fixture/Cargo.toml --target "$host" --target-dir "$target" || return 1
+  FIXTURE=$target/$host/release/mcp-fixture
+  tar -C "$(dirname "$FIXTURE")" -cf - --owner=0 --group=0 --mode=0755 mcp-fixture |
+    as_docker docker import --change 'ENTRYPOINT ["/mcp-fixture"]' --change 'USER 65532:65532' - "$FIXTURE_IMAGE"
+}
+
 # Fake credentials: nothing here may reach a real account, whatever the caller's environment holds.
 stage_live() {
   local ports
   mkdir -p "$STATE_DIR"
   make_test_image "$TARGET_DIR/debug/mcp-orchestrator"
+  make_fixture_image || return 1
   ports=$(start_aws) || return 1
   # shellcheck disable=SC2086 # one word for each variable
   as_docker env $ports "MCPO_BIN=$TARGET_DIR/debug/mcp-orchestrator" "MCPO_TEST_IMAGE=$TEST_IMAGE" "MCPO_TEST_STACK=$RUN_ID" \
-    "MCPO_TEST_PYTHON=$VENV/bin/python" AWS_ACCESS_KEY_ID=fake AWS_SECRET_ACCESS_KEY=fake AWS_REGION=us-east-1 \
+    "MCPO_FIXTURE=$FIXTURE" "MCPO_FIXTURE_IMAGE=$FIXTURE_IMAGE" "MCPO_TEST_PYTHON=$VENV/bin/python" \
+    AWS_ACCESS_KEY_ID=fake AWS_SECRET_ACCESS_KEY=fake AWS_REGION=us-east-1 \
     AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
     "$CARGO" test --locked --test live -- --test-threads="$(nproc)"
+}
+
+stage_release() { "$CARGO" build --release --locked --bins && echo '1 passed, 0 failed'; }
+
+# The official suite through the gateway, against the build that users get. Scenarios are counted:
+# a dead server passes half of the checks.
+stage_conformance() {
+  local out=$LOGS/conformance.out rc=0
+  "$CARGO" test --locked --manifest-path tests/fixture/Cargo.toml --target-dir "$TARGET_DIR/fixture" || return 1
+  as_docker env "CARGO_TARGET_DIR=$TARGET_DIR/fixture" tests/conformance/gateway.sh "$TARGET_DIR/release/mcp-orchestrator" >"$out" || rc=$?
+  cat "$out"
+  awk '/scored scenarios pass/ { passed += $3; failed += $5 - $3 } END { printf "%d passed, %d failed\n", passed, failed }' "$out"
+  return $rc
 }
 
 # ---- running and counting ---------------------------------------------------------------------------
@@ -239,7 +269,7 @@ remove_leftovers() {
 clean_up() {
   trap - EXIT ERR
   end_stage
-  if wants live && engine_version >/dev/null; then remove_leftovers || true; fi
+  if wants_engine && engine_version >/dev/null; then remove_leftovers || true; fi
   stop_engine || true
   "${SUDO[@]}" rm -rf -- "$STATE_DIR"
 }
@@ -260,6 +290,7 @@ choose_stages() {
   done
   # The live tests drive a binary that must be of this checkout.
   [[ $wanted != *' live '* ]] || wanted+=' build '
+  [[ $wanted != *' conformance '* ]] || wanted+=' release '
   CHOSEN=()
   for stage in "${STAGES[@]}"; do
     if [ -z "$wanted" ] || [[ $wanted = *" $stage "* ]]; then CHOSEN+=("$stage"); fi

@@ -5,6 +5,10 @@
 mod aws;
 #[path = "alb/faults.rs"]
 mod faults;
+#[path = "alb/killed.rs"]
+mod killed;
+#[path = "alb/rows.rs"]
+mod rows;
 
 use aws::{Aws, direct, edge, id};
 use mcp_orchestrator::model::balancer::Standing;

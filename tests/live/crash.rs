@@ -6,6 +6,7 @@ use crate::support::{
     PORT, SERVER, Site, broken, engine, eventually, get, http, inspect, label, long, runs, stdio, text,
     unix_now, volume_exists, volumes,
 };
+use mcp_orchestrator::daemon::message;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -77,6 +78,16 @@ fn a_container_that_dies_again_and_again_backs_off_and_why_names_the_next_try() 
     assert!(why.all().contains("restart 5") && why.all().contains("(in "), "{}", why.out);
     assert!(runs(&site.running("good")));
     assert_eq!(site.run(&["status"]).code, 1);
+    // What an alert would ask for: the kind of event, the server, its container.
+    let ids: BTreeSet<String> = site.events(since).into_iter().map(|event| event.1).collect();
+    let log = daemon.log();
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let alerts: Vec<Value> = entries
+        .map(|entry| entry["fields"].clone())
+        .filter(|fields| fields["MESSAGE_ID"] == message::SERVER_ENDS.id && fields["MCP_SERVER"] == "bad")
+        .collect();
+    assert!(!alerts.is_empty(), "{log}");
+    assert!(alerts.iter().any(|alert| ids.contains(&text(alert, "/CONTAINER_ID"))), "{alerts:?}");
     // The wait outlives the daemon.
     assert_eq!(daemon.stop(), 0);
     let daemon = site.daemon();
@@ -98,6 +109,24 @@ fn a_second_daemon_is_refused_and_a_one_shot_asks_the_first() {
     site.one_shot().exits(0).says("asking it to sync").says("2 of 2 servers converged");
     assert_eq!(time, site.id("time"));
     assert!(runs(&site.running("echo")));
+    assert!(daemon.alive(), "{}", daemon.log());
+}
+
+#[test]
+fn two_addresses_of_one_engine_are_one_engine() {
+    let mut site = Site::new("addresses");
+    site.write(&json!({ "time": stdio(&[]) }));
+    let mut daemon = site.daemon();
+    site.run(&["sync"]).exits(0);
+    let time = site.id("time");
+    // As /run/docker.sock and /var/run/docker.sock are.
+    let other = site.path("other.sock");
+    std::os::unix::fs::symlink(crate::support::engine_socket(), &other).expect("a link");
+    site.setting("SERVICE__DOCKER_HOST", &format!("unix://{}", other.display()));
+    site.run(&["run"]).exits(1).says(&daemon.pid().to_string());
+    site.one_shot().exits(0).says("asking it to sync").says("1 of 1 server converged");
+    site.run(&["status"]).exits(0);
+    assert_eq!(time, site.id("time"));
     assert!(daemon.alive(), "{}", daemon.log());
 }
 

@@ -18,6 +18,8 @@ mod converge;
 mod crash;
 mod defects;
 mod docker_run;
+mod gateway;
+mod legs;
 mod proxy;
 mod registry;
 mod secrets;

@@ -89,6 +89,11 @@ impl Aws {
         serde_json::from_str(body).unwrap_or(Value::Null)
     }
 
+    /// Where a program sends its calls.
+    pub(super) fn proxy_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.proxy)
+    }
+
     /// A call behind the wire.
     pub(super) fn call(&self, action: &str, params: Value) {
         self.ask("POST", "/_call", &json!({ "action": action, "params": params }));
