@@ -114,6 +114,8 @@ fn errors() {
         &["--one-shot", "status"],
         &["status"],
         &["why", "time"],
+        &["logs", "time", "--follow"],
+        &["capabilities"],
         &["--settings", "bad.conf", "plan"],
         &["--settings", "missing.conf", "plan"],
         &["--config", "bad.json", "plan"],
@@ -204,6 +206,7 @@ fn world(images: &[(&str, &[u16])]) -> Observed {
         balancer: BalancerSeen::Off("no listener configured".to_owned()),
         busy: std::collections::BTreeSet::new(),
         edges: None,
+        run: None,
     }
 }
 

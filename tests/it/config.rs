@@ -280,6 +280,33 @@ fn planted_secrets_stay_hidden_in_debug() {
 }
 
 #[test]
+fn a_secret_where_it_would_be_shown_is_refused_and_a_plain_value_warned_of() {
+    let entry = |args: &str| {
+        let text = format!(r#"{{"mcpServers":{{"a":{{"command":"docker","args":["run",{args}]}}}}}}"#);
+        let loaded = load_fixture("a.json", text.as_bytes());
+        let errors = loaded.problems.iter().filter(|problem| problem.is_error()).count();
+        let codes: Vec<&str> = loaded.problems.iter().map(|problem| problem.code).collect();
+        let whole = loaded.desired.as_ref().is_some_and(|desired| !desired.servers.is_empty());
+        assert!(!render(&loaded.problems).contains("planted"), "{:?}", loaded.problems);
+        assert!(whole || !format!("{loaded:?}").contains("planted"), "{loaded:?}");
+        (whole, errors, codes.join(" "))
+    };
+    for hidden in [
+        "-e T=${credential:api} img",
+        "img --key=${credential:api}",
+        "-e T=${secretsmanager:prod/mcp#token} img",
+    ] {
+        let args: Vec<String> = hidden.split(' ').map(|word| format!("\"{word}\"")).collect();
+        assert_eq!(entry(&format!("\"-i\",{}", args.join(","))), (true, 0, String::new()), "{hidden}");
+    }
+    for shown in ["\"-l\",\"t=${credential:api}\"", "\"--hostname\",\"${secretsmanager:prod/mcp#token}\""] {
+        assert_eq!(entry(&format!("\"-i\",{shown},\"img\"")), (false, 1, "MCPO-C034".to_owned()), "{shown}");
+    }
+    let plain = entry("\"-i\",\"-l\",\"t=${ssm:/mcp/key}\",\"img\"");
+    assert_eq!(plain, (true, 0, "MCPO-C034".to_owned()), "a parameter may be plain");
+}
+
+#[test]
 fn needs_name_everything_a_file_refers_to() {
     let bytes = std::fs::read(fixtures().join("references.json")).expect("the fixture");
     let needs = needs("/etc/mcp/references.json", &bytes, &world_env());

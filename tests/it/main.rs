@@ -17,6 +17,8 @@
 mod cli;
 mod config;
 mod docker_run;
+mod edges;
+mod fuzz;
 mod readme;
 mod reference;
 mod simulation;
