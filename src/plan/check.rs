@@ -292,7 +292,7 @@ fn removals(
         }
         let of_server = |c: &&Container| {
             let mark = c.mark.as_ref().filter(|mark| mark.role != Some(Role::Leg));
-            mark.is_some_and(|mark| mark.server.as_ref() == Some(server))
+            mark.is_some_and(|mark| mark.stack == input.policy.stack && mark.server.as_ref() == Some(server))
         };
         let others = containers.iter().filter(of_server).filter(|c| c.id != *id).count();
         if runs && others == 0 && seen.leg(id).is_none() && input.desired.servers.contains_key(server) {
