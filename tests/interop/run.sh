@@ -22,6 +22,7 @@ readonly AT_ONCE=3
 # Below the ports the kernel gives out; two runs at once hardly meet.
 readonly PORT_FIRST=$((19000 + $$ % 500 * 10))
 
+readonly CLIENTS=(ts ts-sse py2 py2-modern py2-sse py1 py1-sse inspector litellm)
 readonly BASICS="initialize list call"
 readonly OFFERS="resources prompts"
 readonly ASKED="sampling elicitation roots"
@@ -32,7 +33,7 @@ Usage: $0 [--images] BINARY [CLIENT...]
 
   --images  the servers in containers instead, from images without a base
   BINARY    the mcp-orchestrator to test
-  CLIENT    ts ts-sse py2 py2-modern py2-sse py1 py1-sse inspector litellm; all when none is named
+  CLIENT    ${CLIENTS[*]}; all when none is named
 USAGE
   exit 2
 }
@@ -136,6 +137,7 @@ wait_up() {
     sleep 0.3
   done
   tail -n 5 "$LOG" | cut -c1-160 >&2
+  kill -0 "$daemon" 2>/dev/null || fail "the daemon has ended; the end of $LOG is above"
   fail "$1 does not answer within $UP_SECS_MAX s; the end of $LOG is above"
 }
 
@@ -184,7 +186,6 @@ run_client() {
           python3 "$SUITE_DIR/litellm.py" $server "${urls[$server]}"
       done
       ;;
-    *) usage ;;
   esac
 }
 
@@ -208,7 +209,8 @@ main() {
   BINARY=$(realpath "$1")
   [ -x "$BINARY" ] || fail "$1 is no program"
   shift
-  [ $# != 0 ] || set -- ts ts-sse py2 py2-modern py2-sse py1 py1-sse inspector litellm
+  [ $# != 0 ] || set -- "${CLIENTS[@]}"
+  for name in "$@"; do [[ " ${CLIENTS[*]} " = *" $name "* ]] || usage; done
   install_all
   trap clean_up EXIT
   trap 'exit 130' INT TERM

@@ -19,6 +19,7 @@ mod config;
 mod docker_run;
 mod edges;
 mod fuzz;
+mod inside;
 mod readme;
 mod reference;
 mod simulation;
