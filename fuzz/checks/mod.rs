@@ -5,8 +5,7 @@ pub(crate) mod config;
 pub(crate) mod docker_run;
 pub(crate) mod lines;
 pub(crate) mod settings;
-// Waits for mcp::sse; then also the target in Cargo.toml.
-// pub(crate) mod sse;
+pub(crate) mod sse;
 
 /// A check: panics when the bytes break a promise.
 pub(crate) type Check = fn(&[u8]);
@@ -17,6 +16,7 @@ pub(crate) const TARGETS: &[(&str, Check)] = &[
     ("settings", settings::check),
     ("docker_run", docker_run::check),
     ("lines", lines::check),
+    ("sse", sse::check),
 ];
 
 /// No message, place or hint may show this; it is the value of everything secret.

@@ -57,6 +57,11 @@ fn lines_hold_for_their_seeds() {
     replay("lines", "tests/fixtures/config");
 }
 
+#[test]
+fn event_streams_hold_for_their_seeds() {
+    replay("sse", "tests/fixtures/config");
+}
+
 /// `Cargo.toml`, `fuzz_targets/` and the table of checks name the same targets.
 #[test]
 fn every_target_is_named_everywhere() {
