@@ -15,11 +15,12 @@
 //! header into one.
 
 use crate::mcp::build;
+use crate::mcp::sse::Decoder;
 use crate::mcp::wire::{self, INTERNAL_ERROR, Message, member, one_line, text_of};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::outgoing::{LAST_EVENT, Outgoing, SESSION, VERSION};
 use crate::upstream::pipe::Output;
-use crate::upstream::sse::{Decoder, Event};
+use crate::upstream::sse::Event;
 use crate::upstream::tool_headers::ToolHeaders;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -91,15 +92,19 @@ impl Tail {
         self.retry.unwrap_or(RETRY).min(RETRY_MAX)
     }
 
-    /// Takes what an event says about the stream; its message, if it has one.
+    /// Takes what the stream said so far about being resumed.
+    fn learn(&mut self, decoder: &Decoder) {
+        if let Some(id) = decoder.last_id() {
+            self.id = Some(id.to_owned()).filter(|id| !id.is_empty());
+        }
+        if let Some(wait) = decoder.wait() {
+            self.retry = Some(Duration::from_millis(wait));
+        }
+    }
+
+    /// The message of an event, if it has one.
     pub(crate) fn take(&mut self, event: Event) -> Option<String> {
         self.any = true;
-        if let Some(id) = event.id {
-            self.id = Some(id).filter(|id| !id.is_empty());
-        }
-        if let Some(retry) = event.retry {
-            self.retry = Some(Duration::from_millis(retry));
-        }
         let message = event.name.as_deref().is_none_or(|name| name == "message");
         (message && !event.data.trim_ascii().is_empty()).then_some(event.data)
     }
@@ -377,7 +382,8 @@ impl Link {
             };
             let Some(Ok(frame)) = next else { return None };
             let Ok(data) = frame.into_data() else { continue };
-            decoder.push(&data, &mut |event| events.push(event));
+            decoder.push(&data, &mut |event| events.push(Event::from(event)));
+            tail.learn(&decoder);
             for event in events.drain(..) {
                 if let Some(text) = tail.take(event) {
                     self.event(message, &text, tail).await;

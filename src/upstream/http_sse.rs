@@ -5,10 +5,11 @@
 //!
 //! Must never post to another origin than that of the stream: its headers hold secrets.
 
+use crate::mcp::sse::Decoder;
 use crate::mcp::wire::one_line;
 use crate::upstream::endpoint::{resolve, same_origin, shown};
 use crate::upstream::exchange::{Link, Tail, is_stream};
-use crate::upstream::sse::{Decoder, Event};
+use crate::upstream::sse::Event;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -81,7 +82,7 @@ impl Events {
         let Some(Ok(frame)) = self.body.frame().await else { return false };
         if let Ok(data) = frame.into_data() {
             let Self { decoder, ready, .. } = self;
-            decoder.push(&data, &mut |event| ready.push(event));
+            decoder.push(&data, &mut |event| ready.push(Event::from(event)));
         }
         true
     }

@@ -209,8 +209,10 @@ fn health_is_200_only_while_the_server_answers() {
         assert_eq!(client.call("echo", &json!({"message": "on"})), "on");
     }
     site.run(&["stop-server", "new"]).exits(0);
-    let stopped = Ask::new("GET", "/healthz").try_send(new.port).map(|reply| reply.status);
-    assert_ne!(stopped, Ok(200), "a stopped server");
+    eventually("the probe of a stopped server fails", 5, || {
+        let probe = Ask::new("GET", "/healthz").try_send(new.port).map(|reply| reply.status);
+        (probe != Ok(200)).then_some(())
+    });
     assert_eq!(health(&old, "/healthz"), 200);
 }
 
