@@ -515,20 +515,23 @@ async fn open_once(
                 let generation = GENERATION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 return Ok((Arc::new(Live { leg, key: place.key.clone(), generation }), keeper));
             }
-            Err(LegError::Again(era)) if !second => {
-                known = Some(era);
-                second = true;
-                forget(shared, place);
-                if let Some(keeper) = keeper {
-                    keeper.end().await;
-                }
-                shared.opener.renew(&slot.id, place).await.map_err(LegError::World)?;
-            }
             Err(why) => {
                 if let Some(keeper) = keeper {
                     keeper.end().await;
                 }
-                return Err(why);
+                let ended = matches!(why, LegError::Ended(_));
+                let (LegError::Again(era) | LegError::Ended(era)) = why else { return Err(why) };
+                if second {
+                    return Err(why);
+                }
+                forget(shared, place);
+                if ended && matches!(place.source, Source::Container(..)) {
+                    // Whoever looks after the container starts it again, in its own time.
+                    lock(&shared.eras).insert(place.program.clone(), era);
+                    return Err(why);
+                }
+                (known, second) = (Some(era), true);
+                shared.opener.renew(&slot.id, place).await.map_err(LegError::World)?;
             }
         }
     }

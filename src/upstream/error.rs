@@ -93,6 +93,8 @@ pub enum LegError {
     Refused(RpcError),
     /// This process is spoilt for us; a fresh one, opened with this era, may serve.
     Again(Era),
+    /// This process ended before it answered; the next one is to be opened with this era.
+    Ended(Era),
     /// It speaks nothing that we do.
     Era(EraError),
     /// Its streams cannot be had.
@@ -110,6 +112,7 @@ impl fmt::Display for LegError {
                 write!(f, "server did not answer {method} within {} ms", after.as_millis())
             }
             Self::Refused(error) => write!(f, "server refused the handshake: {error}"),
+            Self::Ended(_) => f.write_str("server ended before it answered the first message"),
             Self::Again(era) => {
                 let first = if *era == Era::Legacy { "initialize" } else { "server/discover" };
                 write!(f, "server needs a fresh process whose first message is {first}")

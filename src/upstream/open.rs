@@ -204,8 +204,17 @@ async fn greet(line: &LineHandle, options: &OpenOptions) -> Result<Greeting, Leg
     loop {
         match try_first(&mut probe, line, options, &first).await? {
             Step::Send(next) => first = next,
-            Step::Restart(First::Initialize(_)) => return Err(LegError::Again(Era::Legacy)),
-            Step::Restart(First::Discover(_)) => return Err(LegError::Again(Era::Modern)),
+            Step::Restart(next) => {
+                let era = match next {
+                    First::Initialize(_) => Era::Legacy,
+                    First::Discover(_) => Era::Modern,
+                };
+                return Err(if line.shared.is_closed() {
+                    LegError::Ended(era)
+                } else {
+                    LegError::Again(era)
+                });
+            }
             Step::Failed(why) => return Err(LegError::Era(why)),
             Step::Settled(verdict) => {
                 let Verdict { era, version, server } = *verdict;
@@ -275,6 +284,7 @@ pub fn refusal(error: &LegError) -> Option<&RpcError> {
         LegError::Refused(error) => Some(error),
         LegError::Silent { .. }
         | LegError::Again(_)
+        | LegError::Ended(_)
         | LegError::Era(_)
         | LegError::World(_)
         | LegError::Closed(_)

@@ -3,6 +3,7 @@
 use crate::support::{Site, engine, engine_socket, eventually, image, inspect, label, runs, text, unix_now};
 use mcp_orchestrator::docker::DockerEngine;
 use mcp_orchestrator::mcp::handshake::ClientInfo;
+use mcp_orchestrator::mcp::wire::Era;
 use mcp_orchestrator::model::container::{ContainerSpec, HostPorts, Opaque, PortProtocol, PublishedPort};
 use mcp_orchestrator::model::id::{ContainerId, ImageId, Stack};
 use mcp_orchestrator::model::op::Create;
@@ -41,7 +42,8 @@ fn leg_of(stack: &str, seed: &str, change: impl FnOnce(&mut ContainerSpec)) -> C
 
 async fn opened(io: LegIo) -> Leg {
     let client = ClientInfo { name: "tests".to_owned(), version: "1".to_owned() };
-    Leg::open(io, OpenOptions::new(Mode::Fresh, client)).await.expect("a handshake")
+    let options = OpenOptions { known: Some(Era::Legacy), ..OpenOptions::new(Mode::Fresh, client) };
+    Leg::open(io, options).await.expect("a handshake")
 }
 
 #[track_caller]
