@@ -30,6 +30,7 @@ pub mod listen;
 pub mod meta;
 pub mod mirror;
 pub mod object;
+pub mod scan;
 pub mod seal;
 pub mod sse;
 pub mod translate;

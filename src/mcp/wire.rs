@@ -297,14 +297,8 @@ pub fn each_member<'a>(
 /// The value of `key` in a JSON object, the first if there are several.
 #[must_use]
 pub fn member<'a>(object: &'a RawValue, key: &str) -> Option<&'a RawValue> {
-    let mut found = None;
-    each_member(object.get(), &mut |name, value| {
-        if found.is_none() && name == key {
-            found = Some(value);
-        }
-    })
-    .ok()?;
-    found
+    // A raw value is valid already: finding a member need not prove it once more.
+    serde_json::from_str(crate::mcp::scan::member(object.get(), key)?).ok()
 }
 
 struct Members<'v, 'a>(&'v mut dyn FnMut(Cow<'a, str>, &'a RawValue));
@@ -383,7 +377,7 @@ pub fn splice(text: &str, part: &str, with: &str) -> Option<String> {
 /// space changes no value.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    if text.contains(['\n', '\r']) {
+    if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some() {
         Cow::Owned(text.replace(['\n', '\r'], " "))
     } else {
         Cow::Borrowed(text)
