@@ -42,8 +42,10 @@ pub fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
 /// Whether a name, quotes included, is `key`.
 fn is(name: &str, key: &str) -> bool {
     let inner = name.get(1..name.len().saturating_sub(1)).unwrap_or_default();
+    if inner.contains('\\') {
+        return serde_json::from_str::<String>(name).is_ok_and(|name| name == key);
+    }
     inner == key
-        || (inner.contains('\\') && serde_json::from_str::<String>(name).is_ok_and(|name| name == key))
 }
 
 /// The first place from `at` on that is no white space.
