@@ -133,9 +133,13 @@ async fn ask(
     if live.leg.greeting().era == Era::Legacy {
         return live.leg.request(method, params, timeout).await;
     }
+    live.leg.request(method, in_modern(params).as_deref(), timeout).await
+}
+
+/// The params of a request of ours for a modern server: who we are, and that we can be asked nothing.
+pub(crate) fn in_modern(params: Option<&RawValue>) -> Option<Box<RawValue>> {
     let us = slot::who_we_are();
     let client = RawValue::from_string(json!({"name": us.name, "version": us.version}).to_string()).ok();
-    let none = RawValue::from_string("{}".to_owned()).unwrap_or_default();
-    let params = translate::with_modern_meta(params, MODERN_LATEST, client.as_deref(), &none, None);
-    live.leg.request(method, params.as_deref(), timeout).await
+    let none = RawValue::from_string("{}".to_owned()).ok()?;
+    translate::with_modern_meta(params, MODERN_LATEST, client.as_deref(), &none, None)
 }

@@ -7,16 +7,17 @@
 //! ```
 //! Must never tell one client what another subscribed to.
 
+use crate::gateway::lock;
 use crate::gateway::logs::LogRing;
 use crate::gateway::metrics::ServerMetrics;
 use crate::gateway::sessions::Session;
 use crate::gateway::slot::{self, Inlets, Live, Owned, Slot};
 use crate::gateway::streams::{Keep, Stream};
-use crate::gateway::{Gateway, legacy};
+use crate::gateway::{Gateway, call, legacy};
+use crate::mcp::build;
 use crate::mcp::listen::{self, ListenFilter};
 use crate::mcp::mirror;
 use crate::mcp::wire::{Era, MODERN_LATEST, member, text_of};
-use crate::mcp::{build, translate};
 use crate::model::id::ServerId;
 use crate::model::session::SessionChange;
 use crate::upstream::error::CallError;
@@ -24,7 +25,7 @@ use crate::upstream::leg::{Call, Leg, OnDrop};
 use crate::upstream::table::{Diagnostic, FromServer, Notice};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -80,11 +81,6 @@ struct Held {
     generation: u64,
     uris: BTreeSet<String>,
     task: Option<AbortHandle>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding one; a poisoned value is still whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Entry {
@@ -395,17 +391,10 @@ async fn hear_held(gateway: Weak<Gateway>, entry: Weak<Entry>, leg: Leg, filter:
     if filter.is_empty() {
         return;
     }
-    let info = slot::who_we_are();
-    let client = serde_json::json!({"name": info.name, "version": info.version}).to_string();
-    let (Ok(client), Ok(none)) = (RawValue::from_string(client), RawValue::from_string("{}".to_owned()))
-    else {
-        return;
-    };
-    let params = listen::listen_params(&filter);
-    let params = translate::with_modern_meta(Some(&params), MODERN_LATEST, Some(&client), &none, None);
+    let params = call::in_modern(Some(&listen::listen_params(&filter)));
     let (sink, mut heard) = mpsc::channel(HEARD_MAX);
-    let call = Call { events: Some(sink), ..Call::new(listen::LISTEN, params.as_deref()) };
-    let Ok(mut running) = leg.start(call) else { return };
+    let listening = Call { events: Some(sink), ..Call::new(listen::LISTEN, params.as_deref()) };
+    let Ok(mut running) = leg.start(listening) else { return };
     loop {
         tokio::select! {
             _ = running.answered() => return,
@@ -429,7 +418,7 @@ async fn hear_held(gateway: Weak<Gateway>, entry: Weak<Entry>, leg: Leg, filter:
 /// Tools whose schema repeats arguments in headers.
 async fn read_schemas(live: &Live) -> Schemas {
     let mut schemas = Schemas::new();
-    let Ok(tools) = crate::gateway::call::list(live, "tools/list", "tools").await else { return schemas };
+    let Ok(tools) = call::list(live, "tools/list", "tools").await else { return schemas };
     for tool in tools {
         let (Some(name), Some(schema)) =
             (member(&tool, "name").and_then(text_of), member(&tool, "inputSchema"))

@@ -47,7 +47,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -261,6 +261,11 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         };
         gateway.pool.sweep(now, &keep);
     }
+}
+
+/// What a mutex holds. Nothing here panics while holding one; a poisoned value is still whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request that is refused: its status and a JSON-RPC error.

@@ -18,6 +18,7 @@ use crate::gateway::flow::{Begin, Flow, Out, Tongue};
 use crate::gateway::legacy::{JSON_WITHIN, busy, code};
 use crate::gateway::metrics::Timed;
 use crate::gateway::parked::{Lent, Parked, Whose};
+use crate::gateway::sessions::secret;
 use crate::gateway::slot::{Live, Unavailable};
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
 use crate::gateway::{Ask, refused, tool_of, unavailable};
@@ -334,7 +335,8 @@ impl Waits {
             .collect();
         let id = flow.id().to_owned();
         let expires_ms = gateway.shared.clock.now().0.saturating_add(PARKED_MS);
-        let call = random_name();
+        // Without randomness a call cannot be taken up again.
+        let call = secret().unwrap_or_default();
         let state = seal::Parked { call: call.clone(), principal: principal.to_string(), digest, expires_ms };
         let state = seal::seal(&gateway.seal_key, &state.to_text());
         let result = input::input_required_result(&shown, Some(&state), server_info.as_deref());
@@ -342,16 +344,6 @@ impl Waits {
         drop(shown);
         gateway.park(call, Parked { flow, lent, wants, expires_ms });
         body::json(StatusCode::OK, text)
-    }
-}
-
-/// A name nobody can guess.
-fn random_name() -> String {
-    let mut random = [0; 16];
-    match getrandom::fill(&mut random) {
-        Ok(()) => crate::gateway::sessions::hex(&random),
-        // Without randomness a call cannot be taken up again.
-        Err(_none) => String::new(),
     }
 }
 

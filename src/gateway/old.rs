@@ -7,7 +7,7 @@
 
 use crate::gateway::body::{self, Response};
 use crate::gateway::legacy::{self, SESSION_HEADER};
-use crate::gateway::sessions::{IdHash, Session, hash, hex};
+use crate::gateway::sessions::{IdHash, Session, hash, secret};
 use crate::gateway::streams::{Greeting, Keep, Stream, StreamKind};
 use crate::gateway::{Ask, Gateway, refused};
 use crate::mcp::front::Refusal;
@@ -43,11 +43,7 @@ pub(crate) fn open(ask: &Ask<'_>) -> Response {
     if let Err(refusal) = crate::mcp::front::check_accept_get(ask.head) {
         return refused(None, &refusal);
     }
-    let mut random = [0; 16];
-    if getrandom::fill(&mut random).is_err() {
-        return body::empty(StatusCode::SERVICE_UNAVAILABLE);
-    }
-    let id = hex(&random);
+    let Some(id) = secret() else { return body::empty(StatusCode::SERVICE_UNAVAILABLE) };
     let key = hash(&id);
     let stream = Stream::unstored(StreamKind::Get);
     let door = Arc::new(Door {

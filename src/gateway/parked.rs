@@ -12,6 +12,7 @@ use crate::gateway::Gateway;
 use crate::gateway::flow::Flow;
 use crate::gateway::hub::Entry;
 use crate::gateway::legacy::error_object;
+use crate::gateway::lock;
 use crate::gateway::places::Keeper;
 use crate::gateway::slot::own::{self, Dedicated};
 use crate::gateway::slot::{self, Unavailable};
@@ -21,7 +22,7 @@ use crate::upstream::leg::Leg;
 use crate::upstream::table::{FromServer, ServerRequest};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use tokio::time::Instant;
@@ -132,11 +133,6 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding one; a poisoned value is still whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pool {

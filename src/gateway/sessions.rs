@@ -9,6 +9,7 @@
 use crate::gateway::streams::store::EventStore;
 use crate::gateway::streams::{Stream, StreamKind};
 use crate::mcp::wire::LEGACY_VERSIONS;
+use crate::model::fingerprint;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::session::{SessionChange, SessionRecord};
 use crate::model::time::{Span, Timestamp};
@@ -330,9 +331,7 @@ impl Sessions {
     /// A new session and the id its client gets; `None` when there are too many, or no randomness.
     #[must_use]
     pub fn open(&self, new: NewSession) -> Option<(String, Arc<Session>)> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).ok()?;
-        let id = hex(&random);
+        let id = secret()?;
         let session = Arc::new(Session::new(hash(&id), new, &self.clock));
         let mut table = self.table();
         if table.len() >= SESSIONS_MAX {
@@ -427,12 +426,18 @@ pub fn hash(id: &str) -> IdHash {
     Sha256::digest(id.as_bytes()).into()
 }
 
+/// 128 bits that nobody can guess, in hexadecimal; `None` when the system has no randomness.
+#[must_use]
+pub fn secret() -> Option<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).ok()?;
+    Some(hex(&random))
+}
+
 /// Lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    fingerprint::hex(bytes, bytes.len().saturating_mul(2))
 }
 
 fn unhex(text: &str) -> Option<IdHash> {

@@ -14,6 +14,7 @@
 
 pub mod own;
 
+use crate::gateway::lock;
 use crate::gateway::places::{Down, Keeper, Opened, Opener, Place, Source};
 use crate::mcp::handshake::ClientInfo;
 use crate::mcp::wire::Era;
@@ -24,7 +25,7 @@ use crate::upstream::open::{Mode, OpenOptions, Remembered};
 use crate::upstream::table::{Diagnostic, FromServer, Outlets};
 use crate::world::Clock;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -333,11 +334,6 @@ impl Slot {
             State::Down(_) => None,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding one; a poisoned value is still whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts a waiting request while it waits.

@@ -53,7 +53,7 @@ fn mac(key: &[u8], payload: &str) -> Option<Hmac<Sha256>> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::model::fingerprint::hex(bytes, bytes.len().saturating_mul(2))
 }
 
 /// Only the digits that [`hex`] writes: one payload has one token.

@@ -257,7 +257,7 @@ pub(crate) fn target(url: &str) -> Result<Target, WorldError> {
         .map_err(|_syntax| invalid("server", "the host in its URL is not one"))?;
     let basic = user.map(|user| {
         let user = if user.contains(':') { user.to_owned() } else { format!("{user}:") };
-        HeaderValue::try_from(format!("Basic {}", crate::upstream::outgoing::base64(&unescaped(&user))))
+        HeaderValue::try_from(format!("Basic {}", crate::mcp::base64::encode(&unescaped(&user))))
     });
     let name = shown(&uri);
     let basic = basic.transpose().map_err(|_never| invalid(&name, "its user name is not one"))?;

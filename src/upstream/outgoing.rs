@@ -5,6 +5,7 @@
 //!
 //! Must never change a message.
 
+use crate::mcp::base64::header_value;
 use crate::mcp::meta::{VERSION_KEY, meta};
 use crate::mcp::wire::{self, Message, member, text_of};
 use bytes::Bytes;
@@ -74,41 +75,16 @@ fn modern_headers(method: &str, params: &RawValue, request: bool) -> Option<Head
     let version = text_of(member(meta(params)?, VERSION_KEY)?)?;
     let mut headers = HeaderMap::new();
     headers.insert(VERSION, HeaderValue::from_str(&version).ok()?);
-    headers.insert(METHOD, HeaderValue::from_str(&header_text(method)).ok()?);
+    headers.insert(METHOD, HeaderValue::from_str(&header_value(method)).ok()?);
     let named = match method {
         "tools/call" | "prompts/get" => "name",
         "resources/read" => "uri",
         _ => return Some(headers),
     };
     if let Some(name) = member(params, named).and_then(text_of).filter(|_| request) {
-        headers.insert(NAME, HeaderValue::from_str(&header_text(&name)).ok()?);
+        headers.insert(NAME, HeaderValue::from_str(&header_value(&name)).ok()?);
     }
     Some(headers)
-}
-
-/// A text as a header's value: itself where a header can hold it, else in its base64 form.
-pub(crate) fn header_text(text: &str) -> String {
-    let plain = text.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
-        && text.trim_matches([' ', '\t']) == text
-        && !(text.starts_with("=?base64?") && text.ends_with("?="));
-    if plain { text.to_owned() } else { format!("=?base64?{}?=", base64(text.as_bytes())) }
-}
-
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Base64 with padding.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for n in 0..4_usize {
-            let digit = usize::try_from(bits >> (18 - 6 * n) & 63).unwrap_or(0);
-            let filled = n <= chunk.len();
-            out.push(if filled { DIGITS.get(digit).map_or('=', |digit| char::from(*digit)) } else { '=' });
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -130,7 +106,7 @@ mod tests {
             ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
             ("", ""),
         ] {
-            assert_eq!(header_text(text), value, "{text}");
+            assert_eq!(header_value(text), value, "{text}");
         }
     }
 

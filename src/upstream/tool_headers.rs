@@ -7,8 +7,8 @@
 //! Must never hold more than [`TOOLS_MAX`] tools, and never put an argument anywhere but into the
 //! header that the schema names.
 
+use crate::mcp::base64::header_value;
 use crate::mcp::wire::{Message, member, read, splice, text_of};
-use crate::upstream::outgoing::header_text;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -84,7 +84,7 @@ impl ToolHeaders {
         let (Some(wanted), Some(arguments)) = (wanted, member(params, "arguments")) else { return headers };
         for Mirrored { header, path } in wanted {
             let value = path.iter().try_fold(arguments, |value, key| member(value, key));
-            let value = value.and_then(text).map(|text| header_text(&text));
+            let value = value.and_then(text).map(|text| header_value(&text).into_owned());
             if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
                 headers.insert(header.clone(), value);
             }
