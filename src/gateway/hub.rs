@@ -69,10 +69,15 @@ type Asked = (u64, Instant, Result<(), String>);
 
 /// A modern client's subscription that the gateway holds.
 #[derive(Debug)]
-struct Listener {
-    id: Box<RawValue>,
-    filter: ListenFilter,
-    stream: Arc<Stream>,
+pub(crate) struct Listener {
+    /// The request's.
+    pub id: Box<RawValue>,
+    /// What the client wants to hear.
+    pub filter: ListenFilter,
+    /// Where it hears it.
+    pub stream: Arc<Stream>,
+    /// The connection whose lists the client knows: only a later one is news.
+    pub generation: u64,
 }
 
 /// Our own subscription at a modern server, on behalf of legacy sessions.
@@ -168,25 +173,17 @@ impl Entry {
     }
 
     /// Holds a subscription until its client goes away.
-    pub(crate) fn listen(
-        self: &Arc<Self>,
-        gateway: &Arc<Gateway>,
-        id: &RawValue,
-        filter: ListenFilter,
-        stream: Arc<Stream>,
-    ) {
+    pub(crate) fn listen(self: &Arc<Self>, gateway: &Arc<Gateway>, leg: &Leg, listener: Listener) {
+        let (uris, stream) = (listener.filter.uris.clone(), Arc::clone(&listener.stream));
         let mut listeners = lock(&self.listeners);
         if listeners.len() >= LISTENERS_MAX {
             stream.finish();
             return;
         }
-        let uris = filter.uris.clone();
-        listeners.push(Listener { id: id.to_owned(), filter, stream: Arc::clone(&stream) });
+        listeners.push(listener);
         drop(listeners);
-        if let Some(live) = self.slot.live() {
-            for uri in &uris {
-                self.tell_server(&live.leg, "resources/subscribe", uri);
-            }
+        for uri in &uris {
+            self.tell_server(leg, "resources/subscribe", uri);
         }
         let (entry, gateway) = (Arc::clone(self), Arc::downgrade(gateway));
         tokio::spawn(async move {
@@ -297,8 +294,12 @@ impl Entry {
     }
 
     /// Tells modern clients only.
-    pub(crate) fn tell_listeners(&self, Notice { method, params }: &Notice) {
-        for listener in lock(&self.listeners).iter() {
+    pub(crate) fn tell_listeners(&self, notice: &Notice) {
+        self.tell_if(notice, |_| true);
+    }
+
+    fn tell_if(&self, Notice { method, params }: &Notice, whom: impl Fn(&Listener) -> bool) {
+        for listener in lock(&self.listeners).iter().filter(|listener| whom(listener)) {
             if listener.filter.admits(method, params.as_deref()) {
                 let text = listen::tagged(method, params.as_deref(), &listener.id);
                 listener.stream.push(&text, Keep::Must);
@@ -330,7 +331,10 @@ impl Entry {
                 .is_some_and(|flag| flag.get() == "true");
             if flag {
                 let method = format!("notifications/{kind}/list_changed");
-                self.tell(gateway, &Notice { method, params: None });
+                legacy::tell(self, gateway, &method, None);
+                self.tell_if(&Notice { method, params: None }, |listener| {
+                    listener.generation < live.generation
+                });
             }
         }
     }

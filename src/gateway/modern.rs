@@ -15,6 +15,7 @@
 
 use crate::gateway::body::{self, Response};
 use crate::gateway::flow::{Begin, Flow, Out, Tongue};
+use crate::gateway::hub::Listener;
 use crate::gateway::legacy::{JSON_WITHIN, busy, code};
 use crate::gateway::metrics::Timed;
 use crate::gateway::parked::{Lent, Parked, Whose};
@@ -229,7 +230,8 @@ impl Asked<'_> {
         let stream = Stream::unstored(StreamKind::Get);
         let body = stream.body(Greeting::None);
         stream.push(&listen::acknowledged(self.id, &filter), Keep::Must);
-        self.ask.entry.listen(self.ask.gateway, self.id, filter, stream);
+        let listener = Listener { id: self.id.to_owned(), filter, stream, generation: live.generation };
+        self.ask.entry.listen(self.ask.gateway, &live.leg, listener);
         body::events(body)
     }
 
