@@ -15,9 +15,32 @@ clean_up() {
   rm -rf -- "$WORK"
 }
 
-# It ends at SIGTERM, as a server does that has an init in front of it.
+# A server that answers its handshake and then waits: the daemon knocks at one that does not again
+# and again, which is not what is measured. It ends at SIGTERM, as a server does that has an init
+# in front of it.
 make_image() {
-  echo 'int pause(void); int main(void) { for (;;) pause(); }' >"$WORK/wait.c"
+  cat >"$WORK/wait.c" <<'PROGRAM'
+#include <stdio.h>
+#include <string.h>
+static char line[65536];
+int main(void) {
+  while (fgets(line, sizeof line, stdin)) {
+    char *id = strstr(line, "\"id\":");
+    if (!id) continue;
+    id += 5;
+    int length = (int)strcspn(id, ",}");
+    if (strstr(line, "\"method\":\"initialize\""))
+      printf("{\"jsonrpc\":\"2.0\",\"id\":%.*s,\"result\":{\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},"
+             "\"serverInfo\":{\"name\":\"wait\",\"version\":\"1\"}}}\n", length, id);
+    else if (strstr(line, "\"method\":\"ping\""))
+      printf("{\"jsonrpc\":\"2.0\",\"id\":%.*s,\"result\":{}}\n", length, id);
+    else
+      printf("{\"jsonrpc\":\"2.0\",\"id\":%.*s,\"error\":{\"code\":-32601,\"message\":\"no such method\"}}\n", length, id);
+    fflush(stdout);
+  }
+  return 0;
+}
+PROGRAM
   cc -static -Os -o "$WORK/wait" "$WORK/wait.c"
   rm "$WORK/wait.c"
   tar -C "$WORK" -cf - --owner=0 --group=0 wait |

@@ -1,9 +1,10 @@
-//! The engine's event stream as mere wake-ups: what happened is read from the next list.
+//! The engine's event stream: wake-ups, and what the next list will only show later.
 //!
-//! Must never carry data into a decision.
+//! Must never decide anything, nor call a stream that is lost a quiet one.
 
 use crate::docker::DockerEngine;
 use crate::docker::errors::world_error;
+use crate::docker::recent::Recent;
 use crate::model::mark::{MANAGED_BY, MANAGER};
 use crate::world::WorldError;
 use bollard::models::{EventMessage, EventMessageTypeEnum};
@@ -28,6 +29,8 @@ impl DockerEngine {
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let client = self.client()?;
         let mut events = Box::pin(client.events(Some(options)));
+        // From its end until the next one stands, nothing is heard.
+        let _stream = Listening::begin(&self.recent);
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| world_error("watching events", error))?;
             if event.typ == Some(EventMessageTypeEnum::CONTAINER) {
@@ -49,5 +52,21 @@ impl DockerEngine {
             }
             _ => self.recent.forget(&id),
         }
+    }
+}
+
+/// An event stream while it stands.
+struct Listening<'a>(&'a Recent);
+
+impl<'a> Listening<'a> {
+    fn begin(recent: &'a Recent) -> Self {
+        recent.deaf();
+        Self(recent)
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.deaf();
     }
 }

@@ -10,6 +10,7 @@ pub mod credentials;
 mod errors;
 pub mod events;
 pub mod legs;
+mod logs;
 mod recent;
 pub mod reference;
 mod seen;
@@ -19,7 +20,7 @@ use crate::docker::errors::{deadline, world_error};
 use crate::docker::reference::ImageReference;
 use crate::model::id::ContainerId;
 use crate::model::mark::{MANAGED_BY, MANAGER};
-use crate::model::observed::{Container, Details, Image};
+use crate::model::observed::{Container, Details, Image, LogAsk, LogLine};
 use crate::model::op::{ContainerRef, Create, EngineOp};
 use crate::world::{Answer, Engine, ErrorKind, WorldError};
 use bollard::Docker;
@@ -144,11 +145,15 @@ impl DockerEngine {
     }
 
     async fn list(&self) -> Result<Vec<Container>, WorldError> {
+        if let Some(list) = self.recent.without_asking() {
+            return Ok(list);
+        }
         let options = query::ListContainersOptionsBuilder::new().all(true).build();
+        let asked = self.recent.ask();
         let client = self.client()?;
         let list = deadline("listing containers", READ_WITHIN, client.list_containers(Some(options))).await?;
         let mut containers: Vec<Container> = list.into_iter().map(seen::container).collect();
-        self.recent.correct(&mut containers);
+        self.recent.listed(&asked, &mut containers);
         Ok(containers)
     }
 
@@ -181,6 +186,7 @@ impl DockerEngine {
         let client = self.client()?;
         let doing = op.describe();
         let none: Option<query::StartContainerOptions> = None;
+        let _working = self.recent.working();
         match op {
             EngineOp::Pull { reference, platform } => {
                 self.pull(reference, platform.as_deref(), progress).await
@@ -355,6 +361,10 @@ impl Engine for DockerEngine {
 
     fn details<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Option<Details>> {
         Box::pin(self.inspect(id))
+    }
+
+    fn log<'a>(&'a self, ask: &'a LogAsk) -> Answer<'a, Vec<LogLine>> {
+        Box::pin(self.read_log(ask))
     }
 
     fn apply<'a>(&'a self, op: &'a EngineOp, progress: &'a (dyn Fn(String) + Send + Sync)) -> Answer<'a, ()> {
