@@ -14,40 +14,42 @@ use serde_json::value::RawValue;
 /// A request.
 #[must_use]
 pub fn request(id: u64, method: &str, params: Option<&RawValue>) -> String {
-    let method = quoted(method);
-    match params {
-        Some(params) => {
-            let params = one_line(params.get());
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
-        }
-        None => format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}}}"#),
-    }
+    asking(Some(&id.to_string()), method, params)
 }
 
 /// A request under an id of somebody else's.
 #[must_use]
 pub fn request_as(id: &RawValue, method: &str, params: Option<&RawValue>) -> String {
-    let (id, method) = (id.get(), quoted(method));
-    match params {
-        Some(params) => {
-            let params = one_line(params.get());
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#)
-        }
-        None => format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}}}"#),
-    }
+    asking(Some(id.get()), method, params)
 }
 
 /// A notification.
 #[must_use]
 pub fn notification(method: &str, params: Option<&RawValue>) -> String {
+    asking(None, method, params)
+}
+
+/// Made in one piece, with room for a line's end: arguments may be large, and growing copies them.
+fn asking(id: Option<&str>, method: &str, params: Option<&RawValue>) -> String {
+    const FRAME: usize = 64;
     let method = quoted(method);
-    match params {
-        Some(params) => {
-            let params = one_line(params.get());
-            format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
-        }
-        None => format!(r#"{{"jsonrpc":"2.0","method":{method}}}"#),
+    let params = params.map(|params| one_line(params.get()));
+    let known = id.map_or(0, str::len) + method.len() + params.as_deref().map_or(0, str::len);
+    let mut out = String::with_capacity(FRAME + known);
+    out.push_str(r#"{"jsonrpc":"2.0","#);
+    if let Some(id) = id {
+        out.push_str(r#""id":"#);
+        out.push_str(id);
+        out.push(',');
     }
+    out.push_str(r#""method":"#);
+    out.push_str(&method);
+    if let Some(params) = params {
+        out.push_str(r#","params":"#);
+        out.push_str(&params);
+    }
+    out.push('}');
+    out
 }
 
 /// The good answer to the request `id`.
