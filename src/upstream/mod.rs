@@ -11,7 +11,6 @@
 //! - [`pump`] moves the bytes: reader and writer never wait for each other.
 //! - [`error`] says what went wrong.
 //! - [`chunks`] makes readers out of a stream of tagged chunks, as a container engine sends them.
-//! - [`process`] starts a local server, and ends it with all that it started.
 //! - [`remote`] picks the transport of a server elsewhere: [`http`] (with [`http_sse`] and
 //!   [`exchange`], at an [`endpoint`]), [`websocket`] or [`tcp`].
 //!
@@ -28,7 +27,6 @@ pub mod metrics;
 pub mod open;
 mod outgoing;
 mod pipe;
-pub mod process;
 pub mod pump;
 pub mod remote;
 mod sse;

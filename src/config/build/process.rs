@@ -7,8 +7,9 @@ use crate::config::build::{Builder, Kind, Work, transport_wish};
 use crate::config::codes;
 use crate::config::load::Origin;
 use crate::config::node::Node;
+use crate::config::units;
 use crate::config::vars::absolute;
-use crate::model::server::{ProcessDecl, PullPolicy, ServerKind, Transport, TransportWish};
+use crate::model::server::{ProcessDecl, ProcessLimits, PullPolicy, ServerKind, Transport, TransportWish};
 
 /// Keys that only containers have.
 const CONTAINER_ONLY: &[&str] = &[
@@ -54,11 +55,18 @@ impl Builder<'_, '_> {
         let env: std::collections::BTreeMap<String, String> =
             env.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let names: Vec<&String> = env.keys().collect();
-        let whole = json!({"command": command, "args": args, "cwd": cwd, "env": env});
-        let blanked = json!({"command": command, "args": args, "cwd": cwd, "env": names});
+        let limits = limits(work);
+        let mut whole = json!({"command": command, "args": args, "cwd": cwd, "env": env});
+        let mut blanked = json!({"command": command, "args": args, "cwd": cwd, "env": names});
+        if limits != ProcessLimits::default() {
+            let ProcessLimits { memory_bytes, nano_cpus, pids } = limits;
+            for text in [&mut whole, &mut blanked] {
+                text["limits"] = json!([memory_bytes, nano_cpus, pids]);
+            }
+        }
         let fingerprint = fingerprint(self.input.key, &whole, blanked, &work.resolved);
         Some(Kind {
-            kind: ServerKind::Process(ProcessDecl { command, args, env, cwd, fingerprint }),
+            kind: ServerKind::Process(ProcessDecl { command, args, env, cwd, limits, fingerprint }),
             restart: None,
             pull: PullPolicy::default(),
             fixed_ports: Vec::new(),
@@ -70,5 +78,17 @@ impl Builder<'_, '_> {
         let items = work.entry.get("args").map(Node::items).unwrap_or_default();
         let expanded: Vec<Option<String>> = items.iter().map(|item| self.expand(work, item)).collect();
         expanded.into_iter().collect()
+    }
+}
+
+/// `limits`; what is not positive is no limit.
+fn limits(work: &Work<'_>) -> ProcessLimits {
+    let text = |key: &str| work.merged.text(key);
+    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
+    let pids: Option<i64> = work.merged.number("limits.pids");
+    ProcessLimits {
+        memory_bytes: text("limits.memory").and_then(|text| units::size_bytes(&text).ok()).and_then(positive),
+        nano_cpus: text("limits.cpus").and_then(|text| units::nano_cpus(&text).ok()).and_then(positive),
+        pids: pids.and_then(positive),
     }
 }
