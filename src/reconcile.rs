@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rounds of questions in one pass; more would mean the planner asks in circles.
 const ROUNDS_MAX: usize = 6;
@@ -46,6 +47,8 @@ pub struct Reconciler {
     read_next: BTreeSet<ServerId>,
     /// The last save failed: the store is behind.
     behind: bool,
+    /// Counts what a pass got done.
+    steps: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Reconciler {
@@ -95,7 +98,14 @@ impl Reconciler {
             busy: BTreeSet::new(),
             read_next: BTreeSet::new(),
             behind: false,
+            steps: Arc::default(),
         }
+    }
+
+    /// Counts the steps of passes; each waits for the world within bounds.
+    #[must_use]
+    pub fn steps(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.steps)
     }
 
     /// What is remembered.
@@ -114,8 +124,13 @@ impl Reconciler {
     ) -> Result<(), crate::world::WorldError> {
         change(&mut self.memory);
         let saved = self.world.store.save(&self.memory).await;
+        self.step();
         self.behind = saved.is_err();
         saved
+    }
+
+    fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Looks and decides, and changes nothing.
@@ -123,6 +138,7 @@ impl Reconciler {
         let targets =
             TargetsToRead { servers: self.read_next.iter().cloned().collect(), rotating: ROTATING_READS };
         let mut observed = observe::look(&self.world, &targets, self.busy.clone()).await;
+        self.step();
         let now = self.world.clock.now();
         let memory = &self.memory;
         let mut decided = plan(Input { desired, observed: &observed, memory, policy, now });
@@ -131,6 +147,7 @@ impl Reconciler {
                 break;
             }
             observe::answer(&self.world, policy, &mut observed, &decided.questions).await;
+            self.step();
             decided = plan(Input { desired, observed: &observed, memory, policy, now });
         }
         let broken = check(Input { desired, observed: &observed, memory, policy, now }, &decided);

@@ -7,15 +7,21 @@
 //! Must never name an adapter; must never hold a request's answer back because something else
 //! failed.
 
+mod pulse;
+
+pub use pulse::Pulse;
+
 use crate::execute::learn::ActionResult;
+use crate::model::balancer::BalancerSeen;
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
 use crate::model::memory::{Intent, Lease, Memory};
 use crate::model::observed::Seen;
-use crate::model::policy::Policy;
+use crate::model::policy::{Ending, Policy};
 use crate::model::time::{Span, Timestamp};
 use crate::plan::Plan;
-use crate::plan::report::{ReasonKind, Report, RowState};
+use crate::plan::action::Action;
+use crate::plan::report::{ReasonKind, Report, Row, RowState};
 use crate::reconcile::{Ended, Pass, Reconciler};
 use crate::world::{Clock, WorldError};
 use serde::Serialize;
@@ -31,10 +37,13 @@ const READ_AGAIN: Span = Span::secs(1);
 /// The first look after one that found the engine or the load balancer away; later ones come after
 /// as long as it has been away already, so that neither a short nor a long absence costs much.
 const AWAY_AGAIN: Span = Span::secs(5);
+/// Between two of the last passes that got nothing done.
+const LAST_LOOK: Span = Span::millis(250);
 /// Requests that may wait for the loop.
 const REQUESTS_MAX: usize = 256;
 /// Codes of waits that only end with another try after a failure.
-const FAILURE_CODES: [&str; 5] = ["MCPO-P012", "MCPO-P040", "MCPO-P042", "MCPO-P050", "MCPO-P051"];
+pub const FAILURE_CODES: [&str; 6] =
+    ["MCPO-P012", "MCPO-P040", "MCPO-P042", "MCPO-P043", "MCPO-P050", "MCPO-P051"];
 
 /// What the files and settings want, in one value that changes as a whole.
 #[derive(Clone, Debug)]
@@ -75,9 +84,28 @@ pub struct Snapshot {
     pub leases: BTreeMap<ServerId, Lease>,
     /// What people asked for by hand.
     pub intents: BTreeMap<ServerId, Intent>,
+    /// What the pass decided on, and the load balancer it saw; `None` before the first.
+    #[serde(skip)]
+    pub seen: Option<Arc<SeenByPass>>,
+}
+
+/// What a pass had before it, beside the report.
+#[derive(Clone, Debug)]
+pub struct SeenByPass {
+    /// What it set going.
+    pub actions: Vec<Action>,
+    /// The load balancer.
+    pub balancer: BalancerSeen,
 }
 
 impl Snapshot {
+    /// Whether this pass has finished with a server: nothing of it runs, and nothing more happens
+    /// by itself but tries after failures.
+    #[must_use]
+    pub fn finished_with(&self, server: &ServerId) -> bool {
+        !self.busy.contains(server) && self.report.servers.get(server).is_none_or(at_rest)
+    }
+
     /// Whether everything is as the file wants it.
     #[must_use]
     pub fn well(&self) -> bool {
@@ -138,6 +166,8 @@ pub struct Handle {
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     /// Requests.
     pub requests: mpsc::Sender<Request>,
+    /// Whether the loop moves.
+    pub pulse: Arc<Pulse>,
     wake: Arc<Notify>,
 }
 
@@ -165,6 +195,7 @@ pub struct Service<O> {
     wake: Arc<Notify>,
     publish: watch::Sender<Arc<Snapshot>>,
     observer: O,
+    pulse: Arc<Pulse>,
     passes: u64,
     allow_mass_delete: bool,
     /// Lanes in a row in which something failed and nothing was done.
@@ -208,7 +239,9 @@ impl<O: Observer> Service<O> {
         let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let wake = Arc::new(Notify::new());
-        let handle = Handle { snapshot, requests: sender, wake: Arc::clone(&wake) };
+        let pulse = Arc::new(Pulse::new(reconciler.steps()));
+        let handle =
+            Handle { snapshot, requests: sender, pulse: Arc::clone(&pulse), wake: Arc::clone(&wake) };
         let service = Self {
             reconciler,
             clock,
@@ -217,6 +250,7 @@ impl<O: Observer> Service<O> {
             wake,
             publish,
             observer,
+            pulse,
             passes: 0,
             allow_mass_delete: false,
             failing: 0,
@@ -225,8 +259,9 @@ impl<O: Observer> Service<O> {
         (service, handle)
     }
 
-    /// Runs until `stop` resolves; actions under way are finished within `grace`.
-    pub async fn run(mut self, stop: impl Future<Output = ()> + Send, grace: Duration) {
+    /// Runs until `stop` resolves; actions under way are finished within `grace`. What it gives back
+    /// can still [`Self::wind_down`].
+    pub async fn run(mut self, stop: impl Future<Output = ()> + Send, grace: Duration) -> Self {
         let mut stop = std::pin::pin!(stop);
         let mut due = true;
         // Asked for, but not before a gap has passed; lanes go on meanwhile.
@@ -234,16 +269,26 @@ impl<O: Observer> Service<O> {
         loop {
             if due {
                 soon = None;
-                self.pass().await;
+                tokio::select! {
+                    biased;
+                    // Until its actions begin, a pass can be given up: it has only looked.
+                    () = &mut stop => break,
+                    () = self.pass() => {}
+                }
             }
             let wait = soon.map_or_else(|| self.wait(), |at| at.since(self.clock.now()).min(self.wait()));
             let busy = self.reconciler.is_busy();
+            self.pulse.turn(true);
             due = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(request) = self.requests.recv() => self.take(request).await,
+                Some(request) = self.requests.recv() => {
+                    self.pulse.turn(false);
+                    self.take(request).await
+                }
                 // Saving what was learned must not be given up because a request comes in.
                 Some(end) = self.reconciler.lane_end(), if busy => {
+                    self.pulse.turn(false);
                     let ended = self.reconciler.learn_from(end).await;
                     self.observer.ended(&ended);
                     self.failing = if only_failed(&ended) { self.failing.saturating_add(1) } else { 0 };
@@ -258,9 +303,11 @@ impl<O: Observer> Service<O> {
                     soon = Some(self.gap());
                     false
                 }
+                () = self.pulse.asked() => false,
                 () = self.clock.sleep(wait) => true,
             };
         }
+        self.pulse.turn(false);
         let finish = async {
             while let Some(ended) = self.reconciler.ended().await {
                 self.observer.ended(&ended);
@@ -268,6 +315,29 @@ impl<O: Observer> Service<O> {
         };
         // What does not end in time is found and finished by the next start.
         let _late = tokio::time::timeout(grace, finish).await;
+        self
+    }
+
+    /// The last passes, within `within`: leaves the load balancer or stops what runs. Whether that is
+    /// done; it is not when the world does not answer.
+    pub async fn wind_down(&mut self, ending: Ending, within: Duration) -> bool {
+        let work = async {
+            loop {
+                let Some(pass) = self.decide(ending).await else { return false };
+                let mut did = false;
+                while let Some(ended) = self.reconciler.ended().await {
+                    did |= !only_failed(&ended);
+                    self.observer.ended(&ended);
+                }
+                if over(&pass, ending, self.clock.now()) {
+                    return true;
+                }
+                if !did {
+                    self.clock.sleep(LAST_LOOK).await;
+                }
+            }
+        };
+        tokio::time::timeout(within, work).await.unwrap_or(false)
     }
 
     /// Time until the next pass is due by itself.
@@ -285,9 +355,17 @@ impl<O: Observer> Service<O> {
     }
 
     async fn pass(&mut self) {
+        let _pass = self.decide(Ending::None).await;
+    }
+
+    /// One pass; `None` when the engine, or the load balancer to be left, could not be read.
+    async fn decide(&mut self, ending: Ending) -> Option<Pass> {
+        self.pulse.turn(false);
         let wish = Arc::clone(&self.wishes.borrow_and_update());
         let mut policy = wish.policy.clone();
         policy.allow_mass_delete |= self.allow_mass_delete;
+        policy.ending = ending;
+        policy.balancer.leaving = ending == Ending::Leave;
         self.passes += 1;
         let pass = self.reconciler.pass(&wish.desired, &policy).await;
         let away =
@@ -299,6 +377,8 @@ impl<O: Observer> Service<O> {
         }
         self.observer.passed(&pass, &snapshot);
         self.publish.send_replace(Arc::new(snapshot));
+        let blind = away && !(ending == Ending::Stop && pass.observed.containers.known().is_some());
+        (!blind && pass.broken.is_empty()).then_some(pass)
     }
 
     fn snapshot(&mut self, pass: &Pass, wish: &Wish) -> Snapshot {
@@ -306,9 +386,8 @@ impl<O: Observer> Service<O> {
         let timer = next_pass(&pass.plan, pass.began, wish.interval);
         let next_pass = timer.min(look_again(self.away_since, pass.began, wish.interval));
         let mut faults: Vec<String> = pass.broken.iter().map(ToString::to_string).collect();
-        faults.extend(
-            pass.unsaved.iter().map(|why| format!("what must survive a restart could not be kept: {why}")),
-        );
+        let unsaved = |why: &String| format!("state cannot be saved: {why} [MCPO-S002]");
+        faults.extend(pass.unsaved.iter().map(unsaved));
         Snapshot {
             pass: self.passes,
             began: pass.began,
@@ -321,6 +400,10 @@ impl<O: Observer> Service<O> {
             faults,
             leases,
             intents,
+            seen: Some(Arc::new(SeenByPass {
+                actions: pass.plan.actions.clone(),
+                balancer: pass.observed.balancer.clone(),
+            })),
         }
     }
 
@@ -378,6 +461,22 @@ impl<O: Observer> Service<O> {
     }
 }
 
+/// Whether a pass found nothing left to do before the end.
+fn over(pass: &Pass, ending: Ending, now: Timestamp) -> bool {
+    let balancer = &pass.plan.memory.balancer;
+    pass.plan.is_empty()
+        && pass.observed.busy.is_empty()
+        && match ending {
+            Ending::None => true,
+            Ending::Leave => {
+                pass.plan.read_next.is_empty()
+                    && balancer.registered.values().all(Vec::is_empty)
+                    && balancer.draining.values().all(|until| *until <= now)
+            }
+            Ending::Stop => pass.plan.report.in_flight == 0,
+        }
+}
+
 /// Who asked, when, until when.
 struct Asked<'a> {
     by: &'a str,
@@ -432,13 +531,18 @@ pub fn look_again(since: Option<Timestamp>, began: Timestamp, interval: Span) ->
 /// Nothing to do, nothing running, nothing waiting that ends by itself but tries after failures.
 #[must_use]
 pub fn settled(plan: &Plan, idle: bool) -> bool {
+    let still = plan.report.servers.values().all(at_rest);
+    idle && plan.actions.is_empty() && plan.read_next.is_empty() && plan.report.in_flight == 0 && still
+}
+
+/// Whether nothing more happens to a server by itself but tries after failures.
+fn at_rest(row: &Row) -> bool {
     let failed = |code: Option<&'static str>| code.is_some_and(|code| FAILURE_CODES.contains(&code));
-    let still = plan.report.servers.values().all(|row| match row.state {
+    match row.state {
         RowState::Converged | RowState::Stopped | RowState::Blocked => true,
         RowState::Changing => false,
         RowState::Waiting => row.reasons.iter().any(|reason| failed(reason.code)),
-    });
-    idle && plan.actions.is_empty() && plan.read_next.is_empty() && plan.report.in_flight == 0 && still
+    }
 }
 
 #[cfg(test)]

@@ -246,6 +246,7 @@ impl<'a> Daemon<'a> {
                 priority_end: 1999,
                 target_groups_max: 100,
                 shared_port: None,
+                leaving: false,
             },
             now: Timestamp(1_800_000_000_000),
             read: TargetsToRead { servers: Vec::new(), rotating: 6 },
