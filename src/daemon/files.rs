@@ -25,6 +25,20 @@ pub struct Read {
     pub loaded: Loaded,
     /// Whether there is a file at all.
     pub exists: bool,
+    /// SHA-256 of its content in hexadecimal, where it could be read.
+    pub sha256: Option<String>,
+}
+
+impl Read {
+    /// Why the file as a whole cannot be used: `file:line:column: error[CODE]: …`.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        if self.loaded.desired.is_some() {
+            return None;
+        }
+        let first = self.loaded.problems.iter().find(|problem| problem.is_error());
+        Some(first.map_or_else(|| "it cannot be used".to_owned(), ToString::to_string))
+    }
 }
 
 /// Reads the file of `home` with fingerprints under `key`.
@@ -47,7 +61,7 @@ pub async fn read(home: &Home, key: &HashKey) -> Read {
             )
             .hint("mcp-orchestrator --config FILE names another one");
             let loaded = Loaded { problems: vec![problem], ..Loaded::default() };
-            return Read { loaded, exists };
+            return Read { loaded, exists, sha256: None };
         }
     };
     let needs = load::needs(&file, &bytes, &home.env);
@@ -65,7 +79,7 @@ pub async fn read(home: &Home, key: &HashKey) -> Read {
         settings: &home.settings,
         key,
     });
-    Read { loaded, exists: true }
+    Read { loaded, exists: true, sha256: Some(crate::daemon::sha256(&bytes)) }
 }
 
 /// The wish to follow: the new one, or the old one marked as old.
@@ -77,7 +91,7 @@ pub fn follow(read: &Read, last: Option<&Arc<Desired>>) -> Arc<Desired> {
     let first = read.loaded.problems.iter().find(|problem| problem.is_error());
     let why = first.map_or_else(
         || "it cannot be used".to_owned(),
-        |p| format!("{}:{}: {}", p.place.file, p.place.line, p.message),
+        |problem| format!("{}: {}", problem.place, problem.message),
     );
     let last = last.map(|last| last.as_ref().clone()).unwrap_or_default();
     Arc::new(Desired { stale: Some(why), ..last })
@@ -93,7 +107,7 @@ fn text(path: &Path) -> Result<String, String> {
 }
 
 /// Reads a file, but not more than `max` bytes of it.
-fn bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
+pub(super) fn bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;

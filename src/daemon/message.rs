@@ -37,11 +37,14 @@ events! {
     STOPPED = "0a76e1f1fbc3466baa83f49b07662056", "mcp-orchestrator stopped",
         "Containers go on running. Nothing is restarted or rerouted until the daemon runs again.";
     /// Another version of the files is in force.
-    CONFIGURATION_READ = "b181f94c94074bc78c77bd7f26858f0a", "Configuration read again",
-        "A changed file is in force from the next pass on.";
+    CONFIGURATION_READ = "b181f94c94074bc78c77bd7f26858f0a", "Configuration generation @MCP_GENERATION@ is in force",
+        "A changed file was accepted: @MCP_REASON@.\n\n`mcp-orchestrator status --json` and `/readyz` tell which generation is served.";
     /// The files cannot be used.
     CONFIGURATION_UNUSABLE = "68fce7b8913941c29b6665ec095848c5", "Configuration cannot be used",
-        "The last good configuration stays in force and nothing is removed.\n\nRun `mcp-orchestrator validate`: it names every problem with its place. The daemon goes on by itself once the file is mended.";
+        "@MCP_REASON@\n\nWhat was in force stays in force and nothing is removed. Run `mcp-orchestrator validate`: it names every problem with its place. The daemon goes on by itself once the file is mended.";
+    /// New settings wait for a restart.
+    RESTART_NEEDED = "13577a6fb8fa4508a13c8f71922e5197", "Settings wait for a restart",
+        "@MCP_REASON@\n\nThe values of the start stay in force; everything else of settings.conf is applied. `systemctl restart mcp-orchestrator` applies them; containers go on running.";
     /// The guard holds removals back.
     REMOVAL_HELD_BACK = "bff0f6c2b45c4540b7fd6900e9211474", "Removal of servers is held back",
         "The file lost more than half of its servers, or all of them; everything stays as it is.\n\nIf that is meant, run `mcp-orchestrator sync --allow-mass-delete`.";
@@ -51,6 +54,12 @@ events! {
     /// A server ends again and again.
     SERVER_ENDS = "1c42b168a4b04a35b01ab35fcd7bfd00", "Server @MCP_SERVER@ ended",
         "@MCP_REASON@\n\nThe first restart has no delay, the next ones wait longer and longer. `mcp-orchestrator why @MCP_SERVER@` names the next try; `docker logs` of its container says why it ends.";
+    /// A server ended too often.
+    SERVER_GAVE_UP = "e09c85a66b3d4d82ba5b2b15ae628a72", "Server @MCP_SERVER@ is not started any more",
+        "@MCP_REASON@\n\nIt ended as often in a row as its `restart.maxAttempts` allows. `mcp-orchestrator logs @MCP_SERVER@` shows what it printed; when the cause is mended, run `mcp-orchestrator restart-server @MCP_SERVER@`.";
+    /// A server runs but does not answer.
+    SERVER_SILENT = "6c1e0b7d5f3a4e29b8d47a90c2f5136e", "Server @MCP_SERVER@ does not answer MCP",
+        "@MCP_REASON@\n\nIt is tried again after a while that grows with every failure; requests get 503 until then. `mcp-orchestrator logs @MCP_SERVER@` shows what it printed, `mcp-orchestrator why @MCP_SERVER@` names the next try.";
     /// A server is well after one of the events above.
     SERVER_RECOVERED = "99fe57d191cd4d75a2ee477313d7ae42", "Server @MCP_SERVER@ is well again",
         "It is as the file wants it.";
@@ -60,6 +69,9 @@ events! {
     /// A port cannot be had.
     PORT_UNAVAILABLE = "5f407de2a61149eeb0d7048533519566", "Server @MCP_SERVER@ has no port it can use",
         "@MCP_REASON@\n\nEnd the process that holds the port, or widen the range of ports in settings.conf.";
+    /// A port of the daemon itself cannot be had.
+    LISTENER_BLOCKED = "d6c6c9e90c3a406b9dde5fa9f65c3edd", "Port @MCP_PORT@ cannot be listened on",
+        "A listener of the daemon itself waits for its port and asks again and again; servers' own ports are not affected.\n\nEnd the process that holds the port (`ss -ltnp`), or set another one in settings.conf.";
     /// An action failed.
     ACTION_FAILED = "80c7cd81666e4dbd95ece04843739b10", "Failed: @MCP_ACTION@",
         "It is tried again by itself. `mcp-orchestrator why @MCP_SERVER@` names the next try.";
@@ -72,6 +84,9 @@ events! {
     /// AWS does not answer.
     BALANCER_AWAY = "4703365ff99140769cdbcbcf4d090419", "The load balancer cannot be read",
         "Nothing of it is changed, and it is asked again by itself. Requests to servers that are registered are not affected.\n\nCheck credentials, region and network.";
+    /// AWS answers again.
+    BALANCER_BACK = "c8bacd2872ba447c9cf4df5aed854906", "The load balancer can be read again",
+        "Rules, target groups and targets are brought in line again.";
     /// A quota of AWS is used up.
     BALANCER_QUOTA = "2b810202d3014079a9d673215be3a066", "Server @MCP_SERVER@ has no route for want of quota",
         "@MCP_REASON@\n\nIts container runs and other servers are not affected. Ask AWS for a higher quota, or remove rules and target groups nobody needs.";
@@ -81,9 +96,15 @@ events! {
     /// The state file was lost.
     STATE_LOST = "d2f1c1a3f5c94b0f9a53e1b7c60e4d18", "The state file was lost and made anew",
         "It was moved aside and a new one made from the containers' labels. Nothing needs doing.";
-    /// A fault of the program or its disk.
+    /// The state file cannot be written.
+    STATE_UNSAVED = "9bb95325d76143ca9ebf3b4a86ca0dce", "State cannot be saved",
+        "@MCP_REASON@\n\nServers go on, and every pass tries again; what was learned since is lost if the daemon ends before it can be saved. Make room on the disk of the state directory, or make it writable.";
+    /// The state file can be written again.
+    STATE_SAVED = "b2533ecb494149498a57937fce12b952", "State is saved again",
+        "What could not be saved is on disk now. Nothing needs doing.";
+    /// A fault of the program.
     FAULT = "5b0d9c7e21f84c64a8e3d96b7f10c2ae", "mcp-orchestrator found a fault of its own",
-        "A plan broke an invariant and was refused, or the memory could not be written. Check the disk of the state directory; a broken invariant is a bug to be reported with this entry.";
+        "A plan broke an invariant and was refused; what runs stays as it is. This is a bug: report it with this entry.";
 }
 
 /// The event that an error code stands for, where it is one to alert on.
@@ -92,13 +113,20 @@ pub fn of_code(code: &str) -> Option<Event> {
     Some(match code {
         "MCPO-P002" | "MCPO-P003" => CONFIGURATION_UNUSABLE,
         "MCPO-P004" => REMOVAL_HELD_BACK,
-        "MCPO-P041" | "MCPO-P042" => SERVER_ENDS,
+        "MCPO-P041" => SERVER_GAVE_UP,
+        "MCPO-P042" => SERVER_ENDS,
+        "MCPO-P043" => SERVER_SILENT,
         "MCPO-P050" | "MCPO-P051" => REPLACEMENT_FAILED,
         "MCPO-P010" | "MCPO-P011" | "MCPO-P012" => PORT_UNAVAILABLE,
         "MCPO-P060" => BALANCER_AWAY,
         "MCPO-P061" | "MCPO-A003" | "MCPO-A004" => BALANCER_QUOTA,
         "MCPO-A009" => OUTAGE,
         "MCPO-P070" => FAULT,
+        "MCPO-R001" => RESTART_NEEDED,
+        "MCPO-R002" => CONFIGURATION_UNUSABLE,
+        "MCPO-S001" => STATE_LOST,
+        "MCPO-S002" => STATE_UNSAVED,
+        "MCPO-G023" => LISTENER_BLOCKED,
         _ => return None,
     })
 }

@@ -7,6 +7,24 @@ use crate::config::error::{Place, Problem};
 use crate::config::settings::typed::{GatewayAuth, Settings};
 use crate::config::settings::{Effective, Layer};
 
+/// First parts of paths that the main listener serves beside the dashboard.
+const ROOTS: [&str; 14] = [
+    "api",
+    "assets",
+    "docs",
+    "health",
+    "healthz",
+    "mcp",
+    "messages",
+    "metrics",
+    "openapi",
+    "openapi.json",
+    "readyz",
+    "servers",
+    "sse",
+    "ui",
+];
+
 /// Adds a problem for every contradiction.
 pub(super) fn check(
     settings: &Settings,
@@ -46,6 +64,11 @@ pub(super) fn check(
     if settings.metrics.host.is_some() && settings.metrics.port.is_none() {
         let message = "[metrics] host needs a port of its own".to_owned();
         conflict(&["metrics.host"], message);
+    }
+    let root = settings.dashboard.path.split('/').nth(1).unwrap_or_default();
+    if ROOTS.contains(&root) {
+        let message = format!("[dashboard] path {}: /{root} is served already", settings.dashboard.path);
+        conflict(&["dashboard.path"], message);
     }
     for (first, second, port) in equal_ports(settings) {
         let message = format!("{first} and {second} are both {port}");

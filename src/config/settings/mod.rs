@@ -16,17 +16,19 @@ use crate::config::error::{Place, Problem, sort};
 
 pub mod check;
 mod conflicts;
+pub mod diff;
 pub mod layers;
+pub mod level;
 pub mod render;
 pub mod table;
 mod typed;
 
-pub use self::check::{Auto, Cidr};
+pub use self::check::Auto;
 pub use self::layers::Layer;
 pub use self::typed::{
     Aws, Containers, Dashboard, Discovery, Engine, Gateway, GatewayAuth, Health, INSTALLED_CONFIG, Jwt,
-    LogFormat, Logging, Metrics, OnShutdown, OpenApi, PolicyWorld, Recovery, Service, Settings, Sources,
-    StdioLogs, Storage, TargetType, Tls,
+    LogFormat, Logging, Metrics, OnShutdown, OpenApi, PolicyWorld, ProcessRunner, Recovery, Service,
+    Settings, Sources, StdioLogs, Storage, TargetType, Tls,
 };
 
 /// What settings are read from.

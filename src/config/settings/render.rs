@@ -3,7 +3,9 @@
 
 use std::fmt::Write as _;
 
+use crate::config::settings::diff::{Applies, applies};
 use crate::config::settings::layers::variable_name;
+use crate::config::settings::level;
 use crate::config::settings::table::{KEYS, Key, Kind, SECTIONS, keys_of};
 
 /// Type and range in words.
@@ -28,6 +30,8 @@ pub fn kind_words(kind: Kind) -> String {
         Kind::Url => "http or https URL".to_owned(),
         Kind::Route => "path that starts with /".to_owned(),
         Kind::Stack => "a-z, 0-9, '_' and '-', at most 63".to_owned(),
+        Kind::Level => format!("{}, or a filter expression", level::WORDS.join(", ")),
+        Kind::Runner => "auto, none, or the absolute path of a socket".to_owned(),
         Kind::Prefix => "letters, digits, '_', '.' and '-', at most 32".to_owned(),
     }
 }
@@ -71,7 +75,11 @@ pub fn reference() -> String {
     let mut out = String::from(
         "# settings.conf\n\n\
          Precedence: flag > environment > settings.conf > default. The environment variable of a\n\
-         setting is `MCP_ORCHESTRATOR__SECTION__KEY`.\n",
+         setting is `MCP_ORCHESTRATOR__SECTION__KEY`.\n\n\
+         A change of the file is in force within a second, or after `systemctl reload\n\
+         mcp-orchestrator`; ↻ marks what only a restart changes (which refuses no connection). Until\n\
+         then `status` names it. A file with an error is refused as a whole, and the settings in force\n\
+         stay.\n",
     );
     for section in SECTIONS {
         let _ = write!(out, "\n## [{}]\n\n{}\n\n", section.name, section.about);
@@ -82,7 +90,9 @@ pub fn reference() -> String {
                 default => format!("`{default}`"),
             };
             let words = kind_words(key.kind).replace('|', "\\|");
-            let _ = writeln!(out, "| `{}` | {words} | {default} | {} |", key.key, key.meaning);
+            let waits = applies(key.section, key.key) == Some(Applies::Restart);
+            let mark = if waits { " ↻" } else { "" };
+            let _ = writeln!(out, "| `{}`{mark} | {words} | {default} | {} |", key.key, key.meaning);
         }
     }
     out

@@ -62,6 +62,10 @@ pub enum Kind {
     Route,
     /// A stack's name.
     Stack,
+    /// How much is logged: a word, or a filter expression.
+    Level,
+    /// `auto`, `none` or the absolute path of a socket.
+    Runner,
 }
 
 /// One setting.
@@ -165,7 +169,8 @@ pub const KEYS: &[Key] = &[
     key("service", "max_parallel_replacements", int(1, 1000), "2", "Replacements of running containers at once."),
     key("service", "max_failed_replacements", int(1, 1000), "3", "Failed replacements after which a roll-out stops."),
     key("service", "settle_seconds", seconds(0, 600), "2", "How long a new container must run before it counts as up."),
-    key("service", "on_shutdown", Kind::Choice(&["keep", "drain", "stop"]), "keep", "What becomes of containers when the daemon ends: keep them, drain (deregister and finish, containers stay) or stop them."),
+    key("service", "on_shutdown", Kind::Choice(&["keep", "drain", "stop"]), "keep", "What becomes of containers when the daemon ends: keep them, drain (deregister and finish, containers stay) or stop them. Also at a restart of the daemon."),
+    key("service", "process_runner", Kind::Runner, "auto", "What starts servers that are local processes: the runner that listens on this socket, or none for the daemon itself; auto: for the installed configuration /run/mcp-orchestrator-runner/runner.sock where it exists, else the daemon itself."),
     container("no_new_privileges", Kind::Bool, "true", "Processes in containers cannot gain privileges (--security-opt no-new-privileges)."),
     container("init", Kind::Bool, "true", "A small init forwards signals and reaps processes (--init)."),
     container("pids_limit", Kind::Int { min: 1, max: 4_194_304 }, "1024", "Most processes and threads in a container (--pids-limit)."),
@@ -181,7 +186,7 @@ pub const KEYS: &[Key] = &[
     key("dashboard", "username", Kind::Text, "admin", "User name of dashboard and API."),
     key("dashboard", "password", Kind::Secret, "changeme", "Password; better: password_hash, password_file or the systemd credential dashboard-password."),
     key("dashboard", "password_hash", Kind::Secret, "", "Argon2id hash of the password, made by `mcp-orchestrator hash-password`; wins over password."),
-    key("dashboard", "password_file", Kind::Path, "", "File with the password; wins over password."),
+    key("dashboard", "password_file", Kind::Path, "", "File with the password or its hash; wins over password."),
     key("dashboard", "path", Kind::Route, "/monitor", "Path of the dashboard."),
     key("dashboard", "full_control", Kind::Bool, "false", "Whether `allow`, process commands, host paths and ${file:} may be set over HTTP."),
     key("gateway", "host", Kind::AutoHost, "auto", "Address of edge ports and of published direct ports; auto: loopback, all interfaces when an ALB is configured."),
@@ -219,7 +224,7 @@ pub const KEYS: &[Key] = &[
     key("jwt", "audience", Kind::Text, "", "Audience that tokens must name."),
     key("jwt", "jwks_url", Kind::Url, "", "Where the issuer's keys are; empty: found from the issuer."),
     key("jwt", "required_scopes", Kind::Words, "", "Scopes a token must have."),
-    key("logging", "level", Kind::Text, "INFO", "DEBUG, INFO, WARNING, ERROR, or a filter expression such as info,mcp_orchestrator=debug."),
+    key("logging", "level", Kind::Level, "INFO", "DEBUG, INFO, WARNING, ERROR, or a filter expression such as info,mcp_orchestrator=debug."),
     key("logging", "format", Kind::Choice(&["auto", "journald", "json", "text"]), "auto", "auto: journald under systemd, text on a terminal."),
 ];
 

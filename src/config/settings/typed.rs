@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::config::settings::check::{self, Auto, Cidr};
+use crate::config::settings::check::{self, Auto};
 use crate::config::units;
 use crate::model::balancer::BalancerPolicy;
 use crate::model::container::Opaque;
 use crate::model::fingerprint::sha256_hex;
 use crate::model::id::Stack;
-use crate::model::net::{HostPort, PortRange};
-use crate::model::policy::Policy;
+use crate::model::net::{Cidr, HostPort, PortRange};
+use crate::model::policy::{Ending, Policy};
 use crate::model::server::{HealthPolicy, PullPolicy, RestartPolicy, RestartWhen};
 use crate::model::time::Span;
 
@@ -144,6 +144,27 @@ words! {
     LogFormat { Auto = "auto", Journald = "journald", Json = "json", Text = "text", }
 }
 
+/// What starts local processes (`[service] process_runner`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessRunner {
+    /// The installed runner where there is one, else the daemon itself.
+    Auto,
+    /// The daemon itself.
+    None,
+    /// The runner that listens on this socket.
+    At(String),
+}
+
+impl ProcessRunner {
+    fn parse(text: &str) -> Self {
+        match text {
+            "auto" | "" => Self::Auto,
+            "none" => Self::None,
+            path => Self::At(path.to_owned()),
+        }
+    }
+}
+
 /// Who may connect (`[gateway] allowed_sources`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
@@ -167,7 +188,7 @@ settings! {
         stack: Option<Stack>, name_prefix: String, allow_mass_delete: bool, engine: Engine,
         docker_host: Option<String>, max_parallel_operations: Auto<usize>,
         max_parallel_replacements: usize, max_failed_replacements: usize, settle: Span,
-        on_shutdown: OnShutdown,
+        on_shutdown: OnShutdown, process_runner: ProcessRunner,
     }
     /// `[containers]`; `None` is the engine's own default.
     Containers {
@@ -258,19 +279,6 @@ impl Settings {
         self.gateway.host.or(found)
     }
 
-    /// Whether the password is one that everybody can read in the documentation.
-    #[must_use]
-    pub fn password_is_shipped(&self) -> bool {
-        let Dashboard { password, password_hash, password_file, .. } = &self.dashboard;
-        password_hash.is_none() && password_file.is_none() && password.expose() == "changeme"
-    }
-
-    /// Address of the main listener: loopback while the password is a shipped one.
-    #[must_use]
-    pub fn main_host(&self) -> IpAddr {
-        if self.password_is_shipped() { IpAddr::from([127, 0, 0, 1]) } else { self.dashboard.host }
-    }
-
     /// The settings that a decision may depend on.
     #[must_use]
     pub fn policy(&self, world: &PolicyWorld) -> Policy {
@@ -284,6 +292,7 @@ impl Settings {
             replacements_max: service.max_parallel_replacements,
             rollout_failures_max: service.max_failed_replacements,
             settle: service.settle,
+            ending: Ending::None,
             balancer: BalancerPolicy {
                 target_type: aws.target_type.as_str().to_owned(),
                 deregistration_delay: aws.deregistration_delay,
@@ -292,6 +301,7 @@ impl Settings {
                 priority_end: aws.rule_priority_end,
                 target_groups_max: aws.target_groups_max,
                 shared_port: self.gateway.port,
+                leaving: false,
             },
         }
     }
@@ -388,6 +398,7 @@ fn read_service(values: &Values) -> Option<Service> {
         max_failed_replacements: values.count("service.max_failed_replacements"),
         settle: values.span("service.settle_seconds"),
         on_shutdown: OnShutdown::parse(&values.text("service.on_shutdown")),
+        process_runner: ProcessRunner::parse(&values.text("service.process_runner")),
     })
 }
 
