@@ -1,25 +1,49 @@
-//! The control socket: the same routes the main listener will have, no password; the file's mode
-//! is the gate.
+//! The API: one table of routes, for the control socket and for the main listener.
 //!
-//! Handlers parse, ask the loop, and answer; nothing is computed here that a pass computed
-//! already. Start, stop and sync are never GET.
+//! On the socket there is no password; the file's mode is the gate, and the engine of the socket says
+//! which user asks. Handlers parse, ask the loop, and answer; nothing is computed here that a pass
+//! computed already. Start, stop and sync are never GET.
 
+pub mod actions;
+pub mod balancer;
+pub mod configuration;
+pub mod events;
 mod gateway;
+mod lists;
+pub mod openapi;
+mod problem;
+pub mod recorder;
+pub mod short;
+pub mod table;
+pub mod verbosity;
+pub mod view;
 
+use crate::api::configuration::Configuration;
+use crate::api::problem::problem;
+use crate::api::recorder::Recorder;
+use crate::api::verbosity::Verbosity;
+use crate::config::load::EffectiveValue;
 use crate::gateway::Gateway;
 use crate::gateway::call::Failed;
-use crate::model::id::ServerId;
+use crate::model::id::{ContainerId, ServerId};
+use crate::model::observed::LogAsk;
 use crate::model::server::Transport;
 use crate::model::time::{Span, Timestamp};
 use crate::plan::display;
-use crate::service::{Act, Handle, Request, Snapshot, Wish};
+use crate::service::{Handle, Request, Snapshot, Wish};
+use crate::world::Engine;
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tower_service::Service as _;
 use warp::http::StatusCode;
 use warp::reply::{Json, WithStatus};
 use warp::{Filter, Reply};
@@ -28,12 +52,13 @@ use warp::{Filter, Reply};
 const BODY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Longest a request may wait for a pass.
 const WAIT_MAX: Duration = Duration::from_secs(600);
-
-/// Longest a sync waits for the files to be read.
-const REREAD_WITHIN: Duration = Duration::from_secs(10);
+/// Connections to the control socket at once.
+const CONNECTIONS_MAX: usize = 256;
+/// Wait after the system refused a connection for want of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the handlers talk to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Context {
     /// The loop.
     pub handle: Handle,
@@ -41,69 +66,129 @@ pub struct Context {
     pub wishes: watch::Receiver<Arc<Wish>>,
     /// Connections to servers.
     pub gateway: Arc<Gateway>,
+    /// What keeps the output of containers.
+    pub engine: Arc<dyn Engine>,
     /// Asks for the files to be read at once; answered when the wish in force is theirs.
     pub reread: mpsc::Sender<oneshot::Sender<()>>,
+    /// Which version of the files is in force.
+    pub configuration: watch::Receiver<Arc<Configuration>>,
+    /// How much is logged.
+    pub level: Arc<dyn Verbosity>,
+    /// Settings of servers as the files have them.
+    pub files: watch::Receiver<Arc<FilesView>>,
+    /// Tasks and the audit.
+    pub recorder: Recorder,
+    /// True once the daemon ends: what lasts must end too.
+    pub ending: watch::Receiver<bool>,
+    /// What does not change while the daemon runs.
+    pub about: Arc<About>,
+}
+
+/// What the files say beyond the wish.
+#[derive(Clone, Debug, Default)]
+pub struct FilesView {
+    /// Effective values of every whole server; environment values are never in it.
+    pub effective: BTreeMap<ServerId, Vec<EffectiveValue>>,
+    /// What is wrong with the files, a line each.
+    pub problems: Vec<String>,
+}
+
+/// What does not change while the daemon runs.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The owner of everything made here.
+    pub stack: String,
+    /// The file with the servers.
+    pub config: String,
+    /// The password is one that everybody can read in the documentation.
+    pub default_password: bool,
+    /// False with `--no-dashboard`.
+    pub dashboard: bool,
+}
+
+/// Who asks, and how they came.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The user who signed in, or the user of the socket's other end.
+    pub who: String,
+    /// `http`, `dashboard` or `socket`.
+    pub via: &'static str,
+    /// Whether they may say who they are: on the socket, where the file's mode is the gate.
+    pub may_say_who: bool,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").finish_non_exhaustive()
+    }
 }
 
 type Answered = WithStatus<Json>;
+/// An answer.
+pub type Response = warp::reply::Response;
 
-/// Serves until the task is dropped.
+/// Serves the control socket until the task is dropped.
 pub async fn serve(listener: UnixListener, context: Context) {
-    warp::serve(routes(context)).incoming(listener).run().await;
-}
-
-fn routes(context: Context) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
-    let with = warp::any().map(move || context.clone());
-    let v1 = warp::path!("api" / "v1" / ..);
-    let status = warp::path!("status")
-        .and(warp::get())
-        .and(warp::query::<StatusQuery>())
-        .and(with.clone())
-        .then(status);
-    let plan = warp::path!("plan").and(warp::get()).and(with.clone()).then(plan);
-    let sync =
-        warp::path!("sync").and(warp::post()).and(warp::query::<SyncQuery>()).and(with.clone()).then(sync);
-    let all = warp::path!("servers" / "all" / String)
-        .and(warp::post())
-        .and(warp::query::<ActQuery>())
-        .and(with.clone())
-        .then(|act, query, context| act_on(Vec::new(), act, query, context));
-    let call = warp::path!("servers" / String / "call")
-        .and(warp::post())
-        .and(warp::body::content_length_limit(BODY_BYTES_MAX))
-        .and(warp::body::bytes())
-        .and(with.clone())
-        .then(call);
-    let capabilities = warp::path!("servers" / String / "capabilities")
-        .and(warp::get())
-        .and(with.clone())
-        .then(capabilities);
-    let logs = warp::path!("servers" / String / "logs")
-        .and(warp::get())
-        .and(warp::query::<LogsQuery>())
-        .and(with.clone())
-        .then(logs);
-    let one = warp::path!("servers" / String / String)
-        .and(warp::post())
-        .and(warp::query::<ActQuery>())
-        .and(with.clone())
-        .then(|names: String, act, query, context| {
-            let names = names.split(',').map(str::to_owned).collect();
-            act_on(names, act, query, context)
+    let routes = warp::service(routes(context));
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
+        let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+        let who = uid.map_or_else(|| "the control socket".to_owned(), |uid| format!("uid {uid}"));
+        let caller = Caller { who, via: "socket", may_say_who: true };
+        let routes = routes.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |mut request: hyper::Request<_>| {
+                request.extensions_mut().insert(caller.clone());
+                routes.clone().call(request)
+            });
+            // An error is the client's going away, or its not speaking HTTP.
+            let _closed = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(permit);
         });
-    let healthz = warp::path!("healthz").and(warp::get()).map(|| "ok\n");
-    let gateway = gateway::routes(with);
-    v1.and(status.or(plan).or(sync).or(all).or(call).or(capabilities).or(logs).or(one))
-        .or(gateway)
-        .or(healthz)
+    }
 }
 
-/// An error as problem+json has it: title, detail, code.
-fn problem(status: StatusCode, code: &str, title: &str, detail: impl Into<String>) -> Answered {
-    let detail: String = detail.into();
-    let body = json!({ "title": title, "status": status.as_u16(), "detail": detail, "code": code });
-    warp::reply::with_status(warp::reply::json(&body), status)
+/// Everything the API serves, for whoever has put a [`Caller`] into the request.
+pub fn routes(
+    context: Context,
+) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let caller = warp::ext::optional::<Caller>();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(caller)
+        .and(warp::body::bytes())
+        .and(warp::any().map(move || context.clone()))
+        .then(|method, path: warp::path::FullPath, query, caller: Option<Caller>, body: Bytes, context| async move {
+            // What nobody let in gets nothing.
+            let Some(caller) = caller else { return StatusCode::UNAUTHORIZED.into_response() };
+            if u64::try_from(body.len()).unwrap_or(u64::MAX) > BODY_BYTES_MAX {
+                return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+            }
+            let path = path.as_str().to_owned();
+            let mut response = table::dispatch(context, method, (path, query), caller, body).await;
+            let failed = response.status().is_client_error() || response.status().is_server_error();
+            let json = response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
+            if failed && json && response.headers().get(SHORT).is_none() {
+                response
+                    .headers_mut()
+                    .insert("content-type", warp::http::HeaderValue::from_static("application/problem+json"));
+            }
+            response.headers_mut().remove(SHORT);
+            response
+        })
 }
+
+/// Marks answers of the short API on their way out: their errors are plain JSON.
+pub(crate) const SHORT: &str = "x-mcp-orchestrator-short";
 
 fn ok(body: &impl serde::Serialize) -> Answered {
     warp::reply::with_status(warp::reply::json(body), StatusCode::OK)
@@ -128,7 +213,7 @@ struct StatusQuery {
     wait: Option<u64>,
 }
 
-async fn status(query: StatusQuery, context: Context) -> Answered {
+async fn status(query: StatusQuery, context: Context, caller: &Caller) -> Answered {
     let mut seen = context.handle.snapshot.clone();
     let pass = query.pass.unwrap_or(1);
     let settled = query.settled.unwrap_or(false);
@@ -138,12 +223,18 @@ async fn status(query: StatusQuery, context: Context) -> Answered {
         Ok(Ok(snapshot)) => Arc::clone(&snapshot),
         _ => Arc::clone(&context.handle.snapshot.borrow()),
     };
+    let mut configuration = Configuration::clone(&context.configuration.borrow());
+    if caller.via != "socket" {
+        // A file may hold a password, and a hash lets others try them.
+        (configuration.config.sha256, configuration.settings.sha256) = (None, None);
+    }
     let body = json!({
         "schemaVersion": 1,
         "version": env!("CARGO_PKG_VERSION"),
         "sentence": newest.report.sentence(),
         "reached": reached(&newest),
-        "well": newest.well(),
+        "well": newest.well() && configuration.is_newest(),
+        "configuration": configuration,
         "snapshot": *newest,
         "names": names(&context),
     });
@@ -168,74 +259,8 @@ async fn plan(context: Context) -> Answered {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-struct SyncQuery {
-    allow_mass_delete: Option<bool>,
-}
-
-async fn sync(query: SyncQuery, context: Context) -> Answered {
-    // Who saved the file and asks for a sync means the file as it is now.
-    let (reply, read) = oneshot::channel();
-    if context.reread.send(reply).await.is_ok() {
-        let _late = tokio::time::timeout(REREAD_WITHIN, read).await;
-    }
-    let (reply, answer) = oneshot::channel();
-    let request = Request::Sync { allow_mass_delete: query.allow_mass_delete.unwrap_or(false), reply };
-    if context.handle.requests.send(request).await.is_err() {
-        return gone();
-    }
-    match answer.await {
-        Ok(pass) => accepted(pass),
-        Err(_loop_ended) => gone(),
-    }
-}
-
-fn accepted(pass: u64) -> Answered {
-    warp::reply::with_status(warp::reply::json(&json!({ "pass": pass })), StatusCode::ACCEPTED)
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct ActQuery {
-    /// Who asks, for the audit.
-    by: Option<String>,
-    /// The wish holds this many seconds.
-    #[serde(rename = "for")]
-    secs: Option<u64>,
-}
-
-async fn act_on(names: Vec<String>, act: String, query: ActQuery, context: Context) -> Answered {
-    let act = match act.as_str() {
-        "start" => Act::Start,
-        "stop" => Act::Stop,
-        "restart" => Act::Restart,
-        other => {
-            return problem(
-                StatusCode::NOT_FOUND,
-                "MCPO-H404",
-                "no such action",
-                format!("'{other}' is not start, stop, restart or call"),
-            );
-        }
-    };
-    let servers: Result<Vec<ServerId>, String> = names.iter().map(|name| server_id(name, &context)).collect();
-    let servers = match servers {
-        Ok(servers) => servers,
-        Err(name) => return unknown(&name),
-    };
-    let by = query.by.unwrap_or_else(|| "the control socket".to_owned());
-    let until = query.secs.map(|secs| now().after(Span::secs(secs)));
-    let (reply, answer) = oneshot::channel();
-    if context.handle.requests.send(Request::Act { servers, act, by, until, reply }).await.is_err() {
-        return gone();
-    }
-    match answer.await {
-        Ok(Ok(pass)) => accepted(pass),
-        Ok(Err(why)) => problem(StatusCode::CONFLICT, "MCPO-H003", "not done", why),
-        Err(_loop_ended) => gone(),
-    }
-}
-
-fn now() -> Timestamp {
+/// Now.
+pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
@@ -263,7 +288,6 @@ fn decoded(part: &str) -> String {
 
 /// A server by id, or by the name the file has.
 fn server_id(name: &str, context: &Context) -> Result<ServerId, String> {
-    let name = &*decoded(name);
     let wish = context.wishes.borrow();
     let by_name =
         || wish.desired.servers.values().find(|server| server.name == name).map(|server| server.id.clone());
@@ -277,6 +301,15 @@ struct CallBody {
     tool: String,
     #[serde(default)]
     arguments: Option<Box<RawValue>>,
+}
+
+/// The same, as the document has it.
+#[derive(JsonSchema, serde::Serialize)]
+pub struct ToolCall {
+    /// The tool.
+    pub tool: String,
+    /// Its arguments; they go out as they are written.
+    pub arguments: Option<BTreeMap<String, Value>>,
 }
 
 async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
@@ -340,25 +373,37 @@ async fn logs(name: String, query: LogsQuery, context: Context) -> Answered {
     };
     let Some(entry) = context.gateway.entry(&id) else { return failed(&Failed::Unknown) };
     let after = query.after.unwrap_or(0);
-    if let Some(wait) = query.wait {
-        let wait = Duration::from_secs(wait).min(WAIT_MAX);
+    let tail = query.tail.unwrap_or(usize::MAX);
+    let wait = query.wait.map(|secs| Duration::from_secs(secs).min(WAIT_MAX));
+    if let Some(container) = engine_log(&id, &context) {
+        let wait = Span(wait.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+        return match context.engine.log(&LogAsk { container, after, tail, wait }).await {
+            Ok(lines) => logged(&id, lines.iter().map(|line| (line.number, line.stream, line.text.as_str()))),
+            Err(error) => {
+                problem(StatusCode::BAD_GATEWAY, "MCPO-H014", "the log cannot be read", error.to_string())
+            }
+        };
+    }
+    if let Some(wait) = wait {
         let _none = tokio::time::timeout(wait, entry.logs.wait(after)).await;
     }
-    let lines: Vec<Value> = entry
-        .logs
-        .after(after, query.tail.unwrap_or(usize::MAX))
-        .into_iter()
-        .map(|line| json!({"number": line.number, "stream": line.stream, "text": line.text}))
+    let lines = entry.logs.after(after, tail);
+    logged(&id, lines.iter().map(|line| (line.number, line.stream, line.text.as_str())))
+}
+
+fn logged<'a>(id: &ServerId, lines: impl Iterator<Item = (u64, &'static str, &'a str)>) -> Answered {
+    let lines: Vec<Value> = lines
+        .map(|(number, stream, text)| json!({"number": number, "stream": stream, "text": text}))
         .collect();
-    ok(&json!({ "server": id, "lines": lines, "engineLog": engine_log(&id, &context) }))
+    ok(&json!({ "server": id, "lines": lines }))
 }
 
 /// The container whose output the engine keeps and not the gateway: it does not speak over stdio.
-fn engine_log(id: &ServerId, context: &Context) -> Option<String> {
+fn engine_log(id: &ServerId, context: &Context) -> Option<ContainerId> {
     let snapshot = context.handle.snapshot.borrow();
     let row = snapshot.report.servers.get(id)?;
     let remote = matches!(row.transport, Some(Transport::Http | Transport::Sse));
-    row.container.clone().filter(|_name| remote)
+    row.container_id.clone().filter(|_id| remote).map(ContainerId)
 }
 
 #[cfg(test)]

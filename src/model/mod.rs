@@ -17,6 +17,7 @@ pub mod net;
 pub mod observed;
 pub mod op;
 pub mod policy;
+pub mod record;
 pub mod server;
 pub mod session;
 pub mod time;

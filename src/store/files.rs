@@ -6,10 +6,10 @@
 
 use crate::model::time::Timestamp;
 use crate::world::{ErrorKind, WorldError};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Mode of directories made here: nobody else's business.
@@ -38,12 +38,31 @@ pub(super) fn make_private(path: &Path) -> Result<(), WorldError> {
     let failed = |e: io::Error| io_error(format!("making {} private", path.display()), &e);
     match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
         Ok(file) => {
+            give_to_owner(&file, path).map_err(failed)?;
             file.sync_all().map_err(failed)?;
             sync_dir(dir_of(path)).map_err(failed)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => narrow(path).map_err(failed),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// What root makes belongs to the owner of the directory: a command of root's that comes before the
+/// daemon, or while it is stopped, must not lock it out of its own state. Root's alone, and by no other
+/// name: that owner could have put a link there.
+fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
+    let (dir, made) = (std::fs::metadata(dir_of(path))?, file.metadata()?);
+    if !rustix::process::geteuid().is_root() || made.uid() != 0 || made.nlink() != 1 {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(file, Some(dir.uid()), Some(dir.gid()))
+}
+
+/// Options that never follow a link in place of the file.
+fn no_link() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(FILE_MODE).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
 }
 
 fn narrow(path: &Path) -> io::Result<()> {
@@ -59,9 +78,8 @@ fn narrow(path: &Path) -> io::Result<()> {
 pub(super) fn lock(path: &Path) -> Result<File, WorldError> {
     let path = beside(path, ".lock");
     let doing = || format!("locking {}", path.display());
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-    let file = options.open(&path).map_err(|e| io_error(doing(), &e))?;
+    let file = no_link().read(true).truncate(false).open(&path).map_err(|e| io_error(doing(), &e))?;
+    give_to_owner(&file, &path).map_err(|e| io_error(doing(), &e))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -114,8 +132,8 @@ fn free_name(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
 /// Replaces `path` by `bytes`: after a crash it holds the old or the new bytes, whole.
 pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = beside(path, ".new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
+    let mut file = no_link().truncate(true).open(&temporary)?;
+    give_to_owner(&file, path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;

@@ -14,6 +14,7 @@
 
 mod files;
 mod intents;
+pub mod records;
 mod rows;
 mod schema;
 mod sessions;

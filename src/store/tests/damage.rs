@@ -190,7 +190,7 @@ fn an_older_schema_is_upgraded_and_keeps_its_rows() {
     drop(store);
     let known = schema::MIGRATIONS.len();
     let further = [
-        ("tasks", "CREATE TABLE tasks (id INTEGER PRIMARY KEY) STRICT;"),
+        ("tasks", "CREATE TABLE later_on (id INTEGER PRIMARY KEY) STRICT;"),
         ("bad", "CREATE TABLE half (x); SELECT nonsense FROM nowhere;"),
     ];
     let real = schema::MIGRATIONS.iter().map(|step| (step.name, step.sql));
@@ -203,7 +203,7 @@ fn an_older_schema_is_upgraded_and_keeps_its_rows() {
         connection.query_row(text, [], |row| row.get(0)).expect("count")
     };
     assert_eq!(count(&connection, "SELECT count(*) FROM leases"), 20);
-    assert_eq!(count(&connection, "SELECT count(*) FROM tasks"), 0);
+    assert_eq!(count(&connection, "SELECT count(*) FROM later_on"), 0);
     assert_eq!(count(&connection, "PRAGMA user_version"), next);
     assert_eq!(count(&connection, "SELECT max(version) FROM migrations"), next);
     schema::migrate(&mut connection, known + 1, &steps, NOW).expect_err("a step that fails");

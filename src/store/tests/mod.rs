@@ -1,6 +1,7 @@
 //! The store as it is meant to be used; what happens to damaged files is in [`damage`].
 
 mod damage;
+mod records;
 mod sessions;
 
 use super::{NOTE_BYTES_MAX, Opened, SqliteStore, hint, open, peek};
@@ -12,7 +13,7 @@ use crate::model::time::Timestamp;
 use crate::world::{ErrorKind, Store as _};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -140,6 +141,29 @@ fn memories() -> impl Strategy<Value = Memory> {
     (maps, btree_map(ids(), pins, 0..6), btree_map(ids(), intents, 0..6), balancer).prop_map(
         |((leases, attempts), pins, intents, balancer)| Memory { leases, attempts, pins, intents, balancer },
     )
+}
+
+/// As an ordinary user there is one owner; as root there are two, and it is the directory's that counts.
+#[test]
+fn what_root_makes_belongs_to_the_owner_of_the_directory() {
+    let (_dir, path) = place();
+    let state = path.parent().expect("parent");
+    std::fs::create_dir(state).expect("mkdir");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(state, Some(12_345), Some(12_346)).expect("chown");
+    }
+    let store = opened(&path).store;
+    save(&store, &numbered(1));
+    let owner = |path: &Path| {
+        let found = path.metadata().expect("metadata");
+        (found.uid(), found.gid())
+    };
+    let made: Vec<PathBuf> =
+        state.read_dir().expect("reading").map(|entry| entry.expect("entry").path()).collect();
+    assert!(made.len() >= 3, "{made:?}");
+    for path in made {
+        assert_eq!(owner(&path), owner(state), "{}", path.display());
+    }
 }
 
 proptest! {

@@ -1,0 +1,155 @@
+//! What is read: servers, sections, tasks, the audit.
+
+use crate::api::problem::problem;
+use crate::api::table::Call;
+use crate::api::view::Moment;
+use crate::api::{Context, Response, ok, server_id, unknown};
+use crate::model::record::{AuditEntry, AuditFilter};
+use crate::world::WorldError;
+use serde::Deserialize;
+use warp::Reply;
+use warp::http::StatusCode;
+
+/// Entries of a page when nothing is said.
+const LIMIT: usize = 100;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct ServersQuery {
+    state: Option<String>,
+    section: Option<String>,
+}
+
+/// `GET /api/v1/servers`.
+pub(super) async fn servers(context: Context, call: Call) -> Response {
+    let query: ServersQuery = match call.query() {
+        Ok(query) => query,
+        Err(refused) => return *refused,
+    };
+    let mut servers = Moment::of(&context).servers();
+    servers.retain(|server| {
+        query.state.as_ref().is_none_or(|state| server.state == *state)
+            && query.section.as_ref().is_none_or(|section| server.section.as_ref() == Some(section))
+    });
+    ok(&servers).into_response()
+}
+
+/// `GET /api/v1/servers/{id}`.
+pub(super) async fn server(context: Context, call: Call) -> Response {
+    let name = call.part(0);
+    let detail = server_id(&name, &context).ok().and_then(|id| Moment::of(&context).detail(&id, &context));
+    detail.map_or_else(|| unknown(&name).into_response(), |detail| ok(&detail).into_response())
+}
+
+/// `GET /api/v1/sections/{id}`.
+pub(super) async fn section(context: Context, call: Call) -> Response {
+    let name = call.part(0);
+    let sections = Moment::of(&context).sections();
+    match sections.into_iter().find(|section| section.id == name) {
+        Some(section) => ok(&section).into_response(),
+        None => {
+            let detail = format!("no server is in a section called {name}");
+            problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such section", detail).into_response()
+        }
+    }
+}
+
+/// `GET /api/v1/status`.
+pub(super) async fn status(context: Context, call: Call) -> Response {
+    match call.query() {
+        Ok(query) => crate::api::status(query, context, &call.caller).await.into_response(),
+        Err(refused) => *refused,
+    }
+}
+
+/// `POST /api/v1/servers/{id}/call`: also a line of the audit, without the arguments.
+pub(super) async fn call(context: Context, call: Call) -> Response {
+    #[derive(Deserialize)]
+    struct Tool {
+        tool: String,
+    }
+    let tool = serde_json::from_slice::<Tool>(&call.body).map(|body| body.tool).unwrap_or_default();
+    let (recorder, begun) = (context.recorder.clone(), context.recorder.now());
+    let answer = crate::api::call(call.part(0), call.body.clone(), context).await.into_response();
+    let tool: String = tool.chars().filter(|c| !c.is_control()).take(128).collect();
+    recorder.note(AuditEntry {
+        by: call.caller.who.clone(),
+        via: call.caller.via.to_owned(),
+        what: format!("call {tool}"),
+        server: Some(call.part(0)),
+        result: if answer.status().is_success() { "ok" } else { "failed" }.to_owned(),
+        millis: Some(recorder.now().since(begun).0),
+        ..AuditEntry::default()
+    });
+    answer
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct PageQuery {
+    before: Option<i64>,
+    limit: Option<usize>,
+    server: Option<String>,
+    by: Option<String>,
+    result: Option<String>,
+}
+
+/// `GET /api/v1/tasks`.
+pub(super) async fn tasks(context: Context, call: Call) -> Response {
+    let query: PageQuery = match call.query() {
+        Ok(query) => query,
+        Err(refused) => return *refused,
+    };
+    match context.recorder.records.tasks(query.before, query.limit.unwrap_or(LIMIT)).await {
+        Ok(tasks) => ok(&tasks).into_response(),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// `GET /api/v1/tasks/{id}`.
+pub(super) async fn task(context: Context, call: Call) -> Response {
+    let name = call.part(0);
+    let Ok(id) = name.parse::<i64>() else { return no_task(&name) };
+    match context.recorder.records.task(id).await {
+        Ok(Some(task)) => ok(&task).into_response(),
+        Ok(None) => no_task(&name),
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn no_task(name: &str) -> Response {
+    let detail = format!("no task has the id {name}; old ones are forgotten");
+    problem(StatusCode::NOT_FOUND, "MCPO-H007", "no such task", detail).into_response()
+}
+
+/// `GET /api/v1/audit`.
+pub(super) async fn audit(context: Context, call: Call) -> Response {
+    let query: PageQuery = match call.query() {
+        Ok(query) => query,
+        Err(refused) => return *refused,
+    };
+    let PageQuery { before, limit, server, by, result } = query;
+    let filter = AuditFilter { before, server, by, result, limit: limit.unwrap_or(LIMIT) };
+    match context.recorder.records.audit(&filter).await {
+        Ok(entries) => ok(&entries).into_response(),
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn unreadable(error: &WorldError) -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, error.kind.code(), "not readable now", error.to_string())
+        .into_response()
+}
+
+/// `GET /readyz`.
+pub(super) fn ready(context: &Context) -> Response {
+    let snapshot = context.handle.snapshot.borrow();
+    let generation = context.gateway.generation();
+    if snapshot.pass > 0 && snapshot.report.engine_known && generation > 0 {
+        return ok(&serde_json::json!({ "status": "ready", "generation": generation })).into_response();
+    }
+    let why = match (snapshot.pass, generation) {
+        (0, _) => "no pass has ended yet",
+        (_, 0) => "no configuration could be used yet",
+        _ => "the engine does not answer",
+    };
+    problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G024", "not ready yet", why.to_owned()).into_response()
+}

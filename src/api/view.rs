@@ -1,0 +1,438 @@
+//! What is shown of servers, sections and the whole: one shape for REST, the dashboard and whoever
+//! asks over the control socket.
+//!
+//! Every field is taken from the last pass's report, the wish in force or the gateway's figures.
+//! Must never compute what a pass has computed, and never hold a value of the environment.
+
+use crate::api::Context;
+use crate::config::load::{EffectiveValue, Origin};
+use crate::gateway::metrics::BUCKETS_MICROS;
+use crate::gateway::overview::ServerView as Figures;
+use crate::model::id::ServerId;
+use crate::model::memory::Intent;
+use crate::model::server::Server;
+use crate::plan::report::{Reason, Row, RowState};
+use crate::service::{Snapshot, Wish};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One server.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerView {
+    /// Its id.
+    pub id: String,
+    /// Its name in the file.
+    pub name: String,
+    /// The section it is in.
+    pub section: Option<String>,
+    /// `container`, `process` or `remote`; `none` for what the file no longer has.
+    pub kind: String,
+    /// `converged`, `changing`, `waiting`, `blocked` or `stopped`.
+    pub state: String,
+    /// Whether actions of it are being carried out.
+    pub busy: bool,
+    /// Whether the file has a usable entry of it; only such can be started and stopped.
+    pub declared: bool,
+    /// False with `disabled` in the file.
+    pub enabled: bool,
+    /// Why, most important first.
+    pub reasons: Vec<ReasonView>,
+    /// `stdio`, `http` or `sse`, once known.
+    pub transport: Option<String>,
+    /// `edge` or `direct`.
+    pub route: Option<String>,
+    /// Its host port.
+    pub port: Option<u16>,
+    /// Its container's name.
+    pub container: Option<String>,
+    /// Its container's id.
+    pub container_id: Option<String>,
+    /// What its container does: `running`, `exited (1)`.
+    pub container_state: Option<String>,
+    /// Its image as the entry has it.
+    pub image: Option<String>,
+    /// The image its container was made from, by the engine's id.
+    pub image_id: Option<String>,
+    /// Restarts in a row.
+    pub restarts: u32,
+    /// When the next try is due, in milliseconds since the epoch.
+    pub next_try: Option<i64>,
+    /// A start or stop by hand that holds.
+    pub intent: Option<IntentView>,
+    /// Its connection and what was counted on it.
+    pub connection: Option<ConnectionView>,
+}
+
+/// One sentence of why.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReasonView {
+    /// `blocked-by`, `waiting-on`, `changed-because`, `left-alone` or `note`.
+    pub kind: String,
+    /// In words.
+    pub text: String,
+    /// A documented code, where something is wrong.
+    pub code: Option<String>,
+    /// When it ends by itself, in milliseconds since the epoch.
+    pub until: Option<i64>,
+}
+
+/// A start or stop by hand.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IntentView {
+    /// False: kept stopped.
+    pub run: bool,
+    /// Who asked.
+    pub by: String,
+    /// When, in milliseconds since the epoch.
+    pub at: i64,
+    /// Until when it holds, in milliseconds since the epoch.
+    pub until: Option<i64>,
+}
+
+/// A server's connection.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionView {
+    /// Whether it is open: the server has answered MCP on it.
+    pub up: bool,
+    /// Why not.
+    pub why: Option<String>,
+    /// Version of the protocol, while it is open.
+    pub version: Option<String>,
+    /// Sessions of clients.
+    pub sessions: usize,
+    /// Requests without an answer so far.
+    pub in_flight: u64,
+    /// Requests that ended, since the daemon started.
+    pub requests: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// 95 of 100 requests took at most about this long, in milliseconds.
+    pub p95_millis: Option<f64>,
+}
+
+/// A server with its settings and what the last pass did for it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerDetail {
+    /// The server.
+    #[serde(flatten)]
+    pub server: ServerView,
+    /// Its settings and where each came from; environment values are never in it.
+    pub settings: Vec<SettingView>,
+    /// What the last pass set going for it.
+    pub actions: Vec<ActionView>,
+}
+
+/// An effective setting.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingView {
+    /// Dotted key.
+    pub key: String,
+    /// Its value as text; `[redacted]` for environment values.
+    pub value: String,
+    /// `built in`, `settings`, `global defaults`, `section NAME`, `server` or `docker run`.
+    pub origin: String,
+    /// `file:line:column` where it is written.
+    pub place: Option<String>,
+}
+
+/// One change.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActionView {
+    /// The server it is for.
+    pub server: Option<String>,
+    /// `+`, `~` or `-`.
+    pub sign: String,
+    /// What.
+    pub action: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A section.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SectionView {
+    /// Its id.
+    pub id: String,
+    /// Servers in it.
+    pub servers: Vec<String>,
+    /// How many of them are in which state.
+    pub states: BTreeMap<String, usize>,
+}
+
+/// The whole.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PanelHealth {
+    /// `ok` when everything is as the file wants it, else `degraded`.
+    pub status: String,
+    /// This program's version.
+    pub version: String,
+    /// The owner of everything made here.
+    pub stack: String,
+    /// The state in a sentence.
+    pub sentence: String,
+    /// Whether nothing moves.
+    pub settled: bool,
+    /// Number of the last pass; 0 before the first.
+    pub pass: u64,
+    /// When it began, in milliseconds since the epoch.
+    pub began: i64,
+    /// When the next is due without any event, in milliseconds since the epoch.
+    pub next_pass: i64,
+    /// Servers by state.
+    pub states: BTreeMap<String, usize>,
+    /// Servers.
+    pub servers: usize,
+    /// Whether the container engine answers.
+    pub engine: bool,
+    /// The load balancer in a few words.
+    pub balancer: String,
+    /// What concerns no single server.
+    pub general: Vec<ReasonView>,
+    /// Faults of this program or its disk.
+    pub faults: Vec<String>,
+    /// Why the newest file could not be used, when an older one is in force.
+    pub stale: Option<String>,
+    /// Entries with a problem, by id.
+    pub broken: BTreeMap<String, String>,
+    /// The password is one that everybody can read in the documentation.
+    pub default_password: bool,
+}
+
+/// States in the order in which they are shown.
+pub const STATES: [RowState; 5] =
+    [RowState::Blocked, RowState::Waiting, RowState::Changing, RowState::Converged, RowState::Stopped];
+
+/// Everything that a view is made from, at one moment.
+pub(crate) struct Moment {
+    pub(crate) snapshot: std::sync::Arc<Snapshot>,
+    pub(crate) wish: std::sync::Arc<Wish>,
+    figures: BTreeMap<ServerId, Figures>,
+}
+
+impl Moment {
+    /// Now.
+    pub(crate) fn of(context: &Context) -> Self {
+        let figures = context.gateway.overview();
+        Self {
+            snapshot: std::sync::Arc::clone(&context.handle.snapshot.borrow()),
+            wish: std::sync::Arc::clone(&context.wishes.borrow()),
+            figures: figures.into_iter().map(|view| (view.server.clone(), view)).collect(),
+        }
+    }
+
+    /// All servers in id order.
+    pub(crate) fn servers(&self) -> Vec<ServerView> {
+        self.snapshot.report.servers.iter().map(|(id, row)| self.one(id, row)).collect()
+    }
+
+    /// One server; one that no pass has seen yet has no view.
+    pub(crate) fn server(&self, id: &ServerId) -> Option<ServerView> {
+        self.snapshot.report.servers.get(id).map(|row| self.one(id, row))
+    }
+
+    fn one(&self, id: &ServerId, row: &Row) -> ServerView {
+        let server: Option<&Server> = self.wish.desired.servers.get(id);
+        ServerView {
+            id: id.to_string(),
+            name: server.map_or_else(|| id.to_string(), |server| server.name.clone()),
+            section: server.and_then(|server| server.section.as_ref().map(ToString::to_string)),
+            kind: row.kind.to_owned(),
+            state: row.state.as_str().to_owned(),
+            busy: self.snapshot.busy.contains(id),
+            declared: server.is_some(),
+            enabled: server.is_none_or(|server| server.enabled),
+            reasons: row.reasons.iter().map(ReasonView::of).collect(),
+            transport: row.transport.map(|transport| transport.as_str().to_owned()),
+            route: row.route.map(str::to_owned),
+            port: row.port.map(crate::model::net::HostPort::get),
+            container: row.container.clone(),
+            container_id: row.container_id.clone(),
+            container_state: row.container_state.clone(),
+            image: row.image.clone(),
+            image_id: row.image_id.clone(),
+            restarts: row.restarts,
+            next_try: row.next_try.map(|at| at.0),
+            intent: self.snapshot.intents.get(id).map(IntentView::of),
+            connection: self.figures.get(id).map(ConnectionView::of),
+        }
+    }
+
+    /// One server with all that is known of it.
+    pub(crate) fn detail(&self, id: &ServerId, context: &Context) -> Option<ServerDetail> {
+        let server = self.server(id)?;
+        let settings = context.files.borrow().effective.get(id).cloned().unwrap_or_default();
+        let seen = self.snapshot.seen.as_ref();
+        let actions = seen.map(|seen| {
+            let own = seen.actions.iter().filter(|action| action.server.as_ref() == Some(id));
+            own.map(ActionView::of).collect()
+        });
+        Some(ServerDetail {
+            server,
+            settings: settings.iter().map(SettingView::of).collect(),
+            actions: actions.unwrap_or_default(),
+        })
+    }
+
+    /// Sections that have servers, in id order.
+    pub(crate) fn sections(&self) -> Vec<SectionView> {
+        let mut sections: BTreeMap<String, SectionView> = BTreeMap::new();
+        for server in self.servers() {
+            let Some(id) = server.section else { continue };
+            let section = sections.entry(id.clone()).or_insert_with(|| SectionView {
+                id,
+                servers: Vec::new(),
+                states: BTreeMap::new(),
+            });
+            section.servers.push(server.id);
+            *section.states.entry(server.state).or_default() += 1;
+        }
+        sections.into_values().collect()
+    }
+
+    /// The whole.
+    pub(crate) fn health(&self, context: &Context) -> PanelHealth {
+        let (snapshot, desired) = (&self.snapshot, &self.wish.desired);
+        let count = |state: RowState| (state.as_str().to_owned(), snapshot.report.count(state));
+        PanelHealth {
+            status: if snapshot.well() { "ok" } else { "degraded" }.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            stack: context.about.stack.clone(),
+            sentence: snapshot.report.sentence(),
+            settled: snapshot.settled,
+            pass: snapshot.pass,
+            began: snapshot.began.0,
+            next_pass: snapshot.next_pass.0,
+            states: STATES.into_iter().map(count).collect(),
+            servers: snapshot.report.servers.len(),
+            engine: snapshot.report.engine_known,
+            balancer: snapshot.report.balancer.clone(),
+            general: snapshot.report.general.iter().map(ReasonView::of).collect(),
+            faults: snapshot.faults.clone(),
+            stale: desired.stale.clone(),
+            broken: desired.broken.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
+            default_password: context.about.default_password,
+        }
+    }
+}
+
+impl ReasonView {
+    pub(crate) fn of(reason: &Reason) -> Self {
+        let kind = match reason.kind {
+            crate::plan::report::ReasonKind::BlockedBy => "blocked-by",
+            crate::plan::report::ReasonKind::WaitingOn => "waiting-on",
+            crate::plan::report::ReasonKind::ChangedBecause => "changed-because",
+            crate::plan::report::ReasonKind::LeftAlone => "left-alone",
+            crate::plan::report::ReasonKind::Note => "note",
+        };
+        Self {
+            kind: kind.to_owned(),
+            text: reason.text.clone(),
+            code: reason.code.map(str::to_owned),
+            until: reason.until.map(|until| until.0),
+        }
+    }
+}
+
+impl IntentView {
+    fn of(intent: &Intent) -> Self {
+        Self {
+            run: intent.run,
+            by: intent.by.clone(),
+            at: intent.at.0,
+            until: intent.until.map(|until| until.0),
+        }
+    }
+}
+
+impl ConnectionView {
+    fn of(view: &Figures) -> Self {
+        let mut classes = [0; BUCKETS_MICROS.len() + 1];
+        for kind in &view.calls {
+            for (sum, count) in classes.iter_mut().zip(kind.classes) {
+                *sum += count;
+            }
+        }
+        Self {
+            up: view.up,
+            why: view.why.clone(),
+            version: view.version.clone(),
+            sessions: view.shared_sessions + view.own_sessions,
+            in_flight: view.in_flight,
+            requests: view.calls.iter().map(|kind| kind.calls).sum(),
+            errors: view.calls.iter().map(|kind| kind.errors).sum(),
+            p95_millis: p95_millis(&classes),
+        }
+    }
+}
+
+/// The upper end of the class in which the 95th of 100 requests lies.
+#[expect(clippy::cast_precision_loss, reason = "it is an estimate")]
+fn p95_millis(classes: &[u64]) -> Option<f64> {
+    let all: u64 = classes.iter().sum();
+    let mut below = 0;
+    for (class, count) in classes.iter().enumerate() {
+        below += count;
+        if *count > 0 && below * 100 >= all * 95 {
+            let end = BUCKETS_MICROS.get(class).or_else(|| BUCKETS_MICROS.last())?;
+            return Some(*end as f64 / 1e3);
+        }
+    }
+    None
+}
+
+impl SettingView {
+    fn of(value: &EffectiveValue) -> Self {
+        let origin = match &value.origin {
+            Origin::Default => "built in".to_owned(),
+            Origin::Settings => "settings".to_owned(),
+            Origin::Global => "global defaults".to_owned(),
+            Origin::Section(name) => format!("section {name}"),
+            Origin::Server => "server".to_owned(),
+            Origin::RunLine => "docker run".to_owned(),
+        };
+        let place = value.place.as_ref().map(|place| {
+            let file = place.file.rsplit('/').next().unwrap_or_default();
+            format!("{file}:{}:{}", place.line, place.column)
+        });
+        Self { key: value.key.clone(), value: value.value.clone(), origin, place }
+    }
+}
+
+impl ActionView {
+    pub(crate) fn of(action: &crate::plan::action::Action) -> Self {
+        Self {
+            server: action.server.as_ref().map(ToString::to_string),
+            sign: action.op.sign().to_string(),
+            action: action.op.describe(),
+            why: action.why.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUCKETS_MICROS, p95_millis};
+
+    #[test]
+    fn the_95th_of_100_lies_in_its_class() {
+        let mut classes = [0; BUCKETS_MICROS.len() + 1];
+        assert_eq!(p95_millis(&classes), None);
+        classes[0] = 94;
+        classes[3] = 6;
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let third = BUCKETS_MICROS[3] as f64 / 1e3;
+        assert_eq!(p95_millis(&classes), Some(third));
+        classes[0] = 950;
+        assert!(p95_millis(&classes) < Some(third));
+    }
+}

@@ -1,0 +1,371 @@
+// Live updates, actions with confirmation, log tails and tool forms. Pages can be read without it.
+"use strict";
+(() => {
+  const root = document.documentElement;
+  root.classList.add("js");
+  const $ = (selector, from = document) => from.querySelector(selector);
+  const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
+  const make = (tag, attributes = {}, ...children) => {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value === true) node.setAttribute(name, "");
+      else if (value !== false && value != null) node.setAttribute(name, value);
+    }
+    node.append(...children);
+    return node;
+  };
+  const HEADERS = { "X-MCP-Orchestrator": "1" };
+  // Absolute, because a page may have been opened with credentials in its address.
+  const ask = (path, options = {}) =>
+    fetch(location.origin + path, { cache: "no-store", ...options, headers: { ...HEADERS, ...options.headers } });
+
+  // ---- theme: as the system has it, or as chosen -------------------------------------------------
+  const THEME = "mcp-orchestrator-theme";
+  const wish = (() => { try { return localStorage.getItem(THEME); } catch { return null; } })();
+  if (wish) root.dataset.theme = wish;
+  const ready = () => {
+    $("#theme")?.addEventListener("click", () => {
+      const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+      root.dataset.theme = dark ? "light" : "dark";
+      try { localStorage.setItem(THEME, root.dataset.theme); } catch { /* it holds for this page */ }
+    });
+    tick();
+    setInterval(tick, 1000);
+    live();
+    logs();
+    tools();
+    tries();
+  };
+
+  // ---- times --------------------------------------------------------------------------------------
+  const span = (ms) => {
+    const s = Math.round(Math.abs(ms) / 1000);
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min${s % 60 && s < 600 ? ` ${s % 60} s` : ""}`;
+    if (s < 86400) return `${Math.floor(s / 3600)} h${s % 3600 >= 60 ? ` ${Math.floor((s % 3600) / 60)} min` : ""}`;
+    return `${Math.floor(s / 86400)} d`;
+  };
+  // The server's clock counts, not the visitor's.
+  const skew = Number(document.body?.dataset.now || Date.now()) - Date.now();
+  const tick = () => {
+    for (const node of $$("time[data-at]")) {
+      const left = Number(node.dataset.at) - (Date.now() + skew);
+      const text = left > 0 ? `in ${span(left)}` : node.dataset.kind === "until" ? "now" : `${span(left)} ago`;
+      if (node.textContent !== text) node.textContent = text;
+    }
+  };
+
+  // ---- live updates -------------------------------------------------------------------------------
+  const adopt = (now, next) => {
+    if (now.isEqualNode(next)) return;
+    const rows = now.dataset.rows !== undefined;
+    if (!rows) { now.replaceWith(next); return; }
+    const held = new Map([...now.children].map((row) => [row.id, row]));
+    const order = [...next.children].map((row) => {
+      const old = held.get(row.id);
+      return old && (old.isEqualNode(row) || old.contains(document.activeElement)) ? old : row;
+    });
+    now.replaceChildren(...order);
+  };
+  let again = null;
+  let running = false;
+  const refresh = async () => {
+    if (running) { again ??= setTimeout(() => { again = null; refresh(); }, 300); return; }
+    running = true;
+    try {
+      const answer = await ask(location.pathname + location.search);
+      if (!answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const now of $$("[data-live]")) {
+        const next = page.getElementById(now.id);
+        if (next && !(now.contains(document.activeElement) && now.dataset.rows === undefined)) adopt(now, document.adoptNode(next));
+      }
+      document.title = page.title;
+      tick();
+    } catch { /* the stream says that the daemon is away */ } finally { running = false; }
+  };
+  const live = () => {
+    const mark = $("#live");
+    if (!mark || !$("[data-live]")) return;
+    const say = (kind, text) => { mark.className = `live ${kind}`; mark.textContent = text; };
+    const source = new EventSource(`${location.origin}/api/v1/events`);
+    let lost = false;
+    source.addEventListener("open", () => { say("on", "live"); if (lost) refresh(); lost = false; });
+    source.addEventListener("error", () => { lost = true; say("lost", "reconnecting"); });
+    for (const kind of ["report", "tasks"]) source.addEventListener(kind, () => refresh());
+    addEventListener("pagehide", () => source.close());
+  };
+
+  // ---- actions ------------------------------------------------------------------------------------
+  const toast = (kind, ...content) => {
+    const box = $("#toasts");
+    const node = make("div", { class: `toast ${kind}` }, ...content);
+    box.append(node);
+    setTimeout(() => node.remove(), kind === "bad" ? 15000 : 6000);
+    return node;
+  };
+  // What is asked before: only where something is lost.
+  const cut = "Sessions end and requests under way fail.";
+  const questions = {
+    stop: (id) => [`Stop ${id}?`, `${cut} Nothing starts again until somebody says so.`, "Stop"],
+    restart: (id) => [`Restart ${id}?`, `${cut} Clients begin new sessions.`, "Restart"],
+  };
+  const sure = (act, id) => new Promise((decided) => {
+    const question = questions[act]?.(id === "all" ? "all servers" : id);
+    if (!question) { decided(true); return; }
+    const [title, about, word] = question;
+    const yes = make("button", { class: "main", value: "yes" }, word);
+    const dialog = make("dialog", { "aria-labelledby": "sure" },
+      make("form", { method: "dialog" }, make("h2", { id: "sure" }, title), make("p", {}, about),
+        make("div", { class: "acts" }, make("button", { value: "no" }, "Cancel"), yes)));
+    dialog.addEventListener("close", () => { decided(dialog.returnValue === "yes"); dialog.remove(); });
+    document.body.append(dialog);
+    dialog.showModal();
+    yes.focus();
+  });
+  const problem = async (answer) => {
+    const body = await answer.json().catch(() => ({}));
+    return [body.title || `status ${answer.status}`, body.detail, body.code && `[${body.code}]`].filter(Boolean).join(" · ");
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("button[data-act]");
+    if (!button) return;
+    const { act } = button.dataset;
+    const id = button.dataset.id ?? button.closest("tr").id.slice(2);
+    if (!(await sure(act, id))) return;
+    button.disabled = true;
+    const word = id ? `${act} ${id}` : act;
+    try {
+      const answer = await ask(id ? `/api/v1/servers/${id}/${act}` : `/api/v1/${act}`, { method: "POST" });
+      if (!answer.ok) { toast("bad", await problem(answer)); return; }
+      const task = await answer.json();
+      const link = make("a", { href: `${document.body.dataset.base}/tasks#t-${task.id}` }, `task ${task.id}`);
+      follow(task.id, toast("", `${word}: `, link, " is running"), word);
+    } catch (error) { toast("bad", `The daemon does not answer: ${error.message}`); } finally { button.disabled = false; }
+  });
+  const follow = async (id, note, word) => {
+    const poll = async () => (await ask(`/api/v1/tasks/${id}`)).json();
+    for (let round = 0; round < 240; round += 1) {
+      const task = await poll().catch(() => null);
+      if (task && task.state !== "running") {
+        const wrong = (task.results || []).filter((result) => !result.ok);
+        note.remove();
+        if (task.state === "done") toast("", `${word}: done`);
+        else toast("bad", `${word}: ${task.state}. `, wrong.map((r) => `${r.server}: ${r.why || r.state}`).join("; "));
+        refresh();
+        return;
+      }
+      await new Promise((later) => setTimeout(later, round < 10 ? 500 : 2500));
+    }
+  };
+
+  // ---- log tail -----------------------------------------------------------------------------------
+  const logs = async () => {
+    const box = $("pre.log[data-logs]");
+    if (!box) return;
+    let after = Number(box.dataset.after || 0);
+    let bottom = true;
+    box.scrollTop = box.scrollHeight;
+    box.addEventListener("scroll", () => { bottom = box.scrollHeight - box.scrollTop - box.clientHeight < 24; });
+    for (;;) {
+      try {
+        const answer = await ask(`${box.dataset.logs}?after=${after}&wait=25`);
+        if (!answer.ok) return;
+        const { lines } = await answer.json();
+        if (lines.length) {
+          if (box.dataset.empty !== undefined) { delete box.dataset.empty; box.textContent = ""; }
+          after = lines.at(-1).number;
+          box.append(lines.map((line) => `${line.text}\n`).join(""));
+          if (box.textContent.length > 200000) box.textContent = box.textContent.slice(-100000);
+          if (bottom) box.scrollTop = box.scrollHeight;
+        } else await new Promise((later) => setTimeout(later, 1500));
+      } catch { await new Promise((later) => setTimeout(later, 3000)); }
+    }
+  };
+
+  // ---- tools: a form from each schema -------------------------------------------------------------
+  const deref = (schema, whole, depth = 0) => {
+    if (!schema || typeof schema !== "object") return {};
+    if (schema.$ref?.startsWith("#/") && depth < 8) {
+      const found = schema.$ref.slice(2).split("/").reduce((at, key) => at?.[key.replaceAll("~1", "/").replaceAll("~0", "~")], whole);
+      return deref(found, whole, depth + 1);
+    }
+    const any = schema.anyOf || schema.oneOf;
+    if (any && depth < 8) {
+      const real = any.filter((one) => one?.type !== "null");
+      if (real.length === 1) return { ...deref(real[0], whole, depth + 1), description: schema.description || real[0].description, default: schema.default };
+    }
+    return schema;
+  };
+  const kindOf = (schema) => {
+    const kinds = [].concat(schema.type || (schema.properties ? "object" : schema.items ? "array" : [])).filter((kind) => kind !== "null");
+    return kinds.length === 1 ? kinds[0] : null;
+  };
+  let fields = 0;
+  // A node, and what reads its value: undefined is "nothing said".
+  const field = (name, schema, whole, required, depth) => {
+    schema = deref(schema, whole);
+    const id = `f${(fields += 1)}`;
+    const kind = kindOf(schema);
+    const label = make("label", { for: id }, schema.title && !name ? schema.title : name, required ? make("i", { title: "required" }, " *") : "");
+    const about = schema.description ? make("span", { class: "small soft" }, schema.description) : "";
+    const wrap = (node) => make("div", { class: "field" }, label, node, about);
+    if (schema.enum || schema.const !== undefined) {
+      const values = schema.enum || [schema.const];
+      const node = make("select", { id });
+      if (!required) node.append(make("option", { value: "" }, "(not given)"));
+      values.forEach((value, n) => node.append(make("option", { value: String(n), selected: schema.default === value }, String(value))));
+      return [wrap(node), () => (node.value === "" ? undefined : values[Number(node.value)])];
+    }
+    if (kind === "boolean") {
+      const node = make("select", { id });
+      for (const [value, text] of [["", "(not given)"], ["true", "true"], ["false", "false"]]) {
+        if (value || !required) node.append(make("option", { value, selected: String(schema.default) === value }, text));
+      }
+      return [wrap(node), () => (node.value === "" ? undefined : node.value === "true")];
+    }
+    if (kind === "integer" || kind === "number") {
+      const node = make("input", { id, type: "number", step: kind === "integer" ? "1" : "any", min: schema.minimum, max: schema.maximum, required, value: schema.default });
+      return [wrap(node), () => (node.value === "" ? undefined : Number(node.value))];
+    }
+    if (kind === "string") {
+      const long = (schema.maxLength || 0) > 200;
+      const node = long ? make("textarea", { id, rows: "3", required }) : make("input", { id, type: "text", required, pattern: schema.pattern, placeholder: [].concat(schema.examples || [])[0], value: schema.default });
+      return [wrap(node), () => (node.value === "" && !required ? undefined : node.value)];
+    }
+    if (kind === "object" && schema.properties && depth < 5) {
+      const [node, read] = group(schema, whole, depth + 1);
+      return [make("fieldset", {}, make("legend", {}, name, required ? " *" : ""), about, node), () => {
+        const value = read();
+        return Object.keys(value).length || required ? value : undefined;
+      }];
+    }
+    if (kind === "array" && schema.items && depth < 5) {
+      const list = make("div", { class: "field" });
+      const reads = new Map();
+      const add = make("button", { type: "button" }, `Add to ${name}`);
+      add.addEventListener("click", () => {
+        const [node, read] = field(`${name}[${reads.size}]`, schema.items, whole, true, depth + 1);
+        const remove = make("button", { type: "button", class: "icon" }, "Remove");
+        const row = make("div", { class: "field" }, node, remove);
+        remove.addEventListener("click", () => { reads.delete(row); row.remove(); });
+        reads.set(row, read);
+        list.append(row);
+      });
+      if (required && schema.minItems > 0) add.click();
+      return [make("fieldset", {}, make("legend", {}, name, required ? " *" : ""), about, list, add), () => {
+        const values = [...reads.values()].map((read) => read());
+        return values.length || required ? values : undefined;
+      }];
+    }
+    // What no form fits is written as JSON.
+    const node = make("textarea", { id, rows: "3", placeholder: "JSON", required });
+    if (schema.default !== undefined) node.value = JSON.stringify(schema.default);
+    return [wrap(node), () => {
+      if (node.value.trim() === "") return undefined;
+      try { return JSON.parse(node.value); } catch (error) { throw new Error(`${name} is not JSON: ${error.message}`); }
+    }];
+  };
+  const group = (schema, whole, depth) => {
+    const reads = [];
+    const box = make("div", { class: "in" });
+    for (const [name, part] of Object.entries(schema.properties || {})) {
+      const [node, read] = field(name, part, whole, (schema.required || []).includes(name), depth);
+      box.append(node);
+      reads.push([name, read]);
+    }
+    return [box, () => {
+      const value = {};
+      for (const [name, read] of reads) {
+        const given = read();
+        if (given !== undefined) value[name] = given;
+      }
+      return value;
+    }];
+  };
+  const shown = (result) => {
+    const parts = (result.content || []).map((part) => part.type === "text" ? part.text : JSON.stringify(part, null, 2));
+    if (result.structuredContent !== undefined && !parts.length) parts.push(JSON.stringify(result.structuredContent, null, 2));
+    return parts.join("\n") || JSON.stringify(result, null, 2);
+  };
+  const tool = (base, one) => {
+    const schema = one.inputSchema || {};
+    const [fieldsBox, read] = group(schema, schema, 0);
+    const out = make("pre", { hidden: true, "aria-live": "polite" });
+    const run = make("button", { class: "main" }, "Call");
+    const form = make("form", {}, fieldsBox, make("div", { class: "in" }, make("div", { class: "acts" }, run), out));
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      run.disabled = true;
+      out.hidden = false;
+      out.textContent = "…";
+      const begun = performance.now();
+      try {
+        const body = JSON.stringify({ tool: one.name, arguments: read() });
+        const answer = await ask(`${base}/call`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+        if (!answer.ok) out.textContent = await problem(answer);
+        else {
+          const result = await answer.json();
+          out.textContent = `${result.isError ? "error: " : ""}${shown(result)}\n\n${Math.round(performance.now() - begun)} ms`;
+        }
+      } catch (error) { out.textContent = error.message; } finally { run.disabled = false; }
+    });
+    return make("details", {}, make("summary", {}, make("code", {}, one.name), make("span", { class: "t small" }, one.description || one.title || "")), form);
+  };
+  const tools = async () => {
+    const box = $("#tools");
+    if (!box) return;
+    const base = box.dataset.api;
+    const load = async () => {
+      box.textContent = "Asking the server…";
+      box.className = "pad soft";
+      try {
+        const answer = await ask(`${base}/capabilities`);
+        if (!answer.ok) throw new Error(await problem(answer));
+        const found = await answer.json();
+        box.textContent = "";
+        box.className = "";
+        const list = found.tools || [];
+        if (!list.length) { box.className = "pad soft"; box.textContent = "It offers no tools."; }
+        box.append(...list.map((one) => tool(base, one)));
+      } catch (error) {
+        const retry = make("button", { type: "button" }, "Ask again");
+        retry.addEventListener("click", load);
+        box.textContent = "";
+        box.append(make("p", {}, error.message), retry);
+      }
+    };
+    await load();
+  };
+
+  // ---- the API's page: try a route ----------------------------------------------------------------
+  const tries = () => {
+    for (const form of $$("form[data-try]")) {
+      form.addEventListener("submit", async (event) => {
+        event.preventDefault();
+        const out = $("pre", form);
+        out.hidden = false;
+        const data = new FormData(form);
+        let path = form.dataset.try;
+        const query = new URLSearchParams();
+        for (const [name, value] of data) {
+          if (name.startsWith("path:")) path = path.replace(`{${name.slice(5)}}`, encodeURIComponent(value));
+          else if (name.startsWith("query:") && value !== "") query.set(name.slice(6), value);
+        }
+        const text = query.size ? `${path}?${query}` : path;
+        const body = data.get("body") || undefined;
+        try {
+          const headers = body ? { "Content-Type": "application/json" } : {};
+          const answer = await ask(text, { method: form.dataset.method, headers, body });
+          const raw = await answer.text();
+          let pretty = raw;
+          try { pretty = JSON.stringify(JSON.parse(raw), null, 2); } catch { /* plain text */ }
+          out.textContent = `${form.dataset.method} ${text}\n${answer.status} ${answer.statusText}\n\n${pretty}`;
+        } catch (error) { out.textContent = error.message; }
+      });
+    }
+  };
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
+  else ready();
+})();

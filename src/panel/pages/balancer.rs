@@ -1,0 +1,86 @@
+//! The load balancer's page: the listener, its rules in the order in which they decide, target groups
+//! and the health of their targets.
+
+use crate::api::balancer::{BalancerView, RuleView, TargetGroupView, of};
+use crate::api::view::Moment;
+use crate::panel::pages::{Asked, Page, parts};
+use maud::{Markup, html};
+
+pub(super) fn page(asked: &Asked) -> Page {
+    let view = of(&Moment::of(&asked.context));
+    let content = html! {
+        div #balancer data-live="" .stack { (whole(asked, &view)) }
+    };
+    Page { title: "Load balancer".to_owned(), tab: "balancer", content }
+}
+
+fn whole(asked: &Asked, view: &BalancerView) -> Markup {
+    html! {
+        section.card {
+            div.pad { h1 { "Load balancer" } p.soft { (view.sentence) } }
+            @if let Some(listener) = &view.listener {
+                dl.facts {
+                    div { dt { "Name" } dd { (listener.dns_name) } }
+                    div { dt { "Listener" } dd { (listener.protocol) " on port " (listener.port) } }
+                    div { dt { "VPC" } dd.mono { (listener.vpc_id) } }
+                    div { dt { "This host" } dd.mono { (view.target_id.as_deref().unwrap_or("not known")) } }
+                    @if let Some(count) = view.target_groups_in_use { div { dt { "Target groups in use" } dd { (count) } } }
+                }
+            } @else {
+                div.empty {
+                    @if view.state == "off" {
+                        p { "It is off: " (view.why.as_deref().unwrap_or("nothing is configured")) "." }
+                        p.small { "Set " code { "[aws] alb_arn" } " or " code { "listener_arn" } " in settings.conf." }
+                    } @else {
+                        p { "Nothing is known of it: " (view.why.as_deref().unwrap_or("it was not read")) }
+                        p.small { "Nothing is changed there until it can be read." }
+                    }
+                }
+            }
+        }
+        @if view.listener.is_some() {
+            section.card { header { h2 { "Rules" } span.soft.small { "the first that fits decides; others' rules are never changed" } } (rules(asked, &view.rules)) }
+            section.card { header { h2 { "Target groups" } } (groups(&view.target_groups)) }
+        }
+    }
+}
+
+fn rules(asked: &Asked, rules: &[RuleView]) -> Markup {
+    html! {
+        @if rules.is_empty() { div.empty { "The listener has its default rule only." } } @else {
+            div.scroll { table.cards {
+                thead { tr { th.num { "Priority" } th { "Whose" } th { "Path" } th { "Forwards to" } } }
+                tbody { @for rule in rules { tr {
+                    td.num { (rule.priority) }
+                    td { @if rule.ours { span.pill.converged.bare { "ours" } " " @if let Some(id) = &rule.server { a href={ (asked.base) "/servers/" (id) } { (id) } } } @else { span.pill.bare { "others'" } } }
+                    td.wide { @for path in &rule.paths { code { (path) } " " } @for other in &rule.conditions { span.soft { (other) " " } } }
+                    td.wide data-l="to" { span.mono { (rule.target) } }
+                } } }
+            } }
+        }
+    }
+}
+
+fn groups(groups: &[TargetGroupView]) -> Markup {
+    html! {
+        @if groups.is_empty() { div.empty { "There are none of ours." } } @else {
+            div.scroll { table.cards {
+                thead { tr { th { "Target group" } th { "Whose" } th { "Health check" } th { "Targets" } } }
+                tbody { @for group in groups { tr {
+                    td.mono { (group.name) }
+                    td { @if group.ours { span.pill.converged.bare { "ours" } } @else { span.pill.bare { "others'" } } }
+                    td data-l="check" { code { (group.check) } }
+                    td.wide {
+                        @match &group.targets {
+                            None => span.soft { "not read in the last pass" },
+                            Some(targets) if targets.is_empty() => span.soft { "none" },
+                            Some(targets) => { @for target in targets {
+                                div { (parts::pill(&target.state)) " " span.mono { (target.id) ":" (target.port) } @if let Some(reason) = &target.reason { span.soft.small { " " (reason) } } }
+                            } },
+                        }
+                    }
+                } } }
+            } }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What several pages have: icons, times, states, reasons, buttons.
+
+use crate::api::view::{ActionView, ReasonView, ServerView};
+use maud::{Markup, html};
+
+/// An icon; decoration only, a word stands beside it or in the label around it.
+pub(super) fn icon(name: &str) -> Markup {
+    html! { svg.i aria-hidden="true" { use href={ "#i-" (name) } {} } }
+}
+
+/// The shapes of all icons, once for every page.
+pub(super) const ICONS: &str = r##"<svg hidden><symbol id="i-play" viewBox="0 0 24 24"><path d="M7 5v14l11-7z"/></symbol><symbol id="i-stop" viewBox="0 0 24 24"><rect x="6" y="6" width="12" height="12" rx="1.5"/></symbol><symbol id="i-restart" viewBox="0 0 24 24"><path d="M20 11a8 8 0 1 0-2.3 6.3M20 5v6h-6"/></symbol><symbol id="i-moon" viewBox="0 0 24 24"><path d="M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z"/></symbol><symbol id="i-sync" viewBox="0 0 24 24"><path d="M4 12a8 8 0 0 1 13.7-5.7L20 8.6M20 4v4.6h-4.6M20 12a8 8 0 0 1-13.7 5.7L4 15.4M4 20v-4.6h4.6"/></symbol><symbol id="i-alert" viewBox="0 0 24 24"><path d="M12 4 2.5 20h19zM12 10v4.5M12 17.2v.1"/></symbol></svg>"##;
+
+/// A state or a result, as a pill.
+pub(super) fn pill(word: &str) -> Markup {
+    html! { span class={ "pill " (word) } { (word) } }
+}
+
+/// The same with another word on it.
+pub(super) fn pill_as(tone: &str, word: &str) -> Markup {
+    html! { span class={ "pill " (tone) } { (word) } }
+}
+
+/// A point in time: the script shows how far it is, the text is the clock's.
+pub(super) fn time(millis: i64) -> Markup {
+    time_as(millis, "at")
+}
+
+/// The same for an end that is waited for.
+pub(super) fn until(millis: i64) -> Markup {
+    time_as(millis, "until")
+}
+
+fn time_as(millis: i64, kind: &str) -> Markup {
+    let clock = clock(millis);
+    html! { time.nowrap data-at=(millis) data-kind=(kind) datetime=(clock) title=(clock) { (clock) } }
+}
+
+fn clock(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis).map_or_else(
+        |_out_of_range| "?".to_owned(),
+        |at| at.round(jiff::Unit::Second).unwrap_or(at).to_string(),
+    )
+}
+
+/// A length of time in milliseconds.
+pub(super) fn millis(millis: u64) -> String {
+    crate::model::time::Span(millis).to_string()
+}
+
+/// Sentences of why.
+pub(super) fn reasons(reasons: &[ReasonView]) -> Markup {
+    html! {
+        ul.reasons {
+            @for reason in reasons {
+                li {
+                    span class={ "kind " (reason.kind) } { (reason.kind.replace('-', " ")) }
+                    span.t { (reason.text) }
+                    @if let Some(at) = reason.until { span.soft.small { (until(at)) } }
+                    @if let Some(code) = &reason.code { span.tag { (code) } }
+                }
+            }
+        }
+    }
+}
+
+/// Changes, as a diff.
+pub(super) fn actions(actions: &[ActionView]) -> Markup {
+    let class = |sign: &str| match sign {
+        "+" => "add",
+        "-" => "del",
+        _ => "mod",
+    };
+    html! {
+        ul.diff {
+            @for action in actions {
+                li class=(class(&action.sign)) {
+                    span.s { (action.sign) } span { (action.action) }
+                    @if !action.why.is_empty() { small { (action.why) } }
+                }
+            }
+        }
+    }
+}
+
+/// A button that acts on `whom`: a server's id, `all`, or nothing for the whole. The script knows
+/// where it posts to and what it asks before.
+pub(super) fn act(act: &str, whom: &str, class: &str) -> Markup {
+    let (word, shape) = match act {
+        "start" => ("Start", "play"),
+        "stop" => ("Stop", "stop"),
+        "restart" => ("Restart", "restart"),
+        _ => ("Sync now", "sync"),
+    };
+    html! {
+        @if class == "icon" {
+            // Its row says whom.
+            button.js-only.icon data-act=(act) title=(word) { (icon(shape)) }
+        } @else {
+            button class={ "js-only " (class) } data-act=(act) data-id=(whom) {
+                (icon(shape)) (word) @if whom == "all" { " all" }
+            }
+        }
+    }
+}
+
+/// Start, stop and restart of one server; only what can be done in its state.
+pub(super) fn server_acts(server: &ServerView, words: bool) -> Markup {
+    let class = |danger: bool| match (words, danger) {
+        (false, _) => "icon",
+        (true, true) => "danger",
+        (true, false) => "",
+    };
+    html! {
+        @if server.declared && server.state == "stopped" {
+            (act("start", &server.id, class(false)))
+        } @else if server.declared {
+            (act("restart", &server.id, class(false))) (act("stop", &server.id, class(true)))
+        }
+    }
+}
+
+/// How a server's connection stands, in a word, and why.
+pub(super) fn health(server: &ServerView) -> (&'static str, &'static str) {
+    match &server.connection {
+        Some(connection) if connection.up => ("healthy", "answers"),
+        Some(_) if server.state == "stopped" => ("", "–"),
+        Some(connection) if connection.why.is_none() => ("", "not asked yet"),
+        Some(_) if server.state == "converged" => ("unhealthy", "no answer"),
+        Some(_) => ("", "no answer"),
+        None => ("", "–"),
+    }
+}

@@ -1,0 +1,233 @@
+//! Tasks and the audit: many small rows for people, none of them worth waiting for the disk.
+//!
+//! A connection and a lock of their own, so that nobody who reads pages ever makes a save of the
+//! ledger wait. `synchronous = NORMAL`, as for sessions: what was kept survives this process however
+//! it ends.
+//!
+//! Must never keep more than its bounds.
+
+use crate::model::record::{AuditEntry, AuditFilter, Task, TaskState};
+use crate::model::time::{Span, Timestamp};
+use crate::store::{SqliteStore, schema};
+use crate::world::{Answer, ErrorKind, Records, WorldError};
+use rusqlite::{Connection, OptionalExtension as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Tasks that are kept.
+pub const TASKS_MAX: i64 = 1_000;
+/// Entries one question may get.
+const LIMIT_MAX: usize = 500;
+/// Entries written between two looks at the bounds.
+const TRIM_EVERY: u64 = 64;
+
+/// The tables that this module owns, for [`schema::MIGRATIONS`].
+pub(super) const TABLES: &str = "
+CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    state TEXT NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX tasks_by_state ON tasks (state);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    server TEXT,
+    by_whom TEXT NOT NULL,
+    result TEXT NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_server ON audit (server, id);
+";
+
+const AUDIT: &str = "SELECT id, body FROM audit WHERE id < ?1 \
+    AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) AND (?4 IS NULL OR result = ?4) \
+    ORDER BY id DESC LIMIT ?5";
+
+/// How much of the audit is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Entries younger than this.
+    pub age: Span,
+    /// At most this many.
+    pub rows: u64,
+}
+
+/// Tasks and audit of one daemon. Cloning shares the connection.
+#[derive(Clone)]
+pub struct SqliteRecords {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    connection: Connection,
+    keep: Keep,
+    written: u64,
+}
+
+impl std::fmt::Debug for SqliteRecords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteRecords").finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Tasks and audit in the same file. Tasks that a dead process left running are marked as
+    /// interrupted. Blocks on the disk for a moment.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub fn records(&self, keep: Keep, now: Timestamp) -> Result<SqliteRecords, WorldError> {
+        let failed = |error: rusqlite::Error| schema::sql_error("opening tasks and audit", &error);
+        let connection = schema::beside(self.path()).map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        let mut inner = Inner { connection, keep, written: 0 };
+        inner.interrupt().and_then(|()| inner.trim(now)).map_err(failed)?;
+        Ok(SqliteRecords { inner: Arc::new(Mutex::new(inner)) })
+    }
+}
+
+impl Inner {
+    /// What a dead process left running.
+    fn interrupt(&mut self) -> rusqlite::Result<()> {
+        let running = self.tasks_where("state = 'running'", 0, TASKS_MAX)?;
+        for task in running {
+            self.end(&Task { state: TaskState::Interrupted, ..task })?;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let rows = i64::try_from(self.keep.rows).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.keep.age.0).unwrap_or(i64::MAX);
+        let transaction = schema::begin(&mut self.connection)?;
+        transaction.execute("DELETE FROM tasks WHERE id <= (SELECT max(id) FROM tasks) - ?1", [TASKS_MAX])?;
+        transaction.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1", [rows])?;
+        transaction.execute("DELETE FROM audit WHERE at < ?1", [now.0.saturating_sub(age)])?;
+        transaction.commit()
+    }
+
+    fn begin(&mut self, task: &Task) -> rusqlite::Result<i64> {
+        let body = json(task)?;
+        self.connection
+            .execute("INSERT INTO tasks (state, body) VALUES (?1, ?2)", (task.state.as_str(), body))?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    fn end(&mut self, task: &Task) -> rusqlite::Result<()> {
+        let body = json(task)?;
+        let put = "UPDATE tasks SET state = ?2, body = ?3 WHERE id = ?1";
+        self.connection.execute(put, (task.id, task.state.as_str(), body))?;
+        Ok(())
+    }
+
+    fn task(&self, id: i64) -> rusqlite::Result<Option<Task>> {
+        let found: Option<String> = self
+            .connection
+            .query_row("SELECT body FROM tasks WHERE id = ?1", [id], |row| row.get(0))
+            .optional()?;
+        Ok(found.and_then(|body| serde_json::from_str(&body).ok()).map(|task: Task| Task { id, ..task }))
+    }
+
+    /// Newest first. `condition` is one of this file's own.
+    fn tasks_where(&self, condition: &str, before: i64, limit: i64) -> rusqlite::Result<Vec<Task>> {
+        let before = if before > 0 { before } else { i64::MAX };
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT id, body FROM tasks WHERE id < ?1 AND {condition} ORDER BY id DESC LIMIT ?2"
+        ))?;
+        let rows = statement
+            .query_map((before, limit), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+        let mut tasks = Vec::new();
+        for row in rows {
+            let (id, body) = row?;
+            if let Ok(task) = serde_json::from_str::<Task>(&body) {
+                tasks.push(Task { id, ..task });
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn add(&mut self, entries: &[AuditEntry]) -> rusqlite::Result<()> {
+        let transaction = schema::begin(&mut self.connection)?;
+        let mut newest = Timestamp::default();
+        for entry in entries {
+            let put = "INSERT INTO audit (at, server, by_whom, result, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let row = (entry.at.0, &entry.server, &entry.by, &entry.result, json(entry)?);
+            transaction.prepare_cached(put)?.execute(row)?;
+            newest = newest.max(entry.at);
+        }
+        transaction.commit()?;
+        let before = self.written / TRIM_EVERY;
+        self.written += u64::try_from(entries.len()).unwrap_or(0);
+        if self.written / TRIM_EVERY > before { self.trim(newest) } else { Ok(()) }
+    }
+
+    fn audit(&self, filter: &AuditFilter) -> rusqlite::Result<Vec<AuditEntry>> {
+        let AuditFilter { before, server, by, result, limit } = filter;
+        let limit = i64::try_from((*limit).min(LIMIT_MAX)).unwrap_or(0);
+        let mut statement = self.connection.prepare_cached(AUDIT)?;
+        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit);
+        let rows = statement.query_map(asked, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+        let mut entries = Vec::new();
+        for row in rows {
+            let (id, body) = row?;
+            if let Ok(entry) = serde_json::from_str::<AuditEntry>(&body) {
+                entries.push(AuditEntry { id, ..entry });
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+impl SqliteRecords {
+    fn with<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Inner) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || {
+                work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner))
+            });
+            match done.await {
+                Ok(answer) => answer.map_err(|error| schema::sql_error(doing, &error)),
+                Err(error) => Err(WorldError::new(doing, ErrorKind::Failed, error.to_string())),
+            }
+        })
+    }
+}
+
+impl Records for SqliteRecords {
+    fn begin_task<'a>(&'a self, task: &'a Task) -> Answer<'a, i64> {
+        let task = task.clone();
+        self.with("keeping a task", move |inner| inner.begin(&task))
+    }
+
+    fn end_task<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
+        let task = task.clone();
+        self.with("keeping a task", move |inner| inner.end(&task))
+    }
+
+    fn task(&self, id: i64) -> Answer<'_, Option<Task>> {
+        self.with("reading a task", move |inner| inner.task(id))
+    }
+
+    fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
+        let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
+        self.with("reading tasks", move |inner| inner.tasks_where("1", before.unwrap_or(0), limit))
+    }
+
+    fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()> {
+        let entries = entries.to_vec();
+        self.with("keeping the audit", move |inner| inner.add(&entries))
+    }
+
+    fn audit<'a>(&'a self, filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>> {
+        let filter = filter.clone();
+        self.with("reading the audit", move |inner| inner.audit(&filter))
+    }
+}

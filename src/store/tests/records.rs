@@ -1,0 +1,118 @@
+//! Tasks and the audit in the state file.
+
+use super::{NOW, opened, place};
+use crate::model::record::{AuditEntry, AuditFilter, Task, TaskResult, TaskState};
+use crate::model::time::{Span, Timestamp};
+use crate::store::records::{Keep, SqliteRecords, TASKS_MAX};
+use crate::world::Records as _;
+
+fn wait<T>(answer: crate::world::Answer<'_, T>) -> Result<T, crate::world::WorldError> {
+    tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(answer)
+}
+
+const KEEP: Keep = Keep { age: Span::secs(3600), rows: 100 };
+
+fn task(act: &str) -> Task {
+    Task {
+        id: 0,
+        act: act.to_owned(),
+        servers: vec!["time".to_owned()],
+        by: "admin".to_owned(),
+        via: "http".to_owned(),
+        asked: NOW,
+        ended: None,
+        pass: 3,
+        state: TaskState::Running,
+        results: Vec::new(),
+    }
+}
+
+fn line(server: &str, at: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at,
+        by: "the loop".to_owned(),
+        what: "start container".to_owned(),
+        server: Some(server.to_owned()),
+        result: "ok".to_owned(),
+        ..AuditEntry::default()
+    }
+}
+
+fn all(records: &SqliteRecords, filter: AuditFilter) -> Vec<AuditEntry> {
+    wait(records.audit(&AuditFilter { limit: 500, ..filter })).expect("the audit")
+}
+
+#[test]
+fn a_task_that_ran_when_the_process_died_is_interrupted_and_others_are_as_they_were() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    let first = wait(records.begin_task(&task("stop"))).expect("a task");
+    let second = wait(records.begin_task(&task("start"))).expect("a task");
+    assert!(second > first);
+    let result = TaskResult {
+        server: "time".to_owned(),
+        ok: true,
+        state: "stopped".to_owned(),
+        why: None,
+        code: None,
+    };
+    let done =
+        Task { id: first, state: TaskState::Done, ended: Some(NOW), results: vec![result], ..task("stop") };
+    wait(records.end_task(&done)).expect("an end");
+    drop((records, store));
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    assert_eq!(wait(records.task(first)).expect("reading"), Some(done));
+    let interrupted = wait(records.task(second)).expect("reading").expect("a task");
+    assert_eq!(
+        (interrupted.id, interrupted.state, interrupted.ended),
+        (second, TaskState::Interrupted, None)
+    );
+    let ids: Vec<i64> = wait(records.tasks(None, 10)).expect("tasks").iter().map(|task| task.id).collect();
+    assert_eq!(ids, [second, first], "newest first");
+    assert_eq!(wait(records.tasks(Some(second), 10)).expect("tasks").len(), 1);
+    assert_eq!(wait(records.task(999)).expect("reading"), None);
+}
+
+#[test]
+fn the_audit_is_found_by_what_it_is_about_and_bounded_by_number_and_age() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    let mut lines: Vec<AuditEntry> = (0..150).map(|_| line("time", NOW)).collect();
+    lines.push(AuditEntry { result: "failed".to_owned(), by: "admin".to_owned(), ..line("other", NOW) });
+    wait(records.add_audit(&lines)).expect("kept");
+    let found = all(&records, AuditFilter::default());
+    assert_eq!(found.len(), 100, "the oldest go");
+    assert!(found.windows(2).all(|two| two[0].id > two[1].id), "newest first");
+    let failed = AuditFilter { result: Some("failed".to_owned()), ..AuditFilter::default() };
+    assert_eq!(all(&records, failed).len(), 1);
+    let other = AuditFilter {
+        server: Some("other".to_owned()),
+        by: Some("admin".to_owned()),
+        ..AuditFilter::default()
+    };
+    assert_eq!(all(&records, other).len(), 1);
+    let older = AuditFilter { before: Some(found[98].id), ..AuditFilter::default() };
+    assert_eq!(all(&records, older).len(), 1);
+    let later = NOW.after(Span::secs(3601));
+    let lines: Vec<AuditEntry> = (0..70).map(|_| line("time", later)).collect();
+    wait(records.add_audit(&lines)).expect("kept");
+    assert!(all(&records, AuditFilter::default()).iter().all(|line| line.at == later), "what is old goes");
+}
+
+#[test]
+fn tasks_are_bounded() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    for _ in 0..TASKS_MAX + 10 {
+        let id = wait(records.begin_task(&task("sync"))).expect("a task");
+        wait(records.end_task(&Task { id, state: TaskState::Done, ..task("sync") })).expect("an end");
+    }
+    drop(records);
+    let records = store.records(KEEP, NOW).expect("records");
+    assert_eq!(wait(records.task(1)).expect("reading"), None);
+    assert!(wait(records.task(TASKS_MAX + 10)).expect("reading").is_some());
+}
