@@ -1,14 +1,13 @@
 //! Registry credentials, as `docker login` left them: `config.json`'s `auths`, `credsStore` and
 //! `credHelpers`.
 //!
-//! Looked up for each pull and dropped after it: helpers of cloud registries hand out tokens that
-//! last for hours. A helper that fails does not stop a pull, as in the docker CLI, because most
-//! images need no password; but the reason is kept, so that a refusal can name it.
+//! Looked up for each pull and dropped after it: helpers hand out tokens that last for hours. One that
+//! fails does not stop a pull, as in the docker CLI; the reason is kept, so that a refusal can name it.
 //!
 //! Must never show a secret: not in `Debug`, not in errors, and a helper's output is never quoted.
 
 use crate::docker::reference::{DEFAULT_REGISTRY, ImageReference};
-use crate::world::{ErrorKind, WorldError};
+use crate::world::{ErrorKind, MANAGER_VARIABLES, WorldError};
 use bollard::auth::DockerCredentials;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -124,8 +123,7 @@ impl fmt::Debug for RegistryCredentials {
 }
 
 impl RegistryCredentials {
-    /// For bollard's `create_image`. What it returns shows the password in its own `Debug`: hand it
-    /// on at once.
+    /// For bollard's `create_image`. Hand it on at once: its own `Debug` shows the password.
     #[must_use]
     pub fn into_bollard(self) -> DockerCredentials {
         self.0
@@ -297,6 +295,9 @@ impl RegistryConfig {
         command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // A group of its own, so that what it starts ends with it.
         command.process_group(0).kill_on_drop(true);
+        for name in MANAGER_VARIABLES {
+            command.env_remove(name);
+        }
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => "was not found".to_owned(),
             _ => format!("could not be started: {error}"),

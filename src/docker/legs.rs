@@ -21,9 +21,9 @@ use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// What a server gets between its stop signal and the kill, in seconds. It has seen the end of its
-/// input before, so this is the second warning.
-const STOP_SECS: i32 = 5;
+/// What a server gets between its stop signal and the kill. It has seen the end of its input before,
+/// so this is the second warning.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Longest wait for a stop.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Longest wait for a removal. The engine does not finish one while somebody holds an attached
@@ -63,7 +63,9 @@ impl DockerEngine {
     /// What the engine refused; `TimedOut` after some half a minute, and then it may still go.
     pub async fn end_leg(&self, id: &ContainerId) -> Result<(), WorldError> {
         let client = self.client()?;
-        let options = query::StopContainerOptionsBuilder::new().t(STOP_SECS).build();
+        let options = query::StopContainerOptionsBuilder::new()
+            .t(i32::try_from(STOP_GRACE.as_secs()).unwrap_or(i32::MAX))
+            .build();
         let stop = client.stop_container(id.as_str(), Some(options));
         match deadline(&doing("stopping", id.as_str()), STOP_WITHIN, stop).await {
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),

@@ -1,10 +1,11 @@
 //! Answers: a status, few headers, and a body that is empty, one piece of text, or events.
 //!
-//! One type for all of them, so that nothing on the way is boxed. Must never copy a text that it
+//! One type for all of them, so that nothing of MCP is boxed on the way. Must never copy a text that it
 //! is given.
 
 use crate::gateway::streams::reader::EventBody;
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::StatusCode;
 use hyper::body::{Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -28,6 +29,8 @@ pub enum Body {
     Full(Bytes),
     /// Events as they come, `text/event-stream`.
     Events(EventBody),
+    /// What is served beside MCP brings its own.
+    Other(UnsyncBoxBody<Bytes, Infallible>),
 }
 
 impl fmt::Debug for Body {
@@ -37,6 +40,7 @@ impl fmt::Debug for Body {
             Self::Empty => f.write_str("Empty"),
             Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
             Self::Events(_) => f.write_str("Events"),
+            Self::Other(_) => f.write_str("Other"),
         }
     }
 }
@@ -58,6 +62,7 @@ impl hyper::body::Body for Body {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Self::Events(events) => events.poll_bytes(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
+            Self::Other(other) => Pin::new(other).poll_frame(cx),
         }
     }
 
@@ -66,6 +71,7 @@ impl hyper::body::Body for Body {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Events(_) => false,
+            Self::Other(other) => other.is_end_stream(),
         }
     }
 
@@ -74,6 +80,7 @@ impl hyper::body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Self::Events(_) => SizeHint::default(),
+            Self::Other(other) => other.size_hint(),
         }
     }
 }

@@ -6,12 +6,10 @@ use crate::gateway::Gateway;
 use crate::gateway::hub::Entry;
 use crate::gateway::metrics::Timed;
 use crate::gateway::slot::{self, Live, Unavailable};
-use crate::mcp::handshake::page;
 use crate::mcp::wire::{Era, MODERN_LATEST};
 use crate::mcp::{build, translate};
 use crate::model::id::ServerId;
 use crate::upstream::error::CallError;
-use crate::upstream::leg::{LIST_ENTRIES_MAX, LIST_PAGES_MAX};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -104,23 +102,11 @@ impl Gateway {
     }
 }
 
-/// Every entry of a list, each as written; ends early where pages repeat.
+/// Every entry of a list of a server, in its own era.
 pub(crate) async fn list(live: &Live, method: &str, key: &str) -> Result<Vec<Box<RawValue>>, CallError> {
-    let mut all = Vec::new();
-    let mut cursor: Option<String> = None;
-    for _page in 0..LIST_PAGES_MAX {
-        let params = build::list_params(cursor.as_deref());
-        let result = ask(live, method, params.as_deref(), LIST_WITHIN).await?;
-        let found = page(&result, key).ok_or(CallError::List("it is no list"))?;
-        all.extend(found.entries);
-        match found.next {
-            Some(next) if cursor.as_ref() != Some(&next) && all.len() < LIST_ENTRIES_MAX => {
-                cursor = Some(next);
-            }
-            _ => return Ok(all),
-        }
-    }
-    Ok(all)
+    let modern = live.leg.greeting().era == Era::Modern;
+    let dress = |params: Option<Box<RawValue>>| if modern { in_modern(params.as_deref()) } else { params };
+    live.leg.list((method, key), dress, LIST_WITHIN).await
 }
 
 /// A request of ours in the server's own era.

@@ -1,7 +1,8 @@
 //! Edge listeners: one port per server that goes through the gateway.
 //!
 //! The plan says which are open. A listener may be taken over already open from the process before
-//! (by port), so that no connection is refused while a daemon is replaced.
+//! (by port), so that no connection is refused while a daemon is replaced; a [`SocketStore`] carries
+//! them from one to the other.
 //!
 //! Must never decide who is served where.
 
@@ -14,7 +15,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
@@ -36,12 +38,21 @@ pub struct EdgeConfig {
     pub meter: Arc<Meter>,
 }
 
+/// Keeps listening sockets open while one process replaces another.
+pub trait SocketStore: Send + Sync {
+    /// Keeps a copy of the socket of a port.
+    fn keep(&self, port: HostPort, socket: BorrowedFd<'_>);
+    /// Ends the listening of a socket that is not wanted any more; nothing listens when it resolves.
+    fn let_go(&self, port: HostPort, socket: OwnedFd) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
 type Factory<F> = Box<dyn Fn(&ServerId) -> Arc<F> + Send + Sync>;
 
 /// The edge listeners of this process.
 pub struct EdgeListeners<F> {
     config: EdgeConfig,
     fronts: Factory<F>,
+    store: Option<Arc<dyn SocketStore>>,
     state: Mutex<State>,
 }
 
@@ -76,7 +87,14 @@ impl<F: Front> EdgeListeners<F> {
     /// None open yet; `fronts` gives what answers for a server.
     #[must_use]
     pub fn new(config: EdgeConfig, fronts: impl Fn(&ServerId) -> Arc<F> + Send + Sync + 'static) -> Self {
-        Self { config, fronts: Box::new(fronts), state: Mutex::default() }
+        Self { config, fronts: Box::new(fronts), store: None, state: Mutex::default() }
+    }
+
+    /// With somebody who keeps the sockets for the process after this one.
+    #[must_use]
+    pub fn kept_in(mut self, store: Arc<dyn SocketStore>) -> Self {
+        self.store = Some(store);
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,21 +107,30 @@ impl<F: Front> EdgeListeners<F> {
         self.state().adopted.extend(listeners);
     }
 
+    /// Ports that were taken over and not asked for yet: whoever binds them meets ourselves.
+    #[must_use]
+    pub fn adopted(&self) -> Vec<HostPort> {
+        self.state().adopted.keys().copied().collect()
+    }
+
     /// Closes those that were taken over and never asked for.
-    pub fn forget_adopted(&self) {
-        self.state().adopted.clear();
+    pub async fn forget_adopted(&self) {
+        let adopted = std::mem::take(&mut self.state().adopted);
+        for (port, listener) in adopted {
+            self.let_go(port, listener.into()).await;
+        }
     }
 
-    /// The sockets that listen, for the process after this one. A port stays bound until these are
-    /// closed, too.
-    ///
-    /// # Errors
-    /// When the system has no descriptors left.
-    pub fn listeners(&self) -> io::Result<BTreeMap<HostPort, OwnedFd>> {
-        self.state().open.iter().map(|open| Ok((open.port, open.socket.try_clone()?))).collect()
+    /// Nothing listens on the port when it returns.
+    async fn let_go(&self, port: HostPort, socket: OwnedFd) {
+        match &self.store {
+            Some(store) => store.let_go(port, socket).await,
+            None => drop(socket),
+        }
     }
 
-    /// Closes every listener and waits until requests have ended, [`Limits::drain`] at most.
+    /// Accepts no more and waits until requests have ended, [`Limits::drain`] at most. A socket that a
+    /// store keeps goes on listening for the process after this one.
     pub async fn shutdown(&self) {
         let (open, draining) = {
             let mut state = self.state();
@@ -136,13 +163,8 @@ impl<F: Front> EdgeListeners<F> {
         }
         let address = SocketAddr::new(self.config.host, port.get());
         let adopted = state.adopted.remove(&port);
-        let listener =
-            adopted.and_then(|listener| take_over(listener, address)).map_or_else(|| bind(address), Ok);
-        let opened = listener.and_then(|listener| {
-            let socket = listener.as_fd().try_clone_to_owned()?;
-            Ok((listener, socket))
-        });
-        let (listener, socket) = opened.map_err(|error| refusal(&error, server, address))?;
+        let (listener, socket) =
+            self.listen(adopted, address, port).map_err(|error| refusal(&error, server, address))?;
         let service = Service {
             entry: Arc::new(Entry::Edge(server.clone())),
             limits: self.config.limits,
@@ -162,6 +184,25 @@ impl<F: Front> EdgeListeners<F> {
         Ok(())
     }
 
+    /// A listener of the process before, or a new one; and its socket once more.
+    fn listen(
+        &self,
+        adopted: Option<std::net::TcpListener>,
+        address: SocketAddr,
+        port: HostPort,
+    ) -> io::Result<(TcpListener, OwnedFd)> {
+        if let Some(listener) = adopted.and_then(|listener| take_over(listener, address)) {
+            let socket = listener.as_fd().try_clone_to_owned()?;
+            return Ok((listener, socket));
+        }
+        let listener = bind(address)?;
+        let socket = listener.as_fd().try_clone_to_owned()?;
+        if let Some(store) = &self.store {
+            store.keep(port, socket.as_fd());
+        }
+        Ok((listener, socket))
+    }
+
     /// The port is free when it returns; requests that run go on for a while.
     pub async fn close(&self, server: &ServerId, port: HostPort) {
         let found = {
@@ -171,9 +212,9 @@ impl<F: Front> EdgeListeners<F> {
             at.map(|at| state.open.remove(at))
         };
         let Some(Open { socket, end, closed, task, .. }) = found else { return };
-        drop(socket);
         end.send_replace(true);
         let _closed = closed.await;
+        self.let_go(port, socket).await;
         self.state().draining.push(task);
     }
 }
@@ -207,7 +248,7 @@ fn refusal(error: &io::Error, server: &ServerId, address: SocketAddr) -> WorldEr
 
 #[cfg(test)]
 mod tests {
-    use super::{EdgeConfig, EdgeListeners};
+    use super::{EdgeConfig, EdgeListeners, SocketStore};
     use crate::gateway::body::{self, Refusal, Response};
     use crate::gateway::guard::sources::{Block, Sources};
     use crate::gateway::http::{Entry, Front, Limits, Meter, Request};
@@ -217,8 +258,10 @@ mod tests {
     use hyper::StatusCode;
     use std::collections::BTreeMap;
     use std::net::SocketAddr;
-    use std::sync::Arc;
+    use std::os::fd::{BorrowedFd, OwnedFd};
+    use std::pin::Pin;
     use std::sync::atomic::Ordering;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
@@ -241,6 +284,29 @@ mod tests {
                 Entry::Edge(id) => body::text(StatusCode::OK, id.to_string()),
                 other => body::text(StatusCode::OK, format!("{other:?}")),
             }
+        }
+    }
+
+    /// Keeps sockets as a service manager does.
+    #[derive(Default)]
+    struct Shelf(Mutex<Vec<(HostPort, OwnedFd)>>);
+
+    impl Shelf {
+        fn handed(&self) -> BTreeMap<HostPort, std::net::TcpListener> {
+            let kept = self.0.lock().unwrap();
+            kept.iter().map(|(port, socket)| (*port, socket.try_clone().unwrap().into())).collect()
+        }
+    }
+
+    impl SocketStore for Shelf {
+        fn keep(&self, port: HostPort, socket: BorrowedFd<'_>) {
+            self.0.lock().unwrap().push((port, socket.try_clone_to_owned().unwrap()));
+        }
+
+        fn let_go(&self, port: HostPort, socket: OwnedFd) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            drop(socket);
+            self.0.lock().unwrap().retain(|(kept, _)| *kept != port);
+            Box::pin(std::future::ready(()))
         }
     }
 
@@ -352,21 +418,37 @@ mod tests {
     #[tokio::test]
     async fn listeners_are_handed_from_process_to_process() {
         let port = free_port("127.0.0.1");
-        let before = edges("127.0.0.1");
+        let kept = Arc::new(Shelf::default());
+        let before = edges("127.0.0.1").kept_in(Arc::clone(&kept) as Arc<dyn SocketStore>);
         before.open(&id("one"), port).unwrap();
-        let handed: BTreeMap<HostPort, std::net::TcpListener> =
-            before.listeners().unwrap().into_iter().map(|(port, socket)| (port, socket.into())).collect();
-        before.close(&id("one"), port).await;
+        before.shutdown().await;
         // Nobody accepts now, and still nobody is refused.
         let mut waiting = connect("127.0.0.1", port).await.unwrap();
-        let after = edges("127.0.0.1");
-        after.adopt(handed);
+        let after = edges("127.0.0.1").kept_in(Arc::clone(&kept) as Arc<dyn SocketStore>);
+        after.adopt(kept.handed());
         assert!(after.served().is_empty());
+        assert_eq!(after.adopted(), [port]);
         after.open(&id("one"), port).unwrap();
+        assert!(after.adopted().is_empty());
         assert_eq!(ask(&mut waiting, "/").await, "one");
+        assert_eq!(kept.0.lock().unwrap().len(), 1, "what was kept already is not given again");
+        // One that is not wanted any more is taken out of the store, too.
+        after.close(&id("one"), port).await;
+        assert!(connect("127.0.0.1", port).await.is_err() && kept.0.lock().unwrap().is_empty());
+        after.open(&id("one"), port).unwrap();
+        after.shutdown().await;
+        let last = edges("127.0.0.1").kept_in(Arc::clone(&kept) as Arc<dyn SocketStore>);
+        last.adopt(kept.handed());
+        last.forget_adopted().await;
+        assert!(connect("127.0.0.1", port).await.is_err() && kept.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_listener_elsewhere_is_not_taken_over() {
+        let port = free_port("127.0.0.1");
+        let after = edges("127.0.0.1");
         let address: SocketAddr = format!("127.0.0.2:{port}").parse().unwrap();
         after.adopt(BTreeMap::from([(port, std::net::TcpListener::bind(address).unwrap())]));
-        after.close(&id("one"), port).await;
         after.open(&id("one"), port).unwrap();
         assert_eq!(ask(&mut connect("127.0.0.1", port).await.unwrap(), "/").await, "one");
         assert!(TcpStream::connect(address).await.is_err(), "one that listens elsewhere is closed");

@@ -26,6 +26,8 @@ const EVENTS_MAX: usize = 64;
 const TOGETHER: Duration = Duration::from_millis(5);
 /// Times a server may ask for input within one call.
 const ROUNDS_MAX: u32 = 16;
+/// Seconds after which a server that has too much to do may be asked again.
+const BUSY_SECS: u64 = 1;
 /// The JSON-RPC code of a request that its own client took back.
 const CANCELLED: i64 = -32800;
 
@@ -38,8 +40,8 @@ pub enum Out {
     Request(Box<RawValue>, String),
     /// The last word: HTTP status where the answer is one, and the message.
     Answer(u16, String),
-    /// The server has too much to do; HTTP 503.
-    Busy(String),
+    /// The server cannot take it now: HTTP 503, and after how many seconds it may.
+    Busy(String, Option<u64>),
     /// The server wants input before it goes on, and this client gives it with another request.
     Wants(Vec<ServerRequest>),
 }
@@ -117,8 +119,7 @@ impl Flow {
     pub fn begin(begin: Begin<'_>) -> Result<Self, Out> {
         let Begin { leg, id, method, params, tongue, on_drop, silence, mut timed } = begin;
         let (sink, events) = mpsc::channel(EVENTS_MAX);
-        let own_id = (method == "subscriptions/listen").then_some(id);
-        match leg.start(Call { method, params, own_id, events: Some(sink), on_drop }) {
+        match leg.start(Call { method, params, own_id: None, events: Some(sink), on_drop }) {
             Ok(running) => Ok(Self {
                 leg: leg.clone(),
                 running,
@@ -322,7 +323,7 @@ pub fn severity(level: &str) -> u8 {
 }
 
 /// What a client is told about a request that failed.
-fn failed(id: &RawValue, tongue: &Tongue, error: &CallError, timed: &mut Timed) -> Out {
+pub(crate) fn failed(id: &RawValue, tongue: &Tongue, error: &CallError, timed: &mut Timed) -> Out {
     timed.done(false, 0);
     match error {
         CallError::Rpc(rpc) => {
@@ -337,7 +338,9 @@ fn failed(id: &RawValue, tongue: &Tongue, error: &CallError, timed: &mut Timed) 
             };
             Out::Answer(status, text)
         }
-        CallError::Busy => Out::Busy(build::error(Some(id), INTERNAL_ERROR, &error.to_string())),
+        CallError::Busy => {
+            Out::Busy(build::error(Some(id), INTERNAL_ERROR, &error.to_string()), Some(BUSY_SECS))
+        }
         CallError::Cancelled => Out::Answer(200, build::error(Some(id), CANCELLED, "request was cancelled")),
         CallError::TimedOut { .. }
         | CallError::Closed(_)

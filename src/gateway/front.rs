@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! /healthz  /healthz/{id}          200 while the server answers MCP; on its own port without id
+//! /readyz                          200 and the generation of the files once servers are served
 //! /mcp/{id}  /mcp/{id}/  …/mcp     POST, GET, DELETE: streamable HTTP of both eras
 //! /mcp/{id}/sse  …/messages        the pair of 2024-11-05
 //! ```
 //! On a server's own port other servers do not exist. Must never look at a request before the
 //! guard admitted it, probes excepted.
 
+use crate::gateway::beside::Beside;
 use crate::gateway::body::Refusal as Boxed;
 use crate::gateway::body::{self, Response};
-use crate::gateway::guard::Guard;
+use crate::gateway::guard::{Guard, cors};
 use crate::gateway::http::{Entry as Way, Front, Request};
 use crate::gateway::hub::Entry;
 use crate::gateway::{Ask, Gateway, is_known, legacy, modern, not_allowed, old, refused};
@@ -28,6 +30,8 @@ pub struct GatewayFront {
     pub gateway: Arc<Gateway>,
     /// Who is let in.
     pub guard: Arc<Guard>,
+    /// What the main listener serves beside MCP.
+    pub beside: std::sync::OnceLock<Arc<dyn Beside>>,
 }
 
 /// Where an admitted request goes.
@@ -37,6 +41,8 @@ pub enum Target {
     Health(Arc<Entry>),
     /// A server's endpoint, of its parts, for this principal.
     Server(Arc<Entry>, Part, Arc<str>),
+    /// What is served beside MCP, for this user.
+    Beside(Arc<dyn Beside>, Arc<str>),
 }
 
 /// The parts of a server's endpoint.
@@ -57,6 +63,18 @@ impl GatewayFront {
             Way::Edge(id) => Some(id.clone()),
             Way::Main | Way::Shared => None,
         };
+        if *request.entry == Way::Main
+            && let Some(beside) = self.beside.get().filter(|beside| beside.serves(&path))
+        {
+            if !beside.is_probe(&path) {
+                self.guard.check_name(request)?;
+            }
+            let who = beside.admit(request)?;
+            return Ok(Target::Beside(Arc::clone(beside), who));
+        }
+        if path == "/readyz" {
+            return Err(Box::new(ready(self.gateway.generation())));
+        }
         if let Some(rest) = path.strip_prefix("/healthz") {
             let id = match (rest, own) {
                 ("", Some(id)) => Some(id),
@@ -79,6 +97,14 @@ impl GatewayFront {
     }
 }
 
+fn ready(generation: u64) -> Response {
+    if generation == 0 {
+        let detail = "the first pass has not ended, or no configuration could be used yet";
+        return body::problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G024", "not ready yet", detail);
+    }
+    body::json(StatusCode::OK, format!(r#"{{"status":"ready","generation":{generation}}}"#))
+}
+
 fn nothing_here() -> Boxed {
     let detail = "MCP servers are at /mcp/{id}";
     Box::new(body::problem(StatusCode::NOT_FOUND, "MCPO-G022", "nothing is here", detail))
@@ -99,6 +125,7 @@ impl Front for GatewayFront {
     async fn handle(self: Arc<Self>, request: Request, target: Target) -> Response {
         match target {
             Target::Health(entry) => health(&entry).await,
+            Target::Beside(beside, who) => beside.handle(request, who).await,
             Target::Server(entry, part, principal) => {
                 let head = head(&request.headers);
                 let ask = Ask {
@@ -108,7 +135,7 @@ impl Front for GatewayFront {
                     principal: &principal,
                     body: &request.body,
                 };
-                let answer = match part {
+                let mut answer = match part {
                     Part::Mcp => endpoint(&ask, &request.method).await,
                     Part::Sse if request.method == Method::GET => old::open(&ask),
                     // Some clients try the newer transport at the address of the older one first.
@@ -118,6 +145,7 @@ impl Front for GatewayFront {
                 if answer.status().is_client_error() || answer.status().is_server_error() {
                     entry.metrics.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
+                cors::let_read(&mut answer, &request.headers);
                 answer
             }
         }

@@ -11,6 +11,7 @@
 //!
 //! Must never hand credentials on, nor show them.
 
+pub mod cors;
 pub mod names;
 pub mod sources;
 pub mod tokens;
@@ -86,11 +87,19 @@ impl Guard {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
+    /// Whether a request comes under a name of this host, and from no page of another site.
+    ///
+    /// # Errors
+    /// The refusal: 400 or 403.
+    pub fn check_name(&self, request: &Request) -> Result<(), Refusal> {
+        check_names(request, &self.policy.read().unwrap_or_else(PoisonError::into_inner).names)
+    }
+
     /// Whose request it is; takes the credentials out of it. Probes are everybody's.
     ///
     /// # Errors
-    /// The refusal: 400 and 403 for names, 404 for what OAuth clients look for, 401 and 403 for
-    /// clients that may not come in.
+    /// The answer instead: 400 and 403 for names, 404 for what OAuth clients look for, what browsers
+    /// ask before a request ([`cors`]), 401 and 403 for clients that may not come in.
     pub fn admit(&self, request: &mut Request) -> Result<Principal, Refusal> {
         let credentials = request.headers.remove(AUTHORIZATION);
         if is_probe(request) {
@@ -101,10 +110,13 @@ impl Guard {
         if let Some(answer) = well_known(request.path()) {
             return Err(answer.into());
         }
-        match &policy.auth {
+        if cors::is_preflight(request) && request.path().starts_with("/mcp/") {
+            return Err(cors::preflight(request).into());
+        }
+        let admitted = match &policy.auth {
             Auth::Tokens(tokens) => {
                 let owner = credentials.as_ref().and_then(|value| tokens.owner(value.to_str().ok()?));
-                owner.ok_or_else(|| unauthorized().into())
+                owner.ok_or_else(unauthorized)
             }
             Auth::None if *request.entry == Entry::Main && !is_direct(request) => Err(problem(
                 StatusCode::FORBIDDEN,
@@ -112,10 +124,14 @@ impl Guard {
                 "not from here",
                 "with [gateway] auth = none this listener serves MCP to clients on this host alone, \
                  and not through a proxy; set auth = bearer and a tokens_file, or use the server's own port",
-            )
-            .into()),
+            )),
             Auth::None => Ok(self.local.clone()),
-        }
+        };
+        admitted.map_err(|mut answer| {
+            // An allowed page may know why.
+            cors::let_read(&mut answer, &request.headers);
+            answer.into()
+        })
     }
 }
 
@@ -253,6 +269,55 @@ mod tests {
         assert_eq!(ask(FAR, &[balancer]), Ok("local".to_owned()));
         assert_eq!(ask(NEAR, &[balancer]), Err((403, false)));
         assert_eq!(ask(FAR, &[balancer, ("origin", "http://evil.example")]), Err((403, false)));
+    }
+
+    #[test]
+    fn browsers_ask_without_a_token_and_pages_of_others_get_no_answer() {
+        let policy = || Policy {
+            names: Names::new(["https://chat.example.com"]),
+            auth: Auth::Tokens(TokenSet::parse("ci:s3cret\n").unwrap()),
+        };
+        let guard = Guard::new(policy());
+        let ask = |method: &str, path: &str, headers: &[(&str, &str)]| {
+            let mut request = request(edge(), FAR, path, headers);
+            request.method = method.parse().unwrap();
+            *guard.admit(&mut request).unwrap_err()
+        };
+        let page = ("origin", "https://chat.example.com");
+        let question = [
+            ("host", "localhost"),
+            page,
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "content-type,mcp-session-id, Mcp-Param-City,x-evil"),
+        ];
+        let answer = ask("OPTIONS", "/mcp/time", &question);
+        let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(answer.status(), 204);
+        assert_eq!(header("access-control-allow-origin").as_deref(), Some(page.1));
+        assert_eq!(header("access-control-allow-methods").as_deref(), Some("GET, POST, DELETE"));
+        let allowed = header("access-control-allow-headers").unwrap();
+        for name in
+            ["Authorization", "Last-Event-ID", "Mcp-Protocol-Version", "Mcp-Session-Id", "Mcp-Param-City"]
+        {
+            assert!(allowed.contains(name), "{allowed}");
+        }
+        assert!(!allowed.contains("evil") && header("vary").unwrap().starts_with("Origin"));
+        // Not a preflight, or not of an endpoint: as any other request.
+        assert_eq!(ask("OPTIONS", "/mcp/time", &question[..2]).status(), 401);
+        assert_eq!(ask("OPTIONS", "/api/v1/status", &question).status(), 401);
+        let mut evil = question;
+        evil[1] = ("origin", "https://evil.example");
+        let answer = ask("OPTIONS", "/mcp/time", &evil);
+        assert_eq!(answer.status(), 403);
+        assert!(answer.headers().keys().all(|name| !name.as_str().starts_with("access-control")));
+        // A page that is allowed may read that a token is needed.
+        let answer = ask("POST", "/mcp/time", &[("host", "localhost"), page]);
+        assert_eq!(answer.status(), 401);
+        assert_eq!(answer.headers()["access-control-allow-origin"], page.1);
+        let exposed = answer.headers()["access-control-expose-headers"].to_str().unwrap();
+        assert!(exposed.contains("Mcp-Session-Id") && exposed.contains("WWW-Authenticate"), "{exposed}");
+        let answer = ask("POST", "/mcp/time", &[("host", "localhost")]);
+        assert!(!answer.headers().contains_key("access-control-allow-origin"), "nobody asked");
     }
 
     #[test]

@@ -40,6 +40,11 @@ pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 const BODY_BYTES_AT_FIRST: usize = 256 * 1024;
 /// Wait after the system refused a connection for want of descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// At the end, a connection that was accepted has this long for its first request: its client was
+/// not refused, so it must not be left without an answer either.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
+/// Between two looks whether that request has come.
+const LAST_REQUEST_LOOK: Duration = Duration::from_millis(5);
 /// What a connection beyond the limit gets.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -243,6 +248,7 @@ pub async fn accept<F: Front>(
             addresses: Addresses { peer, local },
             limits: service.limits,
             busy: AtomicUsize::new(0),
+            begun: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             linger: AtomicBool::new(false),
             events: Mutex::new(None),
@@ -292,6 +298,8 @@ struct Connection<F> {
     limits: Limits,
     /// Requests being answered.
     busy: AtomicUsize,
+    /// Whether a request came at all.
+    begun: AtomicBool,
     /// Whether a request began or the client took bytes since the last look.
     moved: AtomicBool,
     /// Whether the client is still sending what nobody reads.
@@ -342,8 +350,10 @@ async fn drive<F: Front>(stream: TcpStream, shared: Arc<Connection<F>>, mut shut
     let mut connection = pin!(http.serve_connection(io, service));
     let mut ending = false;
     let mut look = pin!(tokio::time::sleep(limits.first_within));
-    let mut end = pin!(async move {
-        let _ended = shutdown.wait_for(|ended| *ended).await;
+    let mut end = pin!(async {
+        // What it gives must not be held on to: it locks the channel.
+        let _ended = shutdown.wait_for(|ended| *ended).await.is_ok();
+        first_request(&shared).await;
     });
     loop {
         tokio::select! {
@@ -374,6 +384,7 @@ async fn drive<F: Front>(stream: TcpStream, shared: Arc<Connection<F>>, mut shut
 
 async fn answer<F: Front>(shared: &Connection<F>, request: hyper::Request<Incoming>) -> Response {
     shared.moved.store(true, Ordering::Relaxed);
+    shared.begun.store(true, Ordering::Relaxed);
     shared.busy.fetch_add(1, Ordering::Relaxed);
     let _busy = Busy(&shared.busy);
     let (parts, incoming) = request.into_parts();
@@ -398,6 +409,16 @@ async fn answer<F: Front>(shared: &Connection<F>, request: hyper::Request<Incomi
         *shared.events.lock().unwrap_or_else(PoisonError::into_inner) = Some(events.ender());
     }
     response
+}
+
+/// Waits for the first request of a connection, [`LAST_REQUEST_WITHIN`] at most.
+async fn first_request<F>(shared: &Connection<F>) {
+    let come = async {
+        while !shared.begun.load(Ordering::Relaxed) {
+            tokio::time::sleep(LAST_REQUEST_LOOK).await;
+        }
+    };
+    let _late = tokio::time::timeout(LAST_REQUEST_WITHIN, come).await;
 }
 
 /// Bytes of a head, nearly: the parser bounds only heads that come in pieces.

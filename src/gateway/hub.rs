@@ -11,7 +11,7 @@ use crate::gateway::lock;
 use crate::gateway::logs::LogRing;
 use crate::gateway::metrics::ServerMetrics;
 use crate::gateway::sessions::Session;
-use crate::gateway::slot::{self, Inlets, Live, Owned, Slot};
+use crate::gateway::slot::{self, Inlets, Live, Owned, Slot, keep};
 use crate::gateway::streams::{Keep, Stream};
 use crate::gateway::{Gateway, call, legacy};
 use crate::mcp::build;
@@ -91,7 +91,7 @@ struct Held {
 impl Entry {
     /// Begins to look after a server.
     pub(crate) fn start(gateway: &Arc<Gateway>, id: &ServerId) -> Arc<Self> {
-        let (slot, inlets) = Slot::new(id.clone());
+        let (slot, inlets) = Slot::new(id.clone(), Arc::clone(&gateway.shared.news));
         let entry = Arc::new(Self {
             slot: Arc::clone(&slot),
             metrics: ServerMetrics::of(id),
@@ -105,7 +105,7 @@ impl Entry {
         });
         let Inlets { owned, diagnostics } = inlets;
         let tasks = [
-            tokio::spawn(slot::keep(slot, Arc::clone(&gateway.shared))).abort_handle(),
+            tokio::spawn(keep::keep(slot, Arc::clone(&gateway.shared))).abort_handle(),
             tokio::spawn(hear(Arc::downgrade(gateway), Arc::downgrade(&entry), owned)).abort_handle(),
             tokio::spawn(keep_logs(Arc::downgrade(&entry), diagnostics)).abort_handle(),
         ];

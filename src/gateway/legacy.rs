@@ -21,10 +21,10 @@ use crate::gateway::flow::{Begin, Flow, Out, Rounds, Tongue, negotiated};
 use crate::gateway::metrics::Timed;
 use crate::gateway::places::Down;
 use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
-use crate::gateway::slot::Live;
 use crate::gateway::slot::own::{self, Dedicated};
+use crate::gateway::slot::{Live, Unavailable};
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
-use crate::gateway::{Ask, Entry, Gateway, refused, unavailable};
+use crate::gateway::{Ask, Entry, Gateway, come_again, refused, unavailable};
 use crate::mcp::front::{self, Refusal};
 use crate::mcp::wire::{Era, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Message, member, text_of};
 use crate::mcp::{build, translate};
@@ -60,7 +60,7 @@ pub(crate) async fn post(ask: &Ask<'_>, message: Message<'_>) -> Response {
 }
 
 fn answer_to_stream(stream: &Stream, out: Out) {
-    if let Out::Answer(_, text) | Out::Busy(text) = out {
+    if let Out::Answer(_, text) | Out::Busy(text, _) = out {
         stream.push(&text, Keep::Must);
     }
 }
@@ -101,7 +101,7 @@ async fn in_session(ask: &Ask<'_>, session: &Arc<Session>, message: Message<'_>)
     match message {
         Message::Request { id, method, params } => match begin(ask, session, id, &method, params).await {
             Ok((flow, guard)) => deliver(flow, guard).await,
-            Err(Out::Busy(text)) => busy(text),
+            Err(Out::Busy(text, secs)) => busy(text, secs),
             Err(Out::Answer(status, text)) => body::json(code(status), text),
             Err(Out::Notice(_) | Out::Request(..) | Out::Wants(_)) => body::empty(StatusCode::ACCEPTED),
         },
@@ -148,10 +148,7 @@ async fn initialize(ask: &Ask<'_>, id: &RawValue, params: Option<&RawValue>) -> 
         client: member(params, "clientInfo").map(ToOwned::to_owned),
     };
     let Some((session_id, session)) = ask.gateway.sessions.open(new) else {
-        return unavailable(
-            Some(id),
-            &crate::gateway::slot::Unavailable::Later("too many sessions are open".to_owned()),
-        );
+        return unavailable(Some(id), &Unavailable::Later("too many sessions are open".to_owned()));
     };
     ask.entry.metrics.sessions_opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     ask.gateway.keep_now(SessionChange::Put(session.record())).await;
@@ -219,10 +216,10 @@ type Refuse = Box<dyn FnOnce(&RawValue) -> Response + Send>;
 /// sharing it is allowed.
 async fn own_connection(ask: &Ask<'_>, params: &RawValue) -> Result<Option<(String, Box<RawValue>)>, Refuse> {
     let later = |why: String| -> Refuse {
-        Box::new(move |id: &RawValue| unavailable(Some(id), &crate::gateway::slot::Unavailable::Later(why)))
+        Box::new(move |id: &RawValue| unavailable(Some(id), &Unavailable::Later(why)))
     };
     let Some(place) = ask.entry.slot.place() else { return Ok(None) };
-    if let Some(Down::Stopped(why) | Down::Coming(why)) = &place.down {
+    if let Some(Down::Stopped(why) | Down::Coming(why) | Down::Failed(why, _)) = &place.down {
         return Err(later(why.clone()));
     }
     let Some(permit) = ask.entry.own_connections() else {
@@ -348,12 +345,7 @@ async fn begin(
     let flow = match &session.backing {
         Backing::Dedicated(leg, _) => begun(leg, params)?,
         Backing::Shared => {
-            let live = ask
-                .entry
-                .slot
-                .ready()
-                .await
-                .map_err(|why| Out::Busy(build::error(Some(id), INTERNAL_ERROR, &why.to_string())))?;
+            let live = ask.entry.slot.ready().await.map_err(|why| not_there(id, &why))?;
             let modern = live.leg.greeting().era == Era::Modern;
             if !ask.entry.on_shared(ask.gateway, session, (method, params), modern) {
                 return Err(nothing());
@@ -369,6 +361,11 @@ async fn begin(
     };
     guard.sent_as(flow.upstream_id());
     Ok((flow, guard))
+}
+
+fn not_there(id: &RawValue, why: &Unavailable) -> Out {
+    let text = format!("the server is not available: {why}");
+    Out::Busy(build::error(Some(id), INTERNAL_ERROR, &text), why.retry_after_secs())
 }
 
 /// What a client tells without wanting an answer.
@@ -424,7 +421,7 @@ async fn deliver(mut flow: Flow, guard: InFlight) -> Response {
     };
     match first {
         Some(Out::Answer(status, text)) => body::json(code(status), text),
-        Some(Out::Busy(text)) => busy(text),
+        Some(Out::Busy(text, secs)) => busy(text, secs),
         other => {
             let session = Arc::clone(guard.session());
             let stream = session.streams.open(StreamKind::Post);
@@ -473,7 +470,7 @@ fn show(flow: &Flow, session: &Arc<Session>, stream: &Arc<Stream>, out: Out) -> 
             false
         }
         Out::Wants(_) => false,
-        Out::Answer(_, text) | Out::Busy(text) => {
+        Out::Answer(_, text) | Out::Busy(text, _) => {
             stream.push(&text, Keep::Must);
             true
         }
@@ -484,9 +481,9 @@ pub(crate) fn code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-pub(crate) fn busy(text: String) -> Response {
+pub(crate) fn busy(text: String, secs: Option<u64>) -> Response {
     let mut response = body::json(StatusCode::SERVICE_UNAVAILABLE, text);
-    response.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    come_again(&mut response, secs);
     response
 }
 

@@ -12,6 +12,7 @@
 //!
 //! Must never log or count arguments and results, and never start or stop a server by itself.
 
+pub mod beside;
 pub mod body;
 pub mod call;
 pub mod edges;
@@ -22,12 +23,16 @@ pub mod http;
 pub mod hub;
 pub mod legacy;
 pub mod logs;
+#[cfg(test)]
+mod machine_tests;
 pub mod metrics;
 pub mod modern;
 pub mod old;
 pub mod overview;
 pub mod parked;
 pub mod places;
+#[cfg(test)]
+mod played;
 pub mod sessions;
 pub mod slot;
 pub mod streams;
@@ -41,12 +46,14 @@ use crate::mcp::build;
 use crate::mcp::front::{Head, Refusal};
 use crate::mcp::wire::{INTERNAL_ERROR, member, text_of};
 use crate::model::id::{ContainerId, ServerId};
+use crate::model::observed::Contact;
 use crate::model::session::SessionChange;
 use crate::world::SessionStore;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -57,8 +64,13 @@ const KEEPING_MAX: usize = 4096;
 const TOGETHER_MAX: usize = 512;
 /// A client is told of its session at the latest after this long, kept or not.
 const KEEP_WITHIN: Duration = Duration::from_secs(2);
-/// Instances of clients' own have this long to end with the daemon; the next one sweeps the rest.
-const STOP_WITHIN: Duration = Duration::from_secs(8);
+/// Instances of clients' own have this long to end with the daemon; the next one sweeps the rest. An
+/// instance that hears nothing takes [`slot::CLOSE_GRACE`] and then [`places::END_WITHIN`].
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+const _: () = assert!(
+    STOP_WITHIN.as_millis() > slot::CLOSE_GRACE.as_millis() + places::END_WITHIN.as_millis(),
+    "whatever ends in its time is waited for"
+);
 /// Between two looks for what nobody uses any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 
@@ -72,6 +84,8 @@ pub struct Gateway {
     pub(crate) seal_key: [u8; 32],
     entries: RwLock<BTreeMap<ServerId, Arc<Entry>>>,
     keeping: mpsc::Sender<Change>,
+    /// The version of the files that the places are of; 0: none yet.
+    generation: AtomicU64,
 }
 
 /// A change to be kept, and who wants to know when it is.
@@ -107,6 +121,7 @@ impl Gateway {
             seal_key,
             entries: RwLock::default(),
             keeping,
+            generation: AtomicU64::new(0),
         });
         tokio::spawn(keep_changes(store, changes));
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
@@ -143,6 +158,17 @@ impl Gateway {
         }
     }
 
+    /// Says which version of the files is served; 0 while nothing is.
+    pub fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// The version of the files that is served; 0 while nothing is.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// A server.
     #[must_use]
     pub fn entry(&self, id: &ServerId) -> Option<Arc<Entry>> {
@@ -153,6 +179,13 @@ impl Gateway {
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How the connection to every server stands.
+    #[must_use]
+    pub fn contacts(&self) -> BTreeMap<ServerId, Contact> {
+        let now = self.shared.clock.now();
+        self.entries().iter().map(|entry| (entry.slot.id.clone(), entry.slot.contact(now))).collect()
     }
 
     /// Sessions that are open.
@@ -216,11 +249,13 @@ impl Gateway {
         self.pool.end(containers).await;
     }
 
-    /// Ends what clients have of their own; shared containers go on running.
+    /// Ends what clients have of their own, and begins to end processes; shared containers go on
+    /// running.
     pub async fn stop(&self) {
         self.pool.clear();
         for entry in self.entries() {
             self.end_dedicated(&entry.slot.id);
+            entry.slot.end_process();
         }
         let entries = self.entries();
         let ended = async {
@@ -228,7 +263,13 @@ impl Gateway {
                 entry.all_own_ended().await;
             }
         };
-        let _late = tokio::time::timeout(STOP_WITHIN, ended).await;
+        if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
+            let left: usize = entries.iter().map(|entry| entry.own_count()).sum();
+            tracing::warn!(
+                "{left} instances of clients' own have not ended in {} s; the next start removes what is left",
+                STOP_WITHIN.as_secs()
+            );
+        }
     }
 }
 
@@ -277,10 +318,15 @@ pub(crate) fn refused(id: Option<&RawValue>, refusal: &Refusal) -> Response {
 pub(crate) fn unavailable(id: Option<&RawValue>, why: &Unavailable) -> Response {
     let text = build::error(id, INTERNAL_ERROR, &format!("the server is not available: {why}"));
     let mut response = body::json(StatusCode::SERVICE_UNAVAILABLE, text);
-    if matches!(why, Unavailable::Later(_)) {
-        response.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("2"));
-    }
+    come_again(&mut response, why.retry_after_secs());
     response
+}
+
+/// Says after how many seconds another try makes sense.
+pub(crate) fn come_again(response: &mut Response, secs: Option<u64>) {
+    if let Some(secs) = secs {
+        response.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from(secs));
+    }
 }
 
 /// A method that a path does not have.

@@ -13,11 +13,14 @@
 //!
 //! Must never resume a parked call for another principal or another request, and never twice.
 
+mod relay;
+
 use crate::gateway::body::{self, Response};
 use crate::gateway::flow::{Begin, Flow, Out, Tongue};
 use crate::gateway::hub::Listener;
 use crate::gateway::legacy::{JSON_WITHIN, busy, code};
 use crate::gateway::metrics::Timed;
+use crate::gateway::modern::relay::Relay;
 use crate::gateway::parked::{Lent, Parked, Whose};
 use crate::gateway::sessions::secret;
 use crate::gateway::slot::{Live, Unavailable};
@@ -77,13 +80,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn silence(&self) -> Duration {
-        // A subscription is silent for as long as nothing changes.
-        let forever = Duration::from_secs(10 * 365 * 24 * 3600);
-        let place = self.ask.entry.slot.place();
-        match self.method {
-            listen::LISTEN => forever,
-            _ => place.map_or(Duration::from_secs(300), |place| place.timeout),
-        }
+        self.ask.entry.slot.place().map_or(Duration::from_secs(300), |place| place.timeout)
     }
 
     fn timed(&self) -> Timed {
@@ -108,11 +105,28 @@ impl Asked<'_> {
         if let Some(refused) = self.headers_differ(live).await {
             return refused;
         }
+        if self.method == listen::LISTEN {
+            return self.relayed(live);
+        }
         match self.flow(&live.leg, self.params, Tongue::Modern) {
-            Ok(flow) if self.method == listen::LISTEN => streamed(flow, None, None),
             Ok(flow) => deliver(flow, None).await,
             Err(out) => at_once(out),
         }
+    }
+
+    /// A subscription that the server holds.
+    fn relayed(&self, live: &Arc<Live>) -> Response {
+        let stream = Stream::unstored(StreamKind::Get);
+        let body = stream.body(Greeting::None);
+        let relay = Relay {
+            slot: Arc::clone(&self.ask.entry.slot),
+            id: self.id.to_owned(),
+            params: self.params.map(ToOwned::to_owned),
+            stream,
+            timed: self.timed(),
+        };
+        tokio::spawn(relay.run(Arc::clone(live)));
+        body::events(body)
     }
 
     /// The refusal of a call whose headers say something else than its arguments, where the tool's
@@ -361,7 +375,7 @@ fn named(wants: Vec<ServerRequest>) -> Vec<(String, ServerRequest)> {
 fn at_once(out: Out) -> Response {
     match out {
         Out::Answer(status, text) => body::json(code(status), text),
-        Out::Busy(text) => busy(text),
+        Out::Busy(text, secs) => busy(text, secs),
         Out::Notice(_) | Out::Request(..) | Out::Wants(_) => body::empty(StatusCode::ACCEPTED),
     }
 }
@@ -384,7 +398,7 @@ async fn deliver(mut flow: Flow, mut waits: Option<Waits>) -> Response {
                 asking.lent.owe(left.into_iter().map(|(_, request)| request).collect());
                 waits = Some(asking);
             }
-            (Some(out @ (Out::Answer(..) | Out::Busy(_))), _) => return at_once(out),
+            (Some(out @ (Out::Answer(..) | Out::Busy(..))), _) => return at_once(out),
             (first, waits) => return streamed(flow, first, waits),
         }
     }
@@ -412,7 +426,7 @@ fn streamed(mut flow: Flow, first: Option<Out>, waits: Option<Waits>) -> Respons
                         flow.dropped();
                     }
                 }
-                Out::Answer(_, text) | Out::Busy(text) => {
+                Out::Answer(_, text) | Out::Busy(text, _) => {
                     stream.finish_with(&text);
                     return;
                 }

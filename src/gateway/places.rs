@@ -5,6 +5,7 @@
 
 use crate::model::id::{ContainerId, ImageId, ServerId};
 use crate::model::server::{ProcessDecl, RemoteDecl, Sharing};
+use crate::model::time::Timestamp;
 use crate::upstream::leg::LegIo;
 use crate::world::Answer;
 use std::future::Future;
@@ -22,12 +23,40 @@ pub struct Place {
     pub program: String,
     /// How to reach it.
     pub source: Source,
+    /// The container that this is, however it is reached.
+    pub container: Option<ContainerId>,
     /// Who may share a connection.
     pub sharing: Sharing,
     /// How long a call may stay silent.
     pub timeout: Duration,
+    /// How it is tried again.
+    pub retry: Retry,
     /// Why it cannot be reached now; `None` when it can.
     pub down: Option<Down>,
+}
+
+/// How a server that does not answer is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Wait after the first failure; doubles from there.
+    pub delay: Duration,
+    /// The longest wait.
+    pub delay_max: Duration,
+    /// A connection that was open this long makes failures count anew. One that closes is opened
+    /// again at once the first time, later ones count as failures.
+    pub stable: Duration,
+    /// Somebody else starts the server: failures within this time are part of that.
+    pub grace: Duration,
+}
+
+impl Retry {
+    /// The wait after `failures` in a row.
+    #[must_use]
+    pub fn wait(&self, failures: u32) -> Duration {
+        let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        self.delay.saturating_mul(factor).min(self.delay_max)
+    }
 }
 
 /// How to reach a server.
@@ -48,9 +77,14 @@ pub enum Source {
 pub enum Down {
     /// It will come by itself: worth waiting for.
     Coming(String),
+    /// It did not start; the next try is at this time.
+    Failed(String, Option<Timestamp>),
     /// It is not to run, or somebody must do something.
     Stopped(String),
 }
+
+/// A [`Keeper`] ends what it keeps within this time, unless the kernel or the engine hangs.
+pub const END_WITHIN: Duration = Duration::from_secs(9);
 
 /// Ends what a connection stands on: a process, a session's container.
 pub trait Keeper: Send + Sync {
@@ -59,8 +93,8 @@ pub trait Keeper: Send + Sync {
         None
     }
 
-    /// Ends it, politely first; returns when it is gone.
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// Ends it, politely first and within [`END_WITHIN`]; returns when it is gone, with how it ended where that is known.
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 }
 
 /// Streams that were opened, and what must be ended with them.

@@ -183,6 +183,13 @@ impl Session {
         self.inner().asked.remove(id.get())
     }
 
+    /// Requests under way in it, and requests of the server that its client has not answered.
+    #[must_use]
+    pub fn under_way(&self) -> (usize, usize) {
+        let inner = self.inner();
+        (inner.in_flight.len(), inner.asked.len())
+    }
+
     /// Whether this request still waits for its answer.
     #[must_use]
     pub fn is_asked(&self, id: &RawValue) -> bool {
@@ -300,12 +307,38 @@ impl Drop for InFlight {
 /// All sessions.
 pub struct Sessions {
     clock: Arc<dyn Clock>,
-    table: Mutex<HashMap<IdHash, Arc<Session>>>,
+    table: Mutex<Table>,
+}
+
+/// Sessions by what they are found by, and whose they are.
+#[derive(Default)]
+struct Table {
+    all: HashMap<IdHash, Arc<Session>>,
+    of: BTreeMap<ServerId, HashMap<IdHash, Arc<Session>>>,
+}
+
+impl Table {
+    fn insert(&mut self, session: Arc<Session>) {
+        let of = self.of.entry(session.server.clone()).or_default();
+        of.insert(session.hash, Arc::clone(&session));
+        self.all.insert(session.hash, session);
+    }
+
+    fn remove(&mut self, hash: &IdHash) -> Option<Arc<Session>> {
+        let session = self.all.remove(hash)?;
+        if let Some(of) = self.of.get_mut(&session.server) {
+            of.remove(hash);
+            if of.is_empty() {
+                self.of.remove(&session.server);
+            }
+        }
+        Some(session)
+    }
 }
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sessions").field("count", &self.table().len()).finish_non_exhaustive()
+        f.debug_struct("Sessions").field("count", &self.count()).finish_non_exhaustive()
     }
 }
 
@@ -316,7 +349,7 @@ impl Sessions {
         Self { clock, table: Mutex::default() }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<IdHash, Arc<Session>>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -324,7 +357,7 @@ impl Sessions {
     pub fn restore(&self, records: Vec<SessionRecord>) {
         for record in records {
             let Some(session) = restored(&record, &self.clock) else { continue };
-            self.table().insert(session.hash, Arc::new(session));
+            self.table().insert(Arc::new(session));
         }
     }
 
@@ -334,10 +367,10 @@ impl Sessions {
         let id = secret()?;
         let session = Arc::new(Session::new(hash(&id), new, &self.clock));
         let mut table = self.table();
-        if table.len() >= SESSIONS_MAX {
+        if table.all.len() >= SESSIONS_MAX {
             return None;
         }
-        table.insert(session.hash, Arc::clone(&session));
+        table.insert(Arc::clone(&session));
         Some((id, session))
     }
 
@@ -350,7 +383,7 @@ impl Sessions {
         server: &ServerId,
         principal: &str,
     ) -> Option<(Arc<Session>, Option<SessionChange>)> {
-        let session = self.table().get(&hash(id)).cloned()?;
+        let session = self.table().all.get(&hash(id)).cloned()?;
         if session.server != *server || *session.principal != *principal {
             return None;
         }
@@ -377,13 +410,13 @@ impl Sessions {
     /// Sessions of a server.
     #[must_use]
     pub fn of(&self, server: &ServerId) -> Vec<Arc<Session>> {
-        self.table().values().filter(|session| session.server == *server).cloned().collect()
+        self.table().of.get(server).map(|of| of.values().cloned().collect()).unwrap_or_default()
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.table().len()
+        self.table().all.len()
     }
 
     /// Sessions that nobody used for long.
@@ -395,7 +428,7 @@ impl Sessions {
                 && session.inner().in_flight.is_empty()
                 && !session.listening().is_some_and(|stream| stream.is_connected())
         };
-        self.table().iter().filter(|(_, session)| idle(session)).map(|(hash, _)| *hash).collect()
+        self.table().all.iter().filter(|(_, session)| idle(session)).map(|(hash, _)| *hash).collect()
     }
 }
 

@@ -1,50 +1,52 @@
-//! One server in the gateway: its shared connection, kept open by a task of its own.
+//! One server in the gateway: its shared connection, kept open by a task of its own ([`keep`]).
 //!
 //! ```text
-//! place          connection        requests
-//! up, same key   open              go through it
-//! up, new key    opening           wait for it, or go through the old one while it lives
-//! up             closed            wait while it is opened again: at once, then 100 ms doubling to 5 s
-//! down, coming   -                 wait up to a limit
-//! down, stopped  -                 503 with the reason
+//! place          connection          requests
+//! up, same key   open                go through it
+//! up, new key    opening             wait for it, or go through the old one while it lives
+//! up             opening             wait up to a limit
+//! up             next try later      503 at once, with the time until then
+//! down, coming   -                   wait up to a limit
+//! down, failed   -                   503 at once, with the time until the next start
+//! down, stopped  -                   503 with the reason
 //! ```
 //! A connection that was replaced is let go when the last request on it has its answer.
 //!
 //! Must never send a request twice: a call may have effects.
 
+pub mod keep;
 pub mod own;
 
+#[cfg(test)]
+mod tests;
+
 use crate::gateway::lock;
-use crate::gateway::places::{Down, Keeper, Opened, Opener, Place, Source};
+use crate::gateway::places::{Down, Opener, Place, Source};
+use crate::gateway::slot::keep::{drain, open};
 use crate::mcp::handshake::ClientInfo;
 use crate::mcp::wire::Era;
 use crate::model::id::{ContainerId, ServerId};
+use crate::model::observed::{Contact, ContactState};
+use crate::model::time::{Span, Timestamp};
 use crate::upstream::error::LegError;
 use crate::upstream::leg::{Greeting, Leg};
-use crate::upstream::open::{Mode, OpenOptions, Remembered};
-use crate::upstream::table::{Diagnostic, FromServer, Outlets};
+use crate::upstream::open::Remembered;
+use crate::upstream::table::{Diagnostic, FromServer};
 use crate::world::Clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 /// A request waits this long for a server that is starting or being replaced.
 pub const PARK_MAX: Duration = Duration::from_secs(30);
 /// Requests that may wait for one server.
 pub const PARKED_MAX: usize = 1024;
-/// First wait before a closed connection is opened again after a failure; doubles.
-const AGAIN_MIN: Duration = Duration::from_millis(100);
-/// Longest such wait.
-const AGAIN_MAX: Duration = Duration::from_secs(5);
-/// Failures in a row of which the operator is told, once.
-const FAILURES_TOLD: u32 = 3;
-/// A replaced connection may finish its requests for this long.
-pub const DRAIN_MAX: Duration = Duration::from_secs(30);
-/// Between two looks at whether a replaced connection is idle.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// Seconds after which a client may come again for a server that is on its way.
+const LATER_SECS: u64 = 2;
 /// A server may finish writing this long after its input was closed.
-const CLOSE_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Notifications that may wait to be fanned out.
 const OWNED_MAX: usize = 1024;
 /// Lines of diagnostics that may wait to be kept.
@@ -53,25 +55,47 @@ const DIAGNOSTICS_MAX: usize = 1024;
 /// Why a request cannot be passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Not for now; worth another try.
+    /// Not for now; worth waiting for.
     Later(String),
+    /// The last try failed, and it is tried again at this time.
+    Failing(String, Instant),
     /// Not before somebody does something.
     Stopped(String),
 }
 
-impl From<&Down> for Unavailable {
-    fn from(down: &Down) -> Self {
+impl Unavailable {
+    fn of(down: &Down, now: Timestamp) -> Self {
         match down {
             Down::Coming(why) => Self::Later(why.clone()),
+            Down::Failed(why, until) => {
+                let wait = until.map_or(Span::ZERO, |until| until.since(now));
+                Self::Failing(why.clone(), Instant::now() + Duration::from_millis(wait.0))
+            }
             Down::Stopped(why) => Self::Stopped(why.clone()),
         }
     }
+
+    /// After how many seconds it is worth another try, if it will be by itself.
+    #[must_use]
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::Later(_) => Some(LATER_SECS),
+            Self::Failing(_, again) => Some(left(*again).as_secs_ceil().max(1)),
+            Self::Stopped(_) => None,
+        }
+    }
+}
+
+fn left(until: Instant) -> Span {
+    let left = until.saturating_duration_since(Instant::now());
+    Span(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl std::fmt::Display for Unavailable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Later(why) | Self::Stopped(why) => f.write_str(why),
+            Self::Failing(why, again) => write!(f, "{why}; the next try is in {}", left(*again)),
         }
     }
 }
@@ -84,6 +108,10 @@ pub struct Live {
     pub key: String,
     /// Counts connections of this server: sessions learn from it that the server is another one.
     pub generation: u64,
+    /// When it was opened.
+    pub since: Instant,
+    /// The container it leads to.
+    pub container: Option<ContainerId>,
 }
 
 impl std::fmt::Debug for Live {
@@ -108,6 +136,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Eras found, by program.
     pub eras: Mutex<BTreeMap<String, Era>>,
+    /// Told whenever [`Slot::contact`] of any server changes.
+    pub news: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -152,6 +182,14 @@ pub struct Slot {
     place: watch::Sender<Option<Arc<Place>>>,
     state: watch::Sender<State>,
     handed: Mutex<Option<Handed>>,
+    /// The last try failed; kept while the next one is under way.
+    trouble: Mutex<Option<Trouble>>,
+    /// What was told of the connection last.
+    told: Mutex<(Standing, Option<Trouble>)>,
+    news: Arc<Notify>,
+    removed: std::sync::atomic::AtomicBool,
+    /// Connections that were replaced and have requests under way, by generation.
+    draining: Mutex<BTreeMap<u64, Option<ContainerId>>>,
     parked: std::sync::atomic::AtomicUsize,
     owned: mpsc::Sender<Owned>,
     diagnostics: mpsc::Sender<Diagnostic>,
@@ -164,10 +202,16 @@ struct Handed {
     to: String,
 }
 
+/// Why the last try failed, and when the next one is due.
+type Trouble = (String, Instant);
+
+/// Whether the connection leads to the place of now, whether there is one, and the containers in use.
+type Standing = (bool, bool, BTreeSet<ContainerId>);
+
 impl Slot {
-    /// A server nobody has told the place of.
+    /// A server nobody has told the place of; `news` is told when [`Slot::contact`] changes.
     #[must_use]
-    pub fn new(id: ServerId) -> (Arc<Self>, Inlets) {
+    pub fn new(id: ServerId, news: Arc<Notify>) -> (Arc<Self>, Inlets) {
         let (owned, owned_inlet) = mpsc::channel(OWNED_MAX);
         let (diagnostics, diagnostics_inlet) = mpsc::channel(DIAGNOSTICS_MAX);
         let slot = Self {
@@ -175,6 +219,11 @@ impl Slot {
             place: watch::Sender::new(None),
             state: watch::Sender::new(State::Down(Unavailable::Later("it is starting".to_owned()))),
             handed: Mutex::new(None),
+            trouble: Mutex::default(),
+            told: Mutex::default(),
+            news,
+            removed: std::sync::atomic::AtomicBool::new(false),
+            draining: Mutex::default(),
             parked: std::sync::atomic::AtomicUsize::new(0),
             owned,
             diagnostics,
@@ -230,10 +279,20 @@ impl Slot {
         }
     }
 
+    /// Lets go of a process, which ends with us: politely, by the task that keeps the connection.
+    pub fn end_process(&self) {
+        let held = self.place();
+        let Some(place) = held.filter(|place| matches!(place.source, Source::Process(_))) else { return };
+        let down = Some(Down::Stopped("the daemon is ending".to_owned()));
+        self.place.send_replace(Some(Arc::new(Place { down, ..(*place).clone() })));
+    }
+
     /// Lets go of the connection.
-    pub fn close(&self) {
+    pub fn close(self: &Arc<Self>) {
+        self.removed.store(true, std::sync::atomic::Ordering::Relaxed);
         if let Some(old) = self.publish_down(Unavailable::Stopped("it was removed".to_owned())) {
-            tokio::spawn(async move { drain(&old).await });
+            let slot = Arc::clone(self);
+            tokio::spawn(async move { drain(&slot, &old).await });
         }
     }
 
@@ -255,14 +314,61 @@ impl Slot {
         }
     }
 
+    /// How the connections stand.
+    #[must_use]
+    pub fn contact(&self, now: Timestamp) -> Contact {
+        let (current, live, uses) = self.standing();
+        let state = match &*lock(&self.trouble) {
+            _ if live && current => ContactState::Up,
+            Some((why, again)) => {
+                ContactState::Failed { why: why.clone(), next_try: now.after(left(*again)) }
+            }
+            None => ContactState::Starting,
+        };
+        Contact { state, uses }
+    }
+
+    fn standing(&self) -> Standing {
+        let live = self.live();
+        let place = self.place();
+        let current = live.as_ref().is_some_and(|live| place.is_none_or(|place| place.key == live.key));
+        let old = lock(&self.draining).values().flatten().cloned().collect::<Vec<_>>();
+        let now = live.as_ref().and_then(|live| live.container.clone());
+        (current, live.is_some(), old.into_iter().chain(now).collect())
+    }
+
+    /// Tells who wants to know, if there is something new.
+    fn tell(&self) {
+        let now = (self.standing(), lock(&self.trouble).clone());
+        let mut told = lock(&self.told);
+        if *told != now {
+            *told = now;
+            self.news.notify_one();
+        }
+    }
+
     /// The connection; waits for one that is coming.
     ///
     /// # Errors
-    /// Why there is none, after at most [`PARK_MAX`].
+    /// Why there is none, after at most [`PARK_MAX`]; at once when nothing is on its way.
     pub async fn ready(&self) -> Result<Arc<Live>, Unavailable> {
         match self.live() {
             Some(live) => Ok(live),
             None => self.park().await,
+        }
+    }
+
+    /// Another connection than the one with this generation, once there is one; `None` when the
+    /// server was removed.
+    pub async fn other_than(&self, generation: u64) -> Option<Arc<Live>> {
+        let mut state = self.state.subscribe();
+        let other = |state: &State| match state {
+            State::Up(live) => live.generation != generation && !live.leg.is_closed(),
+            State::Down(_) => self.removed.load(std::sync::atomic::Ordering::Relaxed),
+        };
+        match &*state.wait_for(other).await.ok()? {
+            State::Up(live) => Some(Arc::clone(live)),
+            State::Down(_) => None,
         }
     }
 
@@ -272,7 +378,7 @@ impl Slot {
         let mut state = self.state.subscribe();
         let usable = |state: &State| match state {
             State::Up(live) => !live.leg.is_closed(),
-            State::Down(why) => matches!(why, Unavailable::Stopped(_)),
+            State::Down(why) => matches!(why, Unavailable::Stopped(_) | Unavailable::Failing(..)),
         };
         let waited = tokio::time::timeout(PARK_MAX, state.wait_for(usable)).await;
         match waited {
@@ -304,35 +410,58 @@ impl Slot {
         *lock(&self.handed) = Some(Handed { from, to: place.key.clone() });
         let old = self.publish_up(new);
         self.place.send_replace(Some(place));
+        self.tell();
         let _full = self.owned.try_send(Owned::Renewed);
         if let Some(old) = old {
-            drain(&old).await;
+            drain(self, &old).await;
         }
         Ok(())
     }
 
     fn publish_up(&self, live: Arc<Live>) -> Option<Arc<Live>> {
-        match self.state.send_replace(State::Up(live)) {
+        *lock(&self.trouble) = None;
+        let old = self.state.send_replace(State::Up(live));
+        self.tell();
+        match old {
             State::Up(old) => Some(old),
             State::Down(_) => None,
-        }
-    }
-
-    /// An older connection stays in use while the new one does not open.
-    fn did_not_open(&self, why: &LegError, failures: u32) {
-        if self.live().is_none() {
-            self.publish_down(Unavailable::Later(format!("it does not answer yet: {why}")));
-        }
-        if failures == FAILURES_TOLD {
-            tracing::warn!(MCP_SERVER = %self.id, MCP_ERROR_CODE = "MCPO-G020", "no MCP connection: {why}");
         }
     }
 
     fn publish_down(&self, why: Unavailable) -> Option<Arc<Live>> {
-        match self.state.send_replace(State::Down(why)) {
+        *lock(&self.trouble) = match &why {
+            Unavailable::Failing(why, again) => Some((why.clone(), *again)),
+            Unavailable::Later(_) | Unavailable::Stopped(_) => None,
+        };
+        let old = self.state.send_replace(State::Down(why));
+        self.tell();
+        match old {
             State::Up(old) => Some(old),
             State::Down(_) => None,
         }
+    }
+
+    /// The place of now cannot be reached; an older connection stays in use.
+    fn publish_failing(&self, why: String, again: Instant) {
+        if self.live().is_none() {
+            self.publish_down(Unavailable::Failing(why, again));
+        } else {
+            *lock(&self.trouble) = Some((why, again));
+            self.tell();
+        }
+    }
+
+    /// Another try begins: who comes now may wait for it.
+    fn begins(&self) {
+        let Some((why, _)) = lock(&self.trouble).clone() else { return };
+        let why = Unavailable::Later(format!("it is being tried again, after this: {why}"));
+        self.state.send_if_modified(|state| {
+            let down = matches!(state, State::Down(_));
+            if down {
+                *state = State::Down(why);
+            }
+            down
+        });
     }
 }
 
@@ -351,209 +480,6 @@ impl Drop for Parked<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
-}
-
-/// Keeps a slot's connection open until the slot has no place any more.
-pub async fn keep(slot: Arc<Slot>, shared: Arc<Shared>) {
-    let mut places = slot.place.subscribe();
-    let mut failures: u32 = 0;
-    let mut keepers = Keepers::default();
-    loop {
-        let place = places.borrow_and_update().clone();
-        let Some(place) = place else {
-            if places.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        let current = slot.live().filter(|live| live.key == place.key);
-        let wait = match (&place.down, current) {
-            (Some(down), _) => {
-                if let Some(old) = slot.publish_down(Unavailable::from(down)) {
-                    keepers.retire(&old);
-                }
-                failures = 0;
-                None
-            }
-            (None, Some(live)) => {
-                tokio::select! {
-                    why = live.leg.closed() => {
-                        tracing::info!(MCP_SERVER = %slot.id, "connection to the server closed: {why}");
-                        forget(&shared, &place);
-                        slot.publish_down(Unavailable::Later(format!("it ended and is coming back ({why})")));
-                        keepers.end(&live);
-                        // The first try is at once.
-                        continue;
-                    }
-                    changed = places.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        continue;
-                    }
-                }
-            }
-            (None, None) => match open_kept(&slot, &shared, &place, &mut keepers).await {
-                Ok(()) => {
-                    failures = 0;
-                    continue;
-                }
-                Err(why) => {
-                    failures = failures.saturating_add(1);
-                    slot.did_not_open(&why, failures);
-                    Some(again_in(failures))
-                }
-            },
-        };
-        let changed = match wait {
-            Some(wait) => tokio::time::timeout(wait, places.changed()).await.unwrap_or(Ok(())),
-            None => places.changed().await,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-fn again_in(failures: u32) -> Duration {
-    AGAIN_MIN.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX)).min(AGAIN_MAX)
-}
-
-fn forget(shared: &Shared, place: &Place) {
-    if let Source::Container(container, _) = &place.source {
-        shared.memory.forget(container);
-    }
-}
-
-/// What must be ended after a connection, by generation.
-#[derive(Default)]
-struct Keepers(BTreeMap<u64, Box<dyn Keeper>>);
-
-impl Keepers {
-    /// Lets the requests on it finish, then ends it.
-    fn retire(&mut self, old: &Arc<Live>) {
-        let keeper = self.0.remove(&old.generation);
-        let old = Arc::clone(old);
-        tokio::spawn(async move {
-            drain(&old).await;
-            if let Some(keeper) = keeper {
-                keeper.end().await;
-            }
-        });
-    }
-
-    /// It closed by itself.
-    fn end(&mut self, old: &Live) {
-        if let Some(keeper) = self.0.remove(&old.generation) {
-            tokio::spawn(keeper.end());
-        }
-    }
-}
-
-/// Waits until nothing but subscriptions is under way on a replaced connection, then lets go of it.
-async fn drain(old: &Live) {
-    let idle = async {
-        // A request that was given this connection just now has not begun yet.
-        tokio::time::sleep(DRAIN_LOOK).await;
-        while old.leg.working() > 0 {
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-    };
-    let _too_long = tokio::time::timeout(DRAIN_MAX, idle).await;
-    old.leg.close(CLOSE_GRACE).await;
-}
-
-/// Opens the connection and sends new requests over it.
-async fn open_kept(
-    slot: &Arc<Slot>,
-    shared: &Shared,
-    place: &Place,
-    keepers: &mut Keepers,
-) -> Result<(), LegError> {
-    let (live, keeper) = open_once(slot, shared, place).await?;
-    if let Some(keeper) = keeper {
-        keepers.0.insert(live.generation, keeper);
-    }
-    if let Some(old) = slot.publish_up(live) {
-        keepers.retire(&old);
-    }
-    let _full = slot.owned.try_send(Owned::Renewed);
-    Ok(())
-}
-
-/// Opens a connection whose streams somebody else ends.
-async fn open(slot: &Arc<Slot>, shared: &Shared, place: &Place) -> Result<Arc<Live>, LegError> {
-    open_once(slot, shared, place).await.map(|(live, _keeper)| live)
-}
-
-static GENERATION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-
-async fn open_once(
-    slot: &Arc<Slot>,
-    shared: &Shared,
-    place: &Place,
-) -> Result<(Arc<Live>, Option<Box<dyn Keeper>>), LegError> {
-    let mut known = lock(&shared.eras).get(&place.program).copied();
-    let mut second = false;
-    loop {
-        let Opened { io, keeper, fresh } =
-            shared.opener.shared(&slot.id, place).await.map_err(LegError::World)?;
-        let mode = mode(shared, place, fresh);
-        let options =
-            OpenOptions { known, second, outlets: outlets(slot), ..OpenOptions::new(mode, who_we_are()) };
-        match Leg::open(io, options).await {
-            Ok(leg) => {
-                let greeting = leg.greeting();
-                lock(&shared.eras).insert(place.program.clone(), greeting.era);
-                if let Source::Container(container, _) = &place.source {
-                    shared.memory.keep(container, greeting);
-                }
-                let generation = GENERATION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                return Ok((Arc::new(Live { leg, key: place.key.clone(), generation }), keeper));
-            }
-            Err(why) => {
-                if let Some(keeper) = keeper {
-                    keeper.end().await;
-                }
-                let ended = matches!(why, LegError::Ended(_));
-                let (LegError::Again(era) | LegError::Ended(era)) = why else { return Err(why) };
-                if second {
-                    return Err(why);
-                }
-                forget(shared, place);
-                if ended && matches!(place.source, Source::Container(..)) {
-                    // Whoever looks after the container starts it again, in its own time.
-                    lock(&shared.eras).insert(place.program.clone(), era);
-                    return Err(why);
-                }
-                (known, second) = (Some(era), true);
-                shared.opener.renew(&slot.id, place).await.map_err(LegError::World)?;
-            }
-        }
-    }
-}
-
-fn mode(shared: &Shared, place: &Place, fresh: bool) -> Mode {
-    match &place.source {
-        Source::Container(container, _) if !fresh => Mode::Reattach {
-            unix_secs: u64::try_from(shared.clock.now().0 / 1000).unwrap_or(0),
-            remembered: shared.memory.recall(container),
-        },
-        _ => Mode::Fresh,
-    }
-}
-
-fn outlets(slot: &Arc<Slot>) -> Outlets {
-    let (owner, mut said) = mpsc::channel(OWNED_MAX);
-    let owned = slot.owned.clone();
-    tokio::spawn(async move {
-        while let Some(what) = said.recv().await {
-            if owned.send(Owned::FromServer(what)).await.is_err() {
-                return;
-            }
-        }
-    });
-    Outlets { owner: Some(owner), diagnostics: Some(slot.diagnostics.clone()) }
 }
 
 /// Who we say we are to servers.

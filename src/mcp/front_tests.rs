@@ -350,7 +350,7 @@ proptest! {
     fn our_own_headers_pass_our_own_check(region in any::<String>(), count in any::<i32>(), dry in any::<bool>(), zone in proptest::option::of(any::<String>())) {
         let arguments = serde_json::json!({"region": region, "count": count, "dry": dry, "where": {"zone": zone}});
         let arguments = raw(&arguments.to_string());
-        let made = param_headers(&raw(SCHEMA), Some(&arguments));
+        let made = param_headers(&annotated(&raw(SCHEMA)), &arguments);
         let lower: Vec<(String, &str)> = made.iter().map(|(k, v)| (k["Mcp-Param-".len()..].to_lowercase(), v.as_str())).collect();
         let head = Head { params: lower.iter().map(|(k, v)| (k.as_str(), *v)).collect(), ..Head::default() };
         prop_assert!(check_params(&head, &raw(SCHEMA), Some(&arguments)).is_ok());

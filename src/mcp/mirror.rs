@@ -22,6 +22,8 @@ pub const PARAM_PREFIX: &str = "mcp-param-";
 pub const DEPTH_MAX: usize = 16;
 /// Annotated properties of one tool.
 pub const ANNOTATIONS_MAX: usize = 64;
+/// Members of a schema whose values are data and no schemas.
+const DATA: [&str; 4] = ["const", "default", "enum", "examples"];
 /// Integers are exact up to here in every implementation.
 const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
 
@@ -141,20 +143,65 @@ pub fn compare(
 
 /// The `Mcp-Param-*` headers for a call of ours: full name and encoded value.
 #[must_use]
-pub fn param_headers(input_schema: &RawValue, arguments: Option<&RawValue>) -> Vec<(String, String)> {
+pub fn param_headers(annotated: &[Annotated], arguments: &RawValue) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    for Annotated { header, path } in annotated(input_schema) {
-        let Ok(Some(value)) = at(arguments, &path) else { continue };
-        let text = match value.get().as_bytes().first() {
-            Some(b'"') => text_of(value),
-            Some(b'{' | b'[') | None => None,
-            Some(_) => Some(Cow::Borrowed(value.get())),
-        };
-        if let Some(text) = text {
+    for Annotated { header, path } in annotated {
+        let Ok(Some(value)) = at(Some(arguments), path) else { continue };
+        if let Some(text) = text(value) {
             out.push((format!("Mcp-Param-{header}"), header_value(&text).into_owned()));
         }
     }
     out
+}
+
+/// An argument as text; only primitive ones have one.
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    match value.get() {
+        text @ ("true" | "false") => Some(Cow::Borrowed(text)),
+        text if text.starts_with('"') => text_of(value),
+        text if text.parse::<i128>().is_ok() => Some(Cow::Borrowed(text)),
+        // An integer may be written as 42.0 or 4.2e1.
+        text => {
+            let number: f64 = text.parse().ok()?;
+            let exact = number.fract() == 0.0 && number.abs() <= EXACT_MAX;
+            exact.then(|| Cow::Owned(format!("{number:.0}")))
+        }
+    }
+}
+
+/// The annotations of a tool that we offer to clients; `None` when one of them is wrong, and the tool
+/// must not be offered.
+#[must_use]
+pub fn checked(input_schema: &RawValue) -> Option<Vec<Annotated>> {
+    let found = annotated(input_schema);
+    let fits = |annotated: &Annotated| {
+        let mut schema = Some(input_schema);
+        for key in &annotated.path {
+            schema = schema.and_then(|schema| member(member(schema, "properties")?, key));
+        }
+        let kind = schema.and_then(|schema| member(schema, "type")).and_then(text_of);
+        matches!(kind.as_deref(), Some("string" | "integer" | "boolean"))
+    };
+    let schema: serde_json::Value = serde_json::from_str(input_schema.get()).ok()?;
+    (found.iter().all(fits) && count(&schema) == found.len()).then_some(found)
+}
+
+/// Counts the annotations anywhere in a schema.
+fn count(schema: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    match schema {
+        Value::Array(parts) => parts.iter().map(count).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| match (name.as_str(), value) {
+                (ANNOTATION, _) => 1,
+                ("properties", Value::Object(properties)) => properties.values().map(count).sum(),
+                (name, _) if DATA.contains(&name) => 0,
+                _ => count(value),
+            })
+            .sum(),
+        _ => 0,
+    }
 }
 
 /// Whether a header's text says the same as a value of the body.

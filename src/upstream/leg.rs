@@ -25,9 +25,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 /// Pages of one list.
-pub const LIST_PAGES_MAX: usize = 100;
+const LIST_PAGES_MAX: usize = 100;
 /// Entries of one list.
-pub const LIST_ENTRIES_MAX: usize = 10_000;
+const LIST_ENTRIES_MAX: usize = 10_000;
 
 /// The streams of a server.
 pub struct LegIo {
@@ -178,54 +178,32 @@ impl Leg {
         self.inner.line.shared.queue_own(build::reply(id, key, value))
     }
 
-    /// Every tool of the server, each as written.
+    /// Every entry of a list, each as written; ends early where pages repeat or there are too many.
+    /// `dress` adds to the params of each request what the server's era asks for.
     ///
     /// # Errors
-    /// See [`CallError`]; [`CallError::List`] when the list does not end within bounds.
-    pub async fn list_tools(&self, timeout: Duration) -> Result<Vec<Box<RawValue>>, CallError> {
-        let whole = self.list_pages("tools/list", "tools", timeout);
-        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(CallError::TimedOut { after: timeout }))
-    }
-
-    async fn list_pages(
+    /// See [`CallError`]; [`CallError::List`] when a page is none.
+    pub async fn list(
         &self,
-        method: &str,
-        key: &str,
+        (method, key): (&str, &str),
+        dress: impl Fn(Option<Box<RawValue>>) -> Option<Box<RawValue>> + Send,
         timeout: Duration,
     ) -> Result<Vec<Box<RawValue>>, CallError> {
         let mut all = Vec::new();
         let mut cursor: Option<String> = None;
         for _page in 0..LIST_PAGES_MAX {
-            let params = build::list_params(cursor.as_deref());
+            let params = dress(build::list_params(cursor.as_deref()));
             let result = self.request(method, params.as_deref(), timeout).await?;
             let Page { entries, next } = page(&result, key).ok_or(CallError::List("it is no list"))?;
             all.extend(entries);
-            if all.len() > LIST_ENTRIES_MAX {
-                return Err(CallError::List("it has too many entries"));
-            }
             match next {
-                None => return Ok(all),
-                Some(next) if cursor.as_ref() == Some(&next) => {
-                    return Err(CallError::List("its pages repeat"));
+                Some(next) if cursor.as_ref() != Some(&next) && all.len() < LIST_ENTRIES_MAX => {
+                    cursor = Some(next);
                 }
-                Some(next) => cursor = Some(next),
+                _ => break,
             }
         }
-        Err(CallError::List("it has too many pages"))
-    }
-
-    /// Calls a tool; `arguments` go out as written. A tool's own failure is a result (`isError`).
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub async fn call_tool(
-        &self,
-        name: &str,
-        arguments: Option<&RawValue>,
-        timeout: Duration,
-    ) -> Result<Box<RawValue>, CallError> {
-        let params = build::call_params(name, arguments);
-        self.request("tools/call", params.as_deref(), timeout).await
+        Ok(all)
     }
 
     /// What the server said about itself; `None` when it was adopted and nobody remembered.

@@ -390,7 +390,7 @@ async fn lists_are_read_to_their_end_and_no_further() {
     let (leg, mut peer) = fresh().await;
     let list = tokio::spawn({
         let leg = leg.clone();
-        async move { leg.list_tools(SHORT).await }
+        async move { leg.list(("tools/list", "tools"), |params| params, SHORT).await }
     });
     for (cursor, next) in [(json!(null), json!("2")), (json!("2"), json!(null))] {
         let request = peer.hear().await;
@@ -403,12 +403,13 @@ async fn lists_are_read_to_their_end_and_no_further() {
         peer.answer(&request, result).await;
     }
     assert_eq!(list.await.expect("join").expect("list").len(), 2);
-    let endless = tokio::spawn(async move { leg.list_tools(SHORT).await });
+    let endless =
+        tokio::spawn(async move { leg.list(("tools/list", "tools"), |params| params, SHORT).await });
     for _ in 0..2 {
         let request = peer.hear().await;
-        peer.answer(&request, json!({"tools": [], "nextCursor": "same"})).await;
+        peer.answer(&request, json!({"tools": [{"name": "a"}], "nextCursor": "same"})).await;
     }
-    assert!(matches!(endless.await.expect("join"), Err(CallError::List("its pages repeat"))));
+    assert_eq!(endless.await.expect("join").expect("what there is").len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,35 +7,19 @@
 //! Must never hold more than [`TOOLS_MAX`] tools, and never put an argument anywhere but into the
 //! header that the schema names.
 
-use crate::mcp::base64::header_value;
+use crate::mcp::mirror::{self, ANNOTATION, Annotated};
 use crate::mcp::wire::{Message, member, read, splice, text_of};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Tools with such arguments remembered for one server.
 pub(crate) const TOOLS_MAX: usize = 10_000;
 
-/// The annotation of a schema's property.
-const ANNOTATION: &str = "x-mcp-header";
-/// The largest integer that is exact in a double.
-const INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
-/// Members of a schema whose values are data and no schemas.
-const DATA: [&str; 4] = ["const", "default", "enum", "examples"];
-
-/// One argument, and the header that it goes into.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mirrored {
-    header: HeaderName,
-    path: Vec<String>,
-}
-
 /// What the tools of one server want.
 #[derive(Debug, Default)]
 pub(crate) struct ToolHeaders {
-    tools: BTreeMap<String, Vec<Mirrored>>,
+    tools: BTreeMap<String, Vec<Annotated>>,
 }
 
 impl ToolHeaders {
@@ -50,7 +34,8 @@ impl ToolHeaders {
         let mut kept = Vec::with_capacity(tools.len());
         for tool in &tools {
             let Some(name) = member(tool, "name").and_then(text_of) else { continue };
-            let wanted = if tool.get().contains(ANNOTATION) { mirrored(tool) } else { Some(Vec::new()) };
+            let schema = member(tool, "inputSchema").filter(|schema| schema.get().contains(ANNOTATION));
+            let wanted = schema.map_or_else(|| Some(Vec::new()), mirror::checked);
             match wanted {
                 None => {
                     self.tools.remove(name.as_ref());
@@ -82,83 +67,19 @@ impl ToolHeaders {
         let Ok(Message::Request { params: Some(params), .. }) = read(body) else { return headers };
         let wanted = member(params, "name").and_then(text_of).and_then(|name| self.tools.get(name.as_ref()));
         let (Some(wanted), Some(arguments)) = (wanted, member(params, "arguments")) else { return headers };
-        for Mirrored { header, path } in wanted {
-            let value = path.iter().try_fold(arguments, |value, key| member(value, key));
-            let value = value.and_then(text).map(|text| header_value(&text).into_owned());
-            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                headers.insert(header.clone(), value);
+        for (name, value) in mirror::param_headers(wanted, arguments) {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                headers.insert(name, value);
             }
         }
         headers
     }
 }
 
-/// An argument as text; only primitive ones have one.
-fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    match value.get() {
-        text @ ("true" | "false") => Some(Cow::Borrowed(text)),
-        text if text.starts_with('"') => text_of(value),
-        text if text.parse::<i64>().is_ok() => Some(Cow::Borrowed(text)),
-        // An integer may be written as 42.0 or 4.2e1.
-        text => {
-            let number: f64 = text.parse().ok()?;
-            let exact = number.fract() == 0.0 && number.abs() <= INTEGER_MAX;
-            exact.then(|| Cow::Owned(format!("{number:.0}")))
-        }
-    }
-}
-
-/// What a tool wants mirrored; `None` when an annotation of it is wrong.
-fn mirrored(tool: &RawValue) -> Option<Vec<Mirrored>> {
-    let Some(schema) = member(tool, "inputSchema") else { return Some(Vec::new()) };
-    let schema: Value = serde_json::from_str(schema.get()).ok()?;
-    let mut found = Vec::new();
-    reach(&schema, &mut Vec::new(), &mut found)?;
-    let names: BTreeSet<&str> = found.iter().map(|one| one.header.as_str()).collect();
-    (names.len() == found.len() && annotations(&schema) == found.len()).then_some(found)
-}
-
-/// Collects the annotations that a chain of `properties` leads to.
-fn reach(schema: &Value, path: &mut Vec<String>, found: &mut Vec<Mirrored>) -> Option<()> {
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Some(()) };
-    for (name, property) in properties {
-        path.push(name.clone());
-        if let Some(annotation) = property.get(ANNOTATION) {
-            let primitive = matches!(
-                property.get("type").and_then(Value::as_str),
-                Some("string" | "integer" | "boolean")
-            );
-            let name = annotation.as_str().filter(|name| primitive && !name.is_empty())?;
-            let header = HeaderName::try_from(format!("mcp-param-{name}")).ok()?;
-            found.push(Mirrored { header, path: path.clone() });
-        }
-        reach(property, path, found)?;
-        path.pop();
-    }
-    Some(())
-}
-
-/// Counts the annotations anywhere in a schema.
-fn annotations(schema: &Value) -> usize {
-    match schema {
-        Value::Array(parts) => parts.iter().map(annotations).sum(),
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| match (name.as_str(), value) {
-                (ANNOTATION, _) => 1,
-                ("properties", Value::Object(properties)) => properties.values().map(annotations).sum(),
-                (name, _) if DATA.contains(&name) => 0,
-                _ => annotations(value),
-            })
-            .sum(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn list(tools: &[Value]) -> String {
         json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools, "x": 1.0}}).to_string()

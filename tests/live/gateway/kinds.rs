@@ -274,3 +274,53 @@ fn r01_clients_of_2024_11_05_have_their_pair_of_stream_and_post() {
         assert_eq!(text_of(&other.message()), "on");
     }
 }
+
+#[test]
+fn logs_of_http_containers_come_from_the_engine_both_streams_and_followed() {
+    let site = Site::new("gw-logs");
+    let image = crate::gateway::client::fixture_image();
+    let served = ["--era", "legacy", "--http", "8000", "--host", "0.0.0.0", "--any-host"];
+    let words: Vec<&str> = ["--rm", image.as_str()].into_iter().chain(served).collect();
+    let mut entry = crate::support::docker_run(&words);
+    entry["orchestrator"] = json!({"transport": "http", "containerPort": 8000, "route": "edge"});
+    let mut mute = entry.clone();
+    mute["args"].as_array_mut().expect("words").insert(1, json!("--log-driver=none"));
+    site.write(&json!({ "web": entry, "mute": mute }));
+    let _daemon = site.daemon();
+    let client = At::of(&site, "web").open();
+    // It says where it listens, to people.
+    eventually("its first words", 20, || {
+        let told = site.run(&["logs", "web"]).exits(0);
+        told.out.contains("listening on").then_some(())
+    });
+    let mut follower = site.program(&["logs", "web", "-f", "--tail", "1", "--json"]);
+    let mut follower = follower.stdout(Stdio::piped()).spawn().expect("the program");
+    let (tell, told) = std::sync::mpsc::channel();
+    let out = follower.stdout.take().expect("a pipe");
+    std::thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+    });
+    let next = || -> Value {
+        let line = told.recv_timeout(Duration::from_secs(20)).expect("a line");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert!(next()["text"].as_str().is_some_and(|text| text.contains("listening on")));
+    client.call("nasty_stderr", &json!({"bytes": 3000}));
+    let mut numbers: Vec<u64> = Vec::new();
+    while numbers.len() < 3 {
+        let line = next();
+        assert!(
+            line["stream"] == "stderr" && line["text"].as_str().is_some_and(|text| text.starts_with("eee")),
+            "{line}"
+        );
+        numbers.push(line["number"].as_u64().expect("a number"));
+    }
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once: {numbers:?}");
+    let _gone = follower.kill();
+    let _gone = follower.wait();
+    let tail = site.run(&["logs", "web", "--tail", "2"]).exits(0);
+    assert_eq!(tail.out.lines().count(), 2, "{}", tail.out);
+    // A driver that keeps nothing is said to.
+    let none = site.run(&["logs", "mute"]).exits(1);
+    assert!(none.all().contains("MCPO-H014"), "{}", none.all());
+}

@@ -1,6 +1,6 @@
 //! Servers that start, end, crash and change under their clients.
 
-use crate::gateway::client::{At, Client, LEGACY, QUIET, fixture, fixture_image, fixture_with};
+use crate::gateway::client::{At, Client, LEGACY, QUIET, fixture, fixture_image, fixture_path, fixture_with};
 use crate::gateway::wire::Ask;
 use crate::support::{Site, docker_run, engine, eventually, inspect, runs, text};
 use serde_json::{Value, json};
@@ -328,4 +328,100 @@ fn r21_a_removed_server_is_gone_and_another_is_not_touched() {
     assert!(late.as_ref().map_or(true, |reply| reply.status == 404), "{late:?}");
     assert!(own.call_ask("echo", &json!({})).try_send(old.port).map_or(true, |reply| reply.status == 404));
     assert_eq!(other.call("echo", &json!({"message": "here"})), "here");
+}
+
+#[test]
+fn servers_that_cannot_start_say_so_and_refuse_at_once() {
+    let site = Site::new("gw-false");
+    let closed = site.fixed_port();
+    let slow = format!("sleep 2; exec {} --era legacy", fixture_path());
+    site.write(&json!({
+        "false": {"command": "/bin/false"},
+        "nowhere": {"command": "/no/such/program"},
+        "away": {"type": "http", "url": format!("http://127.0.0.1:{closed}/mcp")},
+        "box": fixture(&["--no-such-option"]),
+        "slow": {"command": "/bin/sh", "args": ["-c", slow]},
+    }));
+    let _daemon = site.daemon();
+    // What is really on its way is waited for.
+    let slow = At::of(&site, "slow").open();
+    assert_eq!(slow.call("echo", &json!({"message": "late"})), "late");
+    for (server, code, why) in [
+        ("false", "MCPO-P043", "exited with code 1"),
+        ("nowhere", "MCPO-P043", "there is no such file"),
+        ("away", "MCPO-P043", "refused"),
+        ("box", "MCPO-P042", "it ended with exit code"),
+    ] {
+        eventually(&format!("{server} waits"), 40, || {
+            let row = site.row(server);
+            let reason = row["reasons"].as_array()?.iter().find(|reason| reason["code"] == code)?.clone();
+            let text = reason["text"].as_str()?;
+            (row["state"] == "waiting" && text.contains(why) && row["nextTry"].is_i64()).then_some(())
+        });
+        let at = At::of(&site, server);
+        for modern in [false, true] {
+            // Between two looks a try may have been under way, which is waited for.
+            eventually(&format!("{server} refuses at once"), 60, || {
+                let begin = Instant::now();
+                let reply = match modern {
+                    true => at.modern("1", "tools/list", "{}", "{}").send(at.port),
+                    false => at.greet(LEGACY, &json!({})),
+                };
+                let again: u64 = reply.header("retry-after").parse().ok()?;
+                let body = (reply.status == 503).then(|| reply.body())?;
+                (begin.elapsed() < CALL_WITHIN && again >= 1 && body.contains("the next try is in"))
+                    .then_some(())
+            });
+        }
+        eventually("why names the next try", 60, || {
+            let told = site.run(&["why", server]).exits(0).all();
+            (told.contains(why) && told.contains("(in ") && told.contains(code)).then_some(())
+        });
+    }
+    site.run(&["sync"]).exits(1);
+    site.run(&["status"]).says("1 of 5 servers converged");
+    // Mended, it comes without anybody's help.
+    site.write(&json!({ "false": {"command": fixture_path(), "args": ["--era", "modern"]} }));
+    site.run(&["--allow-mass-delete", "sync"]);
+    let at = At::of(&site, "false");
+    eventually("it answers", 40, || (at.greet(LEGACY, &json!({})).status == 200).then_some(()));
+    assert_eq!(at.open().call("echo", &json!({"message": "mended"})), "mended");
+    eventually("all is well", 40, || (site.run(&["sync"]).code == 0).then_some(()));
+}
+
+#[test]
+fn a_container_goes_when_its_entry_becomes_a_process_or_a_url() {
+    let site = Site::new("gw-kind");
+    let http = crate::support::http(&[]);
+    site.write(&json!({ "a": fixture(&["--era", "legacy"]), "b": http }));
+    let _daemon = site.daemon();
+    let at = At::of(&site, "a");
+    let client = at.open();
+    assert_eq!(client.call("echo", &json!({"message": "one"})), "one");
+    let port = eventually("b is up", 40, || {
+        let row = site.row("b");
+        (row["state"] == "converged").then(|| row["port"].as_u64())?
+    });
+    let path = fixture_path();
+    site.write(&json!({
+        "a": {"command": path, "args": ["--era", "legacy"]},
+        "b": {"command": path, "args": ["--era", "legacy"]},
+    }));
+    // While it changes, and after, the session goes on.
+    eventually("the containers are gone", 60, || {
+        assert_eq!(client.call("echo", &json!({"message": "on"})), "on");
+        site.names().is_empty().then_some(())
+    });
+    assert_eq!(client.call("echo", &json!({"message": "two"})), "two");
+    let b = At::of(&site, "b");
+    assert_eq!(u64::from(b.port), port, "its port stays");
+    assert_eq!(b.open().call("echo", &json!({"message": "b"})), "b");
+    eventually("all is well", 40, || (site.run(&["sync"]).code == 0).then_some(()));
+    site.nothing_to_do();
+    // And back.
+    site.write(
+        &json!({ "a": fixture(&["--era", "legacy"]), "b": {"command": path, "args": ["--era", "legacy"]} }),
+    );
+    eventually("it is a container again", 60, || site.container("a").filter(runs).map(drop));
+    eventually("the session goes on", 40, || client.try_call("echo", &json!({"message": "x"})).ok());
 }

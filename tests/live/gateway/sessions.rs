@@ -1,8 +1,8 @@
 //! Streams, cancellation, questions of servers, subscriptions: who hears what.
 
-use crate::gateway::client::{At, Client, LEGACY, QUIET, fixture};
+use crate::gateway::client::{At, Client, LEGACY, QUIET, fixture, fixture_with};
 use crate::gateway::wire::{Ask, Events};
-use crate::support::{Site, eventually};
+use crate::support::{Site, eventually, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -274,5 +274,67 @@ fn r16_subscription_streams_of_modern_clients_hear_what_they_asked_for() {
         };
         assert_eq!(heard(&tools, json!(1)), set(&["tools/list_changed"]), "{server}");
         assert_eq!(heard(&both, json!("1")), set(&["tools/list_changed", "resources/updated"]), "{server}");
+    }
+}
+
+#[test]
+fn r16_a_subscription_outlives_the_connection_it_began_on() {
+    let site = Site::new("gw-relisten");
+    let servers = |colour: &str| {
+        let flag = format!("COLOUR={colour}");
+        json!({
+            "old": fixture_with(&["-e", &flag], &["--era", "legacy"]),
+            "new": fixture_with(&["-e", &flag], &["--era", "modern"]),
+        })
+    };
+    site.write(&servers("red"));
+    let _daemon = site.daemon();
+    for (round, server) in ["old", "new"].into_iter().enumerate() {
+        let at = At { port: site.main_port(), ..At::of(&site, server) };
+        let wants = r#"{"notifications":{"toolsListChanged":true}}"#;
+        let stream = at.modern("7", "subscriptions/listen", wants, "{}").send(at.port).stream();
+        assert_eq!(stream.message()["method"], "notifications/subscriptions/acknowledged", "{server}");
+        // Whatever becomes of the server, the client hears of a change and of no end.
+        let goes_on = |what: &str| {
+            eventually(&format!("{server} after {what}"), 60, || {
+                let call = at.modern("1", "tools/call", r#"{"name":"test_trigger_tool_change"}"#, "{}");
+                let called = call.try_send(at.port).ok()?;
+                if called.status != 200 || called.try_body().is_err() {
+                    return None;
+                }
+                let heard = stream.try_message(Duration::from_secs(2)).ok()?;
+                let (method, tag) = (
+                    &heard["method"],
+                    heard.pointer("/params/_meta/io.modelcontextprotocol~1subscriptionId"),
+                );
+                assert_eq!(
+                    (method, tag),
+                    (&json!("notifications/tools/list_changed"), Some(&json!(7))),
+                    "{what}: {heard}"
+                );
+                Some(())
+            });
+        };
+        goes_on("nothing");
+        let _crashed = at.modern("1", "tools/call", r#"{"name":"nasty_crash"}"#, "{}").try_send(at.port);
+        goes_on("a crash");
+        let before = site.id(server);
+        site.write(&servers(["green", "blue"][round]));
+        eventually("it was replaced", 60, || {
+            (site.container(server).filter(crate::support::runs).map(|new| text(&new, "/Id"))? != before)
+                .then_some(())
+        });
+        goes_on("a replacement");
+        site.run(&["stop-server", server]).exits(0);
+        site.run(&["start-server", server]).exits(0);
+        goes_on("a stop and a start");
+        let mut rest = servers("green");
+        rest.as_object_mut().expect("servers").remove(server);
+        site.write(&rest);
+        let last = eventually("the end", 30, || {
+            stream.try_message(Duration::from_secs(1)).ok().filter(|last| last["id"] == 7)
+        });
+        assert_eq!(last["result"]["resultType"], "complete", "{last}");
+        site.write(&servers("green"));
     }
 }
