@@ -30,6 +30,7 @@ pub async fn look(world: &World, targets: &TargetsToRead, busy: BTreeSet<ServerI
         balancer,
         busy,
         edges: world.edges.as_ref().map(|edges| edges.served()),
+        contacts: world.edges.as_ref().and_then(|edges| edges.contacts()),
         run: world.edges.as_ref().map(|edges| edges.run()),
     }
 }

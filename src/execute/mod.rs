@@ -12,7 +12,7 @@ use crate::plan::action::Action;
 use crate::world::{ErrorKind, World, WorldError};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 /// What is told while actions run: for logs, tasks and people waiting.
@@ -32,7 +32,7 @@ pub enum Step {
 /// Limits on what runs at the same time, shared by all lanes of a process.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    starts: Arc<Semaphore>,
+    starts: Arc<Mutex<Arc<Semaphore>>>,
     pulls: Arc<Semaphore>,
     stops: Arc<Semaphore>,
     balancer: Arc<Semaphore>,
@@ -51,22 +51,29 @@ impl Limits {
     pub fn new(starts: usize) -> Self {
         let permits = |n: usize| Arc::new(Semaphore::new(n.max(1)));
         Self {
-            starts: permits(starts),
+            starts: Arc::new(Mutex::new(permits(starts))),
             pulls: permits(PULLS_MAX),
             stops: permits(STOPS_MAX),
             balancer: permits(BALANCER_MAX),
         }
     }
 
-    fn of(&self, op: &Op) -> &Semaphore {
-        match op {
+    /// From now on as many starts at once; those under way are not counted.
+    pub fn set_starts(&self, starts: usize) {
+        *self.starts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Semaphore::new(starts.max(1)));
+    }
+
+    fn of(&self, op: &Op) -> Arc<Semaphore> {
+        Arc::clone(match op {
             Op::Engine(EngineOp::Pull { .. }) => &self.pulls,
-            Op::Engine(EngineOp::Create(_) | EngineOp::Start(_) | EngineOp::Unpause(_)) => &self.starts,
+            Op::Engine(EngineOp::Create(_) | EngineOp::Start(_) | EngineOp::Unpause(_)) => {
+                return Arc::clone(&self.starts.lock().unwrap_or_else(PoisonError::into_inner));
+            }
             Op::Engine(EngineOp::Stop(_) | EngineOp::Remove { .. } | EngineOp::Rename { .. }) => &self.stops,
             // Like stops, these mostly wait: for requests under way to end.
             Op::Edge(EdgeOp::HandOver { .. } | EdgeOp::EndLegs { .. }) => &self.stops,
             Op::Balancer(_) | Op::Edge(EdgeOp::Open { .. } | EdgeOp::Close { .. }) => &self.balancer,
-        }
+        })
     }
 }
 
@@ -175,7 +182,8 @@ async fn one(
     tell: &Teller,
 ) -> (usize, ActionResult) {
     // The semaphores are never closed.
-    let _permit = limits.of(&action.op).acquire().await;
+    let limit = limits.of(&action.op);
+    let _permit = limit.acquire().await;
     tell(action, Step::Begins);
     let progress = |line: String| tell(action, Step::Progress(line));
     let result = match &action.op {

@@ -278,6 +278,8 @@ pub struct BalancerPolicy {
     pub target_groups_max: usize,
     /// Port of the shared listener (`[gateway] port`), for the shared-target-group mode.
     pub shared_port: Option<HostPort>,
+    /// This host is to leave every target group.
+    pub leaving: bool,
 }
 
 /// One effect on the load balancer.

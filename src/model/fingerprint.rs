@@ -150,6 +150,12 @@ pub fn hex(bytes: &[u8], len: usize) -> String {
     out
 }
 
+/// The SHA-256 of `bytes`, all 64 hex digits.
+#[must_use]
+pub fn sha256_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes), 64)
+}
+
 /// The first `len` hex digits of the SHA-256 of `text`.
 #[must_use]
 pub fn sha256_hex(text: &str, len: usize) -> String {

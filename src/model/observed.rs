@@ -5,7 +5,7 @@ use crate::model::balancer::BalancerSeen;
 use crate::model::id::{ContainerId, ImageId, ServerId};
 use crate::model::mark::Mark;
 use crate::model::net::HostPort;
-use crate::model::time::Timestamp;
+use crate::model::time::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An answer of the world.
@@ -47,9 +47,36 @@ pub struct Observed {
     pub busy: BTreeSet<ServerId>,
     /// Edge listeners this process serves; `None` in a process that serves none (`--one-shot`, `plan`).
     pub edges: Option<BTreeMap<ServerId, HostPort>>,
+    /// How the connections behind edge listeners stand; `None` in a process that keeps none.
+    pub contacts: Option<BTreeMap<ServerId, Contact>>,
     /// The run of this process, which the legs it makes carry as a label; `None` in a process that
     /// serves none. At most one process works on a stack, so legs of any other run serve nobody.
     pub run: Option<String>,
+}
+
+/// The connections to a server behind an edge listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// How the one to what the entry declares stands.
+    pub state: ContactState,
+    /// Containers that requests are under way to, also over connections that were replaced.
+    pub uses: BTreeSet<ContainerId>,
+}
+
+/// How a connection stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContactState {
+    /// It answers MCP.
+    Up,
+    /// It is being started, or reached.
+    Starting,
+    /// It did not answer.
+    Failed {
+        /// Why, in words.
+        why: String,
+        /// When it is tried again.
+        next_try: Timestamp,
+    },
 }
 
 /// A container as the engine lists it.
@@ -116,6 +143,30 @@ pub struct Details {
     pub error: Option<String>,
     /// Volumes it got without a name: volume name and path inside.
     pub anonymous_volumes: Vec<(String, String)>,
+}
+
+/// What is to be read of a container's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogAsk {
+    /// Whose.
+    pub container: ContainerId,
+    /// Lines after the one with this number; 0 for all there are.
+    pub after: u64,
+    /// At most this many, the last ones.
+    pub tail: usize,
+    /// How long to wait for the first one; no time at all: only what is there.
+    pub wait: Span,
+}
+
+/// One line of a container's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Grows from line to line: its time, in nanoseconds of the Unix epoch.
+    pub number: u64,
+    /// `stdout` or `stderr`.
+    pub stream: &'static str,
+    /// The text, without the line's end.
+    pub text: String,
 }
 
 /// An image on the engine.

@@ -7,6 +7,18 @@ use crate::model::id::Stack;
 use crate::model::net::PortRange;
 use crate::model::time::Span;
 
+/// What the end of the process asks of a plan (`[service] on_shutdown`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// It goes on, or leaves everything as it is.
+    #[default]
+    None,
+    /// This host leaves the load balancer; containers and listeners stay as they are.
+    Leave,
+    /// Containers are stopped; listeners and load balancer stay as they are.
+    Stop,
+}
+
 /// Settings as the planner sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -26,6 +38,8 @@ pub struct Policy {
     pub rollout_failures_max: usize,
     /// How long a new container must run before it counts as up.
     pub settle: Span,
+    /// Whether the process is about to end.
+    pub ending: Ending,
     /// The load balancer half.
     pub balancer: BalancerPolicy,
 }

@@ -109,8 +109,22 @@ pub struct ProcessDecl {
     pub env: BTreeMap<String, String>,
     /// Working directory, absolute.
     pub cwd: Option<String>,
+    /// What it and all it starts may use together.
+    pub limits: ProcessLimits,
     /// Hash of the declaration.
     pub fingerprint: Fingerprint,
+}
+
+/// What a process may use (`orchestrator.limits`); `None` is no limit. Kept by the runner service, where
+/// control groups are delegated to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessLimits {
+    /// Bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
 }
 
 impl std::fmt::Debug for ProcessDecl {

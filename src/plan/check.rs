@@ -12,7 +12,7 @@
 //! | I6 | what a broken entry runs stays as it is |
 //! | I7 | with removals held back nothing unclaimed is removed |
 //! | I8 | no rule or target group that is not ours is changed |
-//! | I9 | the old container of a server is only removed when another of its own is there |
+//! | I9 | the old container of a server that is one is only removed when another of its own is there |
 //! | I10 | a server's container with an open edge listener is only stopped beside its running replacement once requests were handed over to that one |
 //! | I11 | a leg of this run is only stopped or removed once its sessions were ended |
 //!
@@ -25,6 +25,7 @@ use crate::model::mark::{Mark, Role};
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::{ContainerRef, EdgeOp, EngineOp, Op};
+use crate::model::server::ServerKind;
 use crate::plan::action::Action;
 use crate::plan::fleet::main_name;
 use crate::plan::sweep::is_orphan;
@@ -295,7 +296,9 @@ fn removals(
             mark.is_some_and(|mark| mark.stack == input.policy.stack && mark.server.as_ref() == Some(server))
         };
         let others = containers.iter().filter(of_server).filter(|c| c.id != *id).count();
-        if runs && others == 0 && seen.leg(id).is_none() && input.desired.servers.contains_key(server) {
+        let wanted = input.desired.servers.get(server);
+        let is_container = wanted.is_some_and(|server| matches!(server.kind, ServerKind::Container(_)));
+        if runs && others == 0 && seen.leg(id).is_none() && is_container {
             broken.push(Broken { number: 9, what: action.op.describe() });
         }
     }

@@ -18,13 +18,14 @@ use crate::model::id::ServerId;
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::EngineOp;
+use crate::model::policy::Ending;
 use crate::model::server::{ContainerDecl, RouteWish, Server, ServerKind, Transport, TransportWish};
 use crate::plan::draft::{Draft, refer, runs, state_words};
 use crate::plan::fleet::{Group, main_name};
 use crate::plan::images::{self, Chosen};
 use crate::plan::report::{Reason, ReasonKind, Row, RowState};
 use crate::plan::runs::{Want, want};
-use crate::plan::{replace, steady};
+use crate::plan::{outside, replace, steady};
 
 /// Path of the MCP endpoint where nothing says another.
 const HTTP_PATH: &str = "/mcp";
@@ -62,8 +63,8 @@ pub(crate) fn decide(draft: &mut Draft<'_>) {
         }
         match &server.kind {
             ServerKind::Container(decl) => container(draft, server, decl),
-            ServerKind::Process(_) => behind_edge(draft, server, "a local process"),
-            ServerKind::Remote(_) => behind_edge(draft, server, "a remote server"),
+            ServerKind::Process(_) => outside::decide(draft, server, "a local process"),
+            ServerKind::Remote(_) => outside::decide(draft, server, "a remote server"),
         }
     }
     for (id, problem) in &desired.broken {
@@ -143,7 +144,7 @@ fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerD
         show(draft, id, main);
     }
     let name = main_name(draft.input.policy, id);
-    match want(&draft.memory, server) {
+    match want(draft.input.policy, &draft.memory, server) {
         Want::Stop { why, by_hand } => stop(draft, id, &group, &why, by_hand),
         Want::Run => {
             if let Some(other) = draft.fleet.names.get(name.as_str()).filter(|_| group.main.is_none()) {
@@ -161,25 +162,42 @@ fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerD
                 drop_stale(draft, id, decl, &group);
                 return;
             };
+            if draft.input.policy.ending == Ending::Leave {
+                return leave(draft, &site);
+            }
             run(draft, &site);
         }
     }
 }
 
-fn run(draft: &mut Draft<'_>, site: &Site<'_>) {
-    let id = &site.server.id;
-    let row = draft.row(id);
+fn show_site(draft: &mut Draft<'_>, site: &Site<'_>) {
+    let row = draft.row(&site.server.id);
     row.transport = Some(site.transport);
     row.route = Some(if site.direct.is_some() { "direct" } else { "edge" });
+}
+
+/// Nothing reaches it through the load balancer any more; its container goes on running.
+fn leave(draft: &mut Draft<'_>, site: &Site<'_>) {
+    show_site(draft, site);
+    want_route(draft, site, Vec::new());
+}
+
+fn run(draft: &mut Draft<'_>, site: &Site<'_>) {
+    show_site(draft, site);
     // The route is wanted before anything is decided: a step that drains takes the ports out again.
     let ports = serving_ports(draft, site);
     want_route(draft, site, ports);
     match site.group.main {
         None => steady::without_main(draft, site),
-        Some(main) => match replace::change(draft, site, main) {
-            None => steady::keep(draft, site, main),
-            Some(why) => replace::replace(draft, site, main, &why),
-        },
+        Some(main) => {
+            match replace::change(draft, site, main) {
+                None => steady::keep(draft, site, main),
+                Some(why) => replace::replace(draft, site, main, &why),
+            }
+            if site.direct.is_none() && matches!(main.state, ContainerState::Running(_)) {
+                outside::say_silent(draft, &site.server.id);
+            }
+        }
     }
 }
 
@@ -368,27 +386,6 @@ pub(crate) fn want_route(draft: &mut Draft<'_>, site: &Site<'_>, ports: Vec<Host
     };
     let health_path = server.health.path.clone();
     draft.routes.insert(server.id.clone(), RouteWant { server: server.id.clone(), kind, ports, health_path });
-}
-
-/// A process or a remote server: it lives behind an edge listener of the daemon.
-fn behind_edge(draft: &mut Draft<'_>, server: &Server, what: &str) {
-    let id = &server.id;
-    draft.row(id).route = Some("edge");
-    if let Want::Stop { why, .. } = want(&draft.memory, server) {
-        draft.row(id).state = RowState::Stopped;
-        draft.say(id, Reason::new(ReasonKind::LeftAlone, why));
-        return;
-    }
-    if draft.port(id).is_none() {
-        return;
-    }
-    let served = draft.input.observed.edges.as_ref().and_then(|edges| edges.get(id)).copied();
-    if draft.input.observed.edges.is_none() {
-        draft.note(id, format!("{what}: served while the daemon runs"));
-    }
-    let ports = served.filter(|port| Some(*port) == draft.port(id)).into_iter().collect();
-    let want = RouteWant { server: id.clone(), kind: RouteKind::Edge, ports, health_path: None };
-    draft.routes.insert(id.clone(), want);
 }
 
 /// Not to run: take it out of the balancer, then stop it. The container stays, so that `start` is

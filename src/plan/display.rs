@@ -34,7 +34,7 @@ pub fn text(plan: &Plan, now: Timestamp, width: usize) -> String {
     let count = |sign: char| plan.actions.iter().filter(|action| action.op.sign() == sign).count();
     let (add, change, remove) = (count('+'), count('~'), count('-'));
     if plan.actions.is_empty() {
-        let _ = writeln!(out, "No changes: {}.", plan.report.sentence());
+        wrapped(&mut out, "", &format!("No changes: {}.", plan.report.sentence()), width);
     } else {
         let _ = writeln!(out, "Plan: {add} to add, {change} to change, {remove} to remove.");
     }

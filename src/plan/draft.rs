@@ -109,6 +109,20 @@ impl<'a> Draft<'a> {
         self.actions.iter().position(|action| action.op == *op)
     }
 
+    /// Indices of the removals of a server's containers, where it is to be none any more.
+    pub(crate) fn removals(&self, server: &ServerId) -> Vec<usize> {
+        use crate::model::server::ServerKind;
+        let wanted = self.input.desired.servers.get(server);
+        if wanted.is_none_or(|server| matches!(server.kind, ServerKind::Container(_))) {
+            return Vec::new();
+        }
+        let removes = |action: &Action| {
+            action.server.as_ref() == Some(server) && matches!(action.op, Op::Engine(EngineOp::Remove { .. }))
+        };
+        let all = self.actions.iter().enumerate();
+        all.filter(|(_, action)| removes(action)).map(|(index, _)| index).collect()
+    }
+
     /// Asks for a fact.
     pub(crate) fn ask(&mut self, question: Question) {
         self.questions.insert(question);

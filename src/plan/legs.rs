@@ -105,7 +105,7 @@ mod tests {
     use crate::model::id::{ImageId, ServerId, Stack};
     use crate::model::mark::{Mark, RUN, Role};
     use crate::model::net::{HostPort, PortRange};
-    use crate::model::policy::Policy;
+    use crate::model::policy::{Ending, Policy};
     use crate::model::server::{
         ContainerDecl, HealthPolicy, PullPolicy, RestartPolicy, RouteWish, Server, ServerKind, TransportWish,
     };
@@ -151,6 +151,7 @@ mod tests {
             replacements_max: 2,
             rollout_failures_max: 3,
             settle: Span::secs(2),
+            ending: Ending::None,
             balancer: BalancerPolicy {
                 target_type: "instance".to_owned(),
                 deregistration_delay: Span::secs(30),
@@ -159,6 +160,7 @@ mod tests {
                 priority_end: 400,
                 target_groups_max: 100,
                 shared_port: None,
+                leaving: false,
             },
         }
     }

@@ -19,6 +19,7 @@ mod fleet;
 mod guard;
 mod images;
 pub mod legs;
+mod outside;
 mod ports;
 pub mod replace;
 pub mod report;

@@ -49,7 +49,7 @@ pub(crate) fn lease(draft: &mut Draft<'_>) {
 
 /// A server that is not to run gets its port when it first runs.
 fn wants_port(draft: &Draft<'_>, server: &Server) -> bool {
-    crate::plan::runs::want(&draft.memory, server) == crate::plan::runs::Want::Run
+    crate::plan::runs::want(draft.input.policy, &draft.memory, server) == crate::plan::runs::Want::Run
 }
 
 /// `-p H:C` of a container.

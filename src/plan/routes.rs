@@ -7,6 +7,7 @@ use crate::model::id::ServerId;
 use crate::model::net::HostPort;
 use crate::model::observed::Seen;
 use crate::model::op::{EdgeOp, Op};
+use crate::model::policy::Ending;
 use crate::model::time::Timestamp;
 use crate::plan::balancer;
 use crate::plan::draft::Draft;
@@ -15,7 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Decides about listeners and the balancer.
 pub(crate) fn decide(draft: &mut Draft<'_>) {
-    edges(draft);
+    let ending = draft.input.policy.ending;
+    // The process after this one takes the listeners over.
+    if ending == Ending::None {
+        edges(draft);
+    }
+    if ending == Ending::Stop {
+        draft.report.balancer = "left as it is".to_owned();
+        return;
+    }
     match &draft.input.observed.balancer {
         BalancerSeen::Off(why) => draft.report.balancer = format!("off ({why})"),
         BalancerSeen::On(Seen::Unknown(why)) => {
@@ -54,7 +63,9 @@ fn edges(draft: &mut Draft<'_>) {
                 continue;
             }
             let op = Op::Edge(EdgeOp::Open { server: id.clone(), port: *port });
-            draft.act(Some(id), op, "its listener is not open", &[]);
+            // A container that goes may have had the port.
+            let gone = draft.removals(id);
+            draft.act(Some(id), op, "its listener is not open", &gone);
         }
     }
 }

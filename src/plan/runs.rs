@@ -5,6 +5,7 @@
 
 use crate::model::id::ServerId;
 use crate::model::memory::Memory;
+use crate::model::policy::{Ending, Policy};
 use crate::model::server::Server;
 use crate::model::time::Timestamp;
 use crate::plan::draft::Draft;
@@ -50,7 +51,10 @@ pub(crate) fn settle_intents(draft: &mut Draft<'_>) {
 }
 
 /// The answer for one server.
-pub(crate) fn want(memory: &Memory, server: &Server) -> Want {
+pub(crate) fn want(policy: &Policy, memory: &Memory, server: &Server) -> Want {
+    if policy.ending == Ending::Stop {
+        return Want::Stop { why: "the daemon ends, and on_shutdown is stop".to_owned(), by_hand: true };
+    }
     match memory.intents.get(&server.id) {
         Some(intent) if intent.run => Want::Run,
         Some(intent) => Want::Stop { why: format!("stopped by {}", intent.by), by_hand: true },

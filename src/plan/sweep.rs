@@ -83,7 +83,7 @@ fn needless(
     let Some(server) = desired.servers.get(id) else {
         return (!draft.keep_unclaimed).then_some("the file no longer has its server");
     };
-    if matches!(want(&draft.memory, server), Want::Stop { .. }) {
+    if matches!(want(draft.input.policy, &draft.memory, server), Want::Stop { .. }) {
         return Some("its server is not to run");
     }
     let ServerKind::Container(decl) = &server.kind else {

@@ -10,8 +10,9 @@ use crate::model::balancer::{BalancerOp, BalancerView};
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::memory::Memory;
 use crate::model::net::{HostPort, PortRange};
-use crate::model::observed::{Container, Details, Image};
+use crate::model::observed::{Contact, Container, Details, Image, LogAsk, LogLine};
 use crate::model::op::{EdgeOp, EngineOp};
+use crate::model::record::{AuditEntry, AuditFilter, Task};
 use crate::model::session::{LegMemory, SessionChange, SessionRecord};
 use crate::model::time::{Span, Timestamp};
 use std::collections::BTreeMap;
@@ -20,6 +21,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use error::{ErrorKind, WorldError};
+
+/// Variables by which a service manager speaks to one process alone: no child may inherit them.
+pub const MANAGER_VARIABLES: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "FDSTORE",
+];
 
 /// A future answer of the world.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, WorldError>> + Send + 'a>>;
@@ -32,6 +45,9 @@ pub trait Engine: Send + Sync {
     fn image<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<Image>>;
     /// What only an inspect tells; `None` when the container is gone.
     fn details<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Option<Details>>;
+    /// Lines that the engine keeps of a container's output, oldest first, a bounded number; an error
+    /// where its log driver keeps none.
+    fn log<'a>(&'a self, ask: &'a LogAsk) -> Answer<'a, Vec<LogLine>>;
     /// Carries out one operation. Removing what is gone, starting what runs and stopping what is
     /// stopped is success. `progress` gets short lines for people (pulls).
     fn apply<'a>(&'a self, op: &'a EngineOp, progress: &'a (dyn Fn(String) + Send + Sync)) -> Answer<'a, ()>;
@@ -73,6 +89,10 @@ pub trait Edges: Send + Sync {
     /// The id of this run: what [`crate::model::mark::RUN`] says on the legs it makes. Another one
     /// for every start of the process.
     fn run(&self) -> String;
+    /// How the connections behind them stand; `None` when that cannot be told.
+    fn contacts(&self) -> Option<BTreeMap<ServerId, Contact>> {
+        None
+    }
     /// Opens or closes a listener, moves requests from one container to another, ends legs.
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()>;
 }
@@ -103,6 +123,22 @@ pub trait LegStore: Send + Sync {
     fn put_leg<'a>(&'a self, leg: &'a LegMemory) -> Answer<'a, ()>;
     /// Forgets a handshake; nothing when there is none.
     fn remove_leg<'a>(&'a self, container: &'a ContainerId) -> Answer<'a, ()>;
+}
+
+/// Tasks and the audit, as lasting as [`SessionStore`]; bounded by whoever keeps them.
+pub trait Records: Send + Sync {
+    /// Keeps a new task, and says its id.
+    fn begin_task<'a>(&'a self, task: &'a Task) -> Answer<'a, i64>;
+    /// Keeps what a task has become.
+    fn end_task<'a>(&'a self, task: &'a Task) -> Answer<'a, ()>;
+    /// A task; `None` when it is not known (any more).
+    fn task(&self, id: i64) -> Answer<'_, Option<Task>>;
+    /// Tasks older than `before`, newest first.
+    fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>>;
+    /// Adds lines to the audit, all or none.
+    fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()>;
+    /// Lines of the audit, newest first.
+    fn audit<'a>(&'a self, filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>>;
 }
 
 /// The world of one process: everything a pass may ask or change.

@@ -167,8 +167,11 @@ fn serve(draft: &mut draft::Draft<'_>, want: &RouteWant) {
     let Some(group) = groups::ensure(draft, &route, &home, &target_id) else { return };
     if home.shared {
         let wanted = !route.ports.is_empty();
-        let registered =
-            if wanted { targets::register_shared(draft, &group, &target_id) } else { Vec::new() };
+        let registered = if wanted || draft.input.policy.leaving {
+            targets::register_shared(draft, &group, &target_id)
+        } else {
+            Vec::new()
+        };
         if wanted {
             rules::ensure(draft, &route, &group, &verdict, registered);
         }

@@ -135,7 +135,9 @@ pub(super) fn register_shared<'a>(draft: &mut Draft<'a>, group: &Group<'a>, targ
         Some(Seen::Unknown(_)) => (false, Vec::new()),
         Some(Seen::Known(targets)) => {
             let (used, _) = own_ports(targets, target_id);
-            (!used.contains(&port), used.into_iter().filter(|used| *used != port).collect())
+            let leaving = draft.input.policy.leaving;
+            let missing = !leaving && !used.contains(&port);
+            (missing, used.into_iter().filter(|used| leaving || *used != port).collect())
         }
     };
     let mut registered = Vec::new();
@@ -183,7 +185,10 @@ pub(super) fn leave(
 ) {
     let Some(target_id) = draft.target_id.clone() else { return };
     let key = server.map_or(SHARED_KEY, ServerId::as_str).to_owned();
-    let until = draft.input.now.after(draft.input.policy.deregistration_delay);
+    // What the group says now holds when the change of it does not get through before.
+    let said = group.seen.and_then(|seen| seen.deregistration_delay.known().copied());
+    let said = Span::secs(said.map_or(0, u64::from));
+    let until = draft.input.now.after(draft.input.policy.deregistration_delay.max(said));
     for port in &ports {
         draft.memory.draining.insert(drain_key(&key, *port), until);
     }

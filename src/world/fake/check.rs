@@ -59,8 +59,15 @@ impl State {
             }
         }
         out.extend(self.left_legs());
-        for server in desired.servers.keys() {
+        for (server, wanted) in &desired.servers {
             let units = self.units_of(server);
+            if !matches!(wanted.kind, ServerKind::Container(_)) {
+                out.extend(
+                    units
+                        .iter()
+                        .map(|unit| format!("{} is of a server that is no container", unit.seen.name)),
+                );
+            }
             if units.len() > 1 {
                 let names: Vec<&str> = units.iter().map(|unit| unit.seen.name.as_str()).collect();
                 out.push(format!("server {server} has {} containers: {}", units.len(), names.join(", ")));

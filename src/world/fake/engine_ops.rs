@@ -10,9 +10,11 @@
 //!
 //! Invariant: whatever hits a container without our mark is recorded as such.
 
+use crate::model::id::ServerId;
 use crate::model::mark::Mark;
 use crate::model::observed::{ContainerHealth, ContainerState};
 use crate::model::op::{ContainerRef, Create, EngineOp};
+use crate::model::server::ServerKind;
 use crate::model::time::Span;
 use crate::world::ErrorKind;
 use crate::world::fake::effect::By;
@@ -234,7 +236,11 @@ impl State {
             return No::new(ErrorKind::Conflict, "you cannot remove a running container, stop it before");
         }
         self.engine.containers.retain(|other| other.seen.id != unit.seen.id);
-        let claimed = unit.server().is_some_and(|server| self.desired.claims(server));
+        let desired = &self.desired;
+        let is_container = |id: &ServerId| {
+            desired.servers.get(id).is_none_or(|server| matches!(server.kind, ServerKind::Container(_)))
+        };
+        let claimed = unit.server().is_some_and(|server| desired.claims(server) && is_container(server));
         let with_server = unit.seen.mark.as_ref().is_some_and(|mark| mark.remove_volumes);
         let Some(named) = volumes else {
             for (name, _) in &unit.volumes {

@@ -62,7 +62,7 @@ use crate::model::desired::Desired;
 use crate::model::id::{ContainerId, IdError, ServerId};
 use crate::model::memory::{Intent, Memory};
 use crate::model::net::{HostPort, PortRange};
-use crate::model::observed::{Container, Details, Image};
+use crate::model::observed::{Container, Details, Image, LogAsk, LogLine};
 use crate::model::op::{EdgeOp, EngineOp};
 use crate::model::policy::Policy;
 use crate::model::time::{Span, Timestamp};
@@ -336,6 +336,11 @@ impl Engine for FakeWorld {
     fn details<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Option<Details>> {
         let call = Call::read(Side::Engine, "inspect container", id.as_str());
         ready(self.lock().call(call, |state| Ok(state.engine.details(id))))
+    }
+
+    fn log<'a>(&'a self, ask: &'a LogAsk) -> Answer<'a, Vec<LogLine>> {
+        let call = Call::read(Side::Engine, "read log", ask.container.as_str());
+        ready(self.lock().call(call, |_state| Ok(Vec::new())))
     }
 
     fn apply<'a>(&'a self, op: &'a EngineOp, progress: &'a (dyn Fn(String) + Send + Sync)) -> Answer<'a, ()> {

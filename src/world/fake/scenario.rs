@@ -7,7 +7,7 @@ use crate::model::desired::Desired;
 use crate::model::id::{IdError, ServerId, Stack};
 use crate::model::memory::Intent;
 use crate::model::net::{HostPort, PortRange};
-use crate::model::policy::Policy;
+use crate::model::policy::{Ending, Policy};
 use crate::model::server::{PullPolicy, RestartPolicy, RestartWhen, RouteWish, ServerKind};
 use crate::model::time::{Span, Timestamp};
 use crate::world::fake::FakeWorld;
@@ -136,6 +136,7 @@ pub fn policy(room: u16) -> Result<Policy, IdError> {
         replacements_max: 2,
         rollout_failures_max: 3,
         settle: Span::secs(2),
+        ending: Ending::None,
         balancer: BalancerPolicy {
             target_type: "instance".to_owned(),
             deregistration_delay: Span::secs(30),
@@ -144,6 +145,7 @@ pub fn policy(room: u16) -> Result<Policy, IdError> {
             priority_end: 400,
             target_groups_max: 100,
             shared_port: None,
+            leaving: false,
         },
     })
 }
@@ -419,9 +421,12 @@ impl Files {
             11 => {
                 entry.kind = match entry.kind {
                     EntryKind::Http => EntryKind::HttpFixed(18_500 + u16::try_from(at).unwrap_or(0)),
-                    EntryKind::HttpFixed(_) => EntryKind::Http,
+                    EntryKind::HttpFixed(_) => EntryKind::Process,
+                    EntryKind::Stdio if entry.env % 2 == 0 => EntryKind::Process,
                     EntryKind::Stdio => EntryKind::Http,
-                    EntryKind::HttpByImage | EntryKind::Process | EntryKind::Remote => entry.kind,
+                    EntryKind::HttpByImage => EntryKind::Remote,
+                    EntryKind::Process => EntryKind::Stdio,
+                    EntryKind::Remote => EntryKind::Http,
                 }
             }
             12 => entry.restart = restart(rng),

@@ -9,8 +9,8 @@ use crate::model::fingerprint::{Fingerprint, HashKey};
 use crate::model::id::ServerId;
 use crate::model::net::HostPort;
 use crate::model::server::{
-    ContainerDecl, HealthPolicy, McpPort, ProcessDecl, PullPolicy, RemoteDecl, RestartPolicy, RouteWish,
-    Server, ServerKind, TransportWish,
+    ContainerDecl, HealthPolicy, McpPort, ProcessDecl, ProcessLimits, PullPolicy, RemoteDecl, RestartPolicy,
+    RouteWish, Server, ServerKind, TransportWish,
 };
 use std::collections::BTreeMap;
 
@@ -151,6 +151,7 @@ fn kind(entry: &Entry) -> ServerKind {
                 args: vec![entry.image.clone()],
                 env: BTreeMap::from([("TOKEN".to_owned(), entry.env.to_string())]),
                 cwd: None,
+                limits: ProcessLimits::default(),
                 fingerprint: fingerprint(&entry.image),
             });
         }

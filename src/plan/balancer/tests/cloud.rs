@@ -335,6 +335,7 @@ impl HostOf {
                 priority_end: 199,
                 target_groups_max: 100,
                 shared_port: None,
+                leaving: false,
             },
             lazy: false,
             read: BTreeSet::new(),

@@ -265,6 +265,28 @@ fn near_the_quota_new_edge_servers_share_a_group_and_old_ones_stay() {
 }
 
 #[test]
+fn a_host_that_leaves_is_in_no_group_and_comes_back_to_its_rules() {
+    let (mut cloud, mut host) = settled([edge("a1", &[8000]), direct("b1", &[8001])]);
+    cloud.used_elsewhere = 89;
+    host.policy.shared_port = Some(port(7000));
+    host.wants.insert(id("c1"), edge("c1", &[8002]));
+    host.settle(&mut cloud);
+    let targets = |cloud: &Cloud| -> Vec<u16> {
+        cloud.groups.iter().flat_map(|group| group.targets.keys().map(|(_, port)| *port)).collect()
+    };
+    assert_eq!(targets(&cloud), [8000, 8001, 7000]);
+    let (rules, wants) = (cloud.rules.len(), host.wants.clone());
+    host.wants.values_mut().for_each(|want| want.ports.clear());
+    host.policy.leaving = true;
+    host.settle(&mut cloud);
+    assert_eq!((targets(&cloud), cloud.rules.len()), (Vec::new(), rules));
+    assert!(host.memory.registered.values().all(Vec::is_empty), "{:?}", host.memory.registered);
+    (host.wants, host.policy.leaving) = (wants, false);
+    host.settle(&mut cloud);
+    assert_eq!((targets(&cloud), cloud.rules.len()), (vec![8000, 8001, 7000], rules));
+}
+
+#[test]
 fn at_the_quota_without_a_shared_port_one_server_is_blocked_with_a_remedy() {
     let mut cloud = Cloud { used_elsewhere: 99, ..Cloud::default() };
     let mut host = HostOf::new("i-a", [edge("a1", &[8000]), edge("b1", &[8001])]);

@@ -1,0 +1,119 @@
+//! Servers that are no containers: local processes and servers elsewhere. They live behind an edge
+//! listener of the daemon, which opens their connections by itself.
+//!
+//! ```text
+//! there                                              step
+//! nothing                                            its listener, its route
+//! a container of an older entry, behind the gateway  it serves until the new connection is open and
+//!                                                    nothing is under way to it, then it goes
+//! a container of an older entry, on its own port     it is drained and goes, then the listener opens
+//! ```
+//! Must never remove a container before the file says that the server is no container any more.
+
+use crate::model::balancer::{RouteKind, RouteWant};
+use crate::model::id::ServerId;
+use crate::model::observed::{ContactState, Container, ContainerState};
+use crate::model::policy::Ending;
+use crate::model::server::Server;
+use crate::plan::containers::{drained, show};
+use crate::plan::draft::{Draft, runs};
+use crate::plan::report::{Reason, ReasonKind, RowState};
+use crate::plan::runs::{Want, want};
+
+/// Decides for one server; `what` names its kind.
+pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
+    let id = &server.id;
+    draft.row(id).route = Some("edge");
+    let stop = match want(draft.input.policy, &draft.memory, server) {
+        Want::Stop { why, .. } => Some(why),
+        Want::Run => None,
+    };
+    let left = remove_containers(draft, id, stop.is_some());
+    if let Some(why) = stop {
+        if left == Left::Nothing {
+            draft.row(id).state = RowState::Stopped;
+        }
+        draft.say(id, Reason::new(ReasonKind::LeftAlone, why));
+        return;
+    }
+    if draft.port(id).is_none() {
+        return;
+    }
+    if left == Left::OnItsPort {
+        // The listener opens once the port is free.
+        draft.row(id).route = Some("direct");
+        let want =
+            RouteWant { server: id.clone(), kind: RouteKind::Edge, ports: Vec::new(), health_path: None };
+        draft.routes.insert(id.clone(), want);
+        return;
+    }
+    let served = draft.input.observed.edges.as_ref().and_then(|edges| edges.get(id)).copied();
+    if draft.input.observed.edges.is_none() {
+        draft.note(id, format!("{what}: served while the daemon runs"));
+    }
+    let served = served.filter(|_| draft.input.policy.ending != Ending::Leave);
+    let ports = served.filter(|port| Some(*port) == draft.port(id)).into_iter().collect();
+    let want = RouteWant { server: id.clone(), kind: RouteKind::Edge, ports, health_path: None };
+    draft.routes.insert(id.clone(), want);
+    let contacts = draft.input.observed.contacts.as_ref();
+    match contacts.map(|contacts| contacts.get(id).map(|contact| &contact.state)) {
+        // Nobody here keeps connections.
+        None | Some(Some(ContactState::Up)) => {}
+        Some(Some(ContactState::Failed { .. })) => say_silent(draft, id),
+        Some(None | Some(ContactState::Starting)) => draft.wait(id, format!("{what} to answer"), None),
+    }
+}
+
+/// A server that runs but does not answer is not as it should be.
+pub(crate) fn say_silent(draft: &mut Draft<'_>, id: &ServerId) {
+    let contact = draft.input.observed.contacts.as_ref().and_then(|contacts| contacts.get(id));
+    let Some(ContactState::Failed { why, next_try }) = contact.map(|contact| &contact.state) else { return };
+    draft.row(id).next_try = Some(*next_try);
+    let text = format!("the server to answer MCP: {why}");
+    draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P043").until(*next_try));
+}
+
+/// What an older entry left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Containers that serve for the time being, or go now.
+    Behind,
+    /// A container that still has the server's port.
+    OnItsPort,
+}
+
+/// The containers of an entry that was one.
+fn remove_containers(draft: &mut Draft<'_>, id: &ServerId, stopped: bool) -> Left {
+    const WHY: &str = "its entry is no container any more";
+    let group = draft.fleet.groups.get(id).cloned().unwrap_or_default();
+    let Some(main) = group.main.or_else(|| group.all().next()) else { return Left::Nothing };
+    show(draft, id, main);
+    draft.say(id, Reason::new(ReasonKind::ChangedBecause, WHY));
+    let on_its_port = |container: &Container| {
+        let route = container.mark.as_ref().and_then(|mark| mark.route.as_deref());
+        runs(container) && route.is_some_and(|route| route != "edge")
+    };
+    let published = group.all().any(on_its_port);
+    if published && !drained(draft, id, &group, stopped) {
+        return Left::OnItsPort;
+    }
+    for container in group.all().filter(|container| container.state != ContainerState::Removing) {
+        if !stopped && !on_its_port(container) && serves(draft, id, container) {
+            draft.wait(id, "the new connection before its old container goes", None);
+            continue;
+        }
+        let volumes =
+            container.mark.as_ref().filter(|mark| mark.remove_volumes).map(|mark| mark.volumes.clone());
+        draft.stop_and_remove(id, container, volumes, WHY, &[]);
+    }
+    Left::Behind
+}
+
+/// Whether requests go to a container, or would if it were not for its end.
+fn serves(draft: &Draft<'_>, id: &ServerId, container: &Container) -> bool {
+    let Some(contacts) = &draft.input.observed.contacts else { return false };
+    // The gateway does not know the server yet: it will in a moment.
+    let Some(contact) = contacts.get(id) else { return runs(container) };
+    contact.uses.contains(&container.id)
+}
