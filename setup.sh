@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a running demo, and back.
+# From a fresh checkout or a release archive to an installed service or a running demo, and back.
 #
 # Made for a bare Debian 12: bash, coreutils, util-linux and apt are enough. Every step first
 # looks whether its work is done already, so a second run takes seconds and a run that broke
 # off is continued by starting it again. Nothing is asked; `--dry-run` names every step.
 #
-# packaging/demo/demo.sh holds the demo itself. tests/run.sh and tests/setup/ source this file
-# for its functions; only `main` acts.
+# packaging/install holds the installation, packaging/demo the demo. tests/run.sh, tests/setup/
+# and packaging/build.sh source this file for its functions; only `main` acts.
 set -Eeuo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -69,8 +69,18 @@ tilde() { printf '%s' "${1/#"$HOME"\//\~/}"; }
 
 usage() {
   cat <<'USAGE'
-Usage: ./setup.sh COMMAND [OPTION...]
+Usage: ./setup.sh [COMMAND] [OPTION...]
 
+  install          install or upgrade the service: program, unit, user,
+                   configuration, password; this is the default
+    --prefix DIR   where the program goes (/usr/local)
+    --binary FILE  this program instead of building one
+    --no-start     install only
+    --with-docker  install Docker from the distribution if there is none
+  --uninstall      stop the service, remove the program, keep configuration
+                   and state
+    --purge        remove those as well
+  --check          look whether the installation is whole
   demo             install what is missing (Rust, a C compiler, Docker), build,
                    make the image mcp/example:latest, start the daemon on
                    etc/mcp-orchestrator/mcp.config.json and call a tool
@@ -81,6 +91,7 @@ Options
   -h, --help       this text
 
 Environment
+  DESTDIR          install below this directory, for another system
   RUSTUP_INIT_URL  where the Rust installer is fetched (https://sh.rustup.rs)
   CARGO_TARGET_DIR where the build goes (./target)
   DOCKER_HOST      another engine than unix:///var/run/docker.sock
@@ -175,31 +186,16 @@ find_missing_engine_packages() {
   fi
 }
 
-apt_install() {
-  local log=$STATE_DIR/apt.log
-  need_root "install $*"
-  has apt-get || die "this system has no apt-get" "install what matches the Debian packages $*, then run this again"
-  {
-    "${SUDO[@]}" apt-get update -qq -o Acquire::Retries=3 &&
-      "${SUDO[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-        apt-get install -y -qq -o Acquire::Retries=3 --no-install-recommends "$@"
-  } >"$log" 2>&1 9>&- </dev/null || {
-    log_tail "$log"
-    die "cannot install $*" "make 'apt-get update && apt-get install $*' work, then run this again"
-  }
-  printf '%s\n' "$@" >>"$STATE_DIR/installed"
-}
-
 ensure_packages() {
   if [ ${#MISSING[@]} = 0 ]; then
     have "the Debian packages needed"
     return
   fi
-  doing "install from Debian: ${MISSING[*]}"
+  doing "install from $(distribution_label): ${MISSING[*]}"
   [ "$DRY_RUN" = no ] || return 0
-  apt_install "${MISSING[@]}"
+  install_packages "${MISSING[@]}"
   # Since Debian 13 the client is a package of its own.
-  [[ " ${MISSING[*]} " != *' docker.io '* ]] || has docker || apt_install docker-cli
+  [[ " ${MISSING[*]} " != *' docker.io '* ]] || has docker || install_packages docker-cli
 }
 
 # ---- Rust -------------------------------------------------------------------------------------
@@ -345,19 +341,27 @@ ensure_binary() {
 
 # ---- commands -------------------------------------------------------------------------------------
 
+# shellcheck source=packaging/install/packages.sh
+source "$HERE/packaging/install/packages.sh"
+# shellcheck source=packaging/install/layout.sh
+source "$HERE/packaging/install/layout.sh"
+# shellcheck source=packaging/install/install.sh
+source "$HERE/packaging/install/install.sh"
+# shellcheck source=packaging/install/uninstall.sh
+source "$HERE/packaging/install/uninstall.sh"
 # shellcheck source=packaging/demo/demo.sh
-source "$HERE/packaging/demo/demo.sh"
+[ ! -e "$HERE/packaging/demo/demo.sh" ] || source "$HERE/packaging/demo/demo.sh"
 
 main() {
   local word
   for word in "$@"; do
     case $word in -h | --help) usage && return ;; esac
   done
-  [ $# != 0 ] || usage_error "a command is missing"
   set_colours
   trap 'die "line $LINENO failed: $BASH_COMMAND" "run it again; if that does not help: bash -x ./setup.sh"' ERR
-  case $1 in
+  case ${1:-install} in
     demo) shift && demo "$@" ;;
+    install | --*) install_main "$@" ;;
     *) usage_error "unknown command '$1'" ;;
   esac
 }
