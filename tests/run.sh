@@ -10,11 +10,12 @@ set -Eeuo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 PROGRAM=./tests/run.sh
 
-readonly STAGES=(fmt shellcheck setup aws clippy build test live release conformance)
+# The package's test takes the Debian that the boot test has made.
+readonly STAGES=(fmt shellcheck setup aws clippy build test live release conformance boot package)
 readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
 # Seconds; a stage that is late has failed. Together they stay below the 40 minutes of CI.
 declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=480 [build]=660 [test]=360 [live]=900
-  [release]=900 [conformance]=420)
+  [release]=900 [conformance]=420 [package]=300 [boot]=600)
 readonly LOG_LINES_SHOWN=150
 readonly READY_WAIT_SECS=60
 readonly REQUIREMENTS=$HERE/tests/aws/requirements.txt
@@ -57,7 +58,21 @@ find_missing_test_packages() {
   if wants live; then
     has docker-registry || MISSING+=(docker-registry)
   fi
+  if wants package; then find_missing_package_tools; fi
+  if wants boot; then find_missing_boot_tools; fi
   if wants_engine; then find_missing_engine_packages; fi
+}
+
+find_missing_package_tools() {
+  local tool
+  for tool in lintian mmdebstrap zstd rpm; do has "$tool" || MISSING+=("$tool"); done
+}
+
+# What tests/boot/run.sh asks for; its guest has an engine of its own.
+find_missing_boot_tools() {
+  local tool
+  has systemd-nspawn || MISSING+=(systemd-container)
+  for tool in mmdebstrap zstd python3; do has "$tool" || MISSING+=("$tool"); done
 }
 
 # Debian starts a registry of its own on port 5000; the tests start theirs where they want it.
@@ -166,12 +181,16 @@ make_test_image() {
 }
 
 # The server behind the gateway's tests, static, so that an image needs nothing but it. FIXTURE is set.
-make_fixture_image() {
+build_fixture() {
   local host target=$TARGET_DIR/fixture
   host=$("$CARGO" -vV | sed -n 's/^host: //p')
   RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" "$CARGO" build --release --locked \
     --manifest-path tests/fixture/Cargo.toml --target "$host" --target-dir "$target" || return 1
   FIXTURE=$target/$host/release/mcp-fixture
+}
+
+make_fixture_image() {
+  build_fixture || return 1
   tar -C "$(dirname "$FIXTURE")" -cf - --owner=0 --group=0 --mode=0755 mcp-fixture |
     as_docker docker import --change 'ENTRYPOINT ["/mcp-fixture"]' --change 'USER 65532:65532' - "$FIXTURE_IMAGE"
 }
@@ -202,6 +221,20 @@ stage_conformance() {
   cat "$out"
   awk '/scored scenarios pass/ { passed += $3; failed += $5 - $3 } END { printf "%d passed, %d failed\n", passed, failed }' "$out"
   return $rc
+}
+
+# The .deb of the release build in a Debian of its own; the boot test installs the same one.
+stage_package() {
+  "${SUDO[@]}" tests/package/package_test.sh "$TARGET_DIR/release/mcp-orchestrator" "$LOGS/package"
+}
+
+# The same package in a machine of its own: tests/boot/README.md.
+stage_boot() {
+  local packages=$LOGS/boot-package
+  build_fixture || return 1
+  rm -rf -- "$packages"
+  packaging/build.sh deb --binary "$TARGET_DIR/release/mcp-orchestrator" --out "$packages" || return 1
+  "${SUDO[@]}" tests/boot/run.sh --deb "$packages"/*.deb --fixture "$FIXTURE" --logs "$LOGS/boot"
 }
 
 # ---- running and counting ---------------------------------------------------------------------------
@@ -290,7 +323,7 @@ choose_stages() {
   done
   # The live tests drive a binary that must be of this checkout.
   [[ $wanted != *' live '* ]] || wanted+=' build '
-  [[ $wanted != *' conformance '* ]] || wanted+=' release '
+  [[ $wanted != *' conformance '* && $wanted != *' package '* && $wanted != *' boot '* ]] || wanted+=' release '
   CHOSEN=()
   for stage in "${STAGES[@]}"; do
     if [ -z "$wanted" ] || [[ $wanted = *" $stage "* ]]; then CHOSEN+=("$stage"); fi
