@@ -89,6 +89,7 @@ impl Fleet {
             balancer: BalancerSeen::Off("no listener configured".to_owned()),
             busy: BTreeSet::new(),
             edges: None,
+            contacts: None,
             run: None,
         };
         Ok(Self { desired, observed, memory: Memory::default(), policy, now: BEGIN })

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | `model` `config` `plan` `mcp` | facts and decisions: no clock, files, network, logging |
 //! | 1 | `world` | what we ask of the world, and a fake one |
-//! | 2 | `docker` `alb` `store` `upstream` `host` | one foreign API each, translated |
+//! | 2 | `docker` `alb` `store` `upstream` `runner` `host` | one foreign API each, translated |
 //! | 3 | `observe` `execute` `reconcile` … | the moving parts |
 //! | 4 | `cli` `daemon` … | what people and programs see |
 #![forbid(unsafe_code)]
@@ -25,8 +25,10 @@ pub mod host;
 pub mod mcp;
 pub mod model;
 pub mod observe;
+pub mod panel;
 pub mod plan;
 pub mod reconcile;
+pub mod runner;
 pub mod service;
 pub mod simulate;
 pub mod store;

@@ -127,8 +127,9 @@ pub enum Command {
     /// Show what a server printed beside its messages, oldest first.
     ///
     /// The daemon keeps the last 1000 lines of each server that speaks over stdio; they survive the
-    /// server, not the daemon. The journal has more: `journalctl MCP_SERVER=NAME`. With `--json`
-    /// each line is an object that also has its number and its stream.
+    /// server, not the daemon. The journal has more: `journalctl MCP_SERVER=NAME`. Of containers that
+    /// speak over HTTP it is what the engine keeps. With `--json` each line is an object that also has
+    /// its number and its stream.
     Logs {
         /// The server.
         #[arg(value_name = "NAME")]
@@ -156,6 +157,21 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Show how much the daemon logs, or change it without a restart.
+    ///
+    /// What is set here holds until the daemon ends, `[logging] level` is changed in settings.conf,
+    /// or `reset`. SIGUSR1 sets DEBUG, SIGUSR2 resets.
+    LogLevel {
+        /// DEBUG, INFO, WARNING, ERROR, an expression such as `info,access=debug`, or `reset`.
+        #[arg(value_name = "LEVEL")]
+        level: Option<String>,
+        /// Go back by itself after this time (`90s`, `30m`, `2h`).
+        #[arg(long = "for", value_name = "TIME", requires = "level")]
+        duration: Option<String>,
+        /// For programs.
+        #[command(flatten)]
+        json: Json,
+    },
     /// Run the loop in a simulated world with faults, and show what happened.
     Simulate {
         /// Which world.
@@ -168,6 +184,14 @@ pub enum Command {
         #[arg(long, value_name = "PORT")]
         http: Option<u16>,
     },
+    /// Start local processes for the daemon, as a service with a user and sandbox of its own.
+    ///
+    /// Servers configured as a command (npx, uvx, python) are started here, as the user of this
+    /// service and in its sandbox, when the daemon finds its socket (`[service] process_runner`).
+    /// systemd gives the listening socket as standard input.
+    Runner(Runner),
+    /// Hash a password for `[dashboard] password_hash`; it is asked for, or read from standard input.
+    HashPassword,
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -180,6 +204,29 @@ pub enum Command {
     },
     /// Print the JSON Schema of mcp.config.json, for editors.
     Schema,
+}
+
+/// Running processes for a daemon.
+#[derive(Debug, Args)]
+pub struct Runner {
+    /// Listen here, instead of taking the listening socket from standard input.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Who may ask beside root, by name or id; this very user when nobody is named.
+    #[arg(long, value_name = "USER")]
+    pub allow_user: Vec<String>,
+    /// The control group of this process is delegated (`Delegate=yes`): each process gets its own.
+    #[arg(long)]
+    pub delegated: bool,
+    /// Processes at once.
+    #[arg(long, value_name = "NUMBER", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub processes_max: u16,
+    /// Keep one process for the other end of standard input.
+    #[arg(long, hide = true, conflicts_with_all = ["socket", "allow_user", "delegated"])]
+    pub one: bool,
+    /// Where `--one` makes the process's control group.
+    #[arg(long, hide = true, requires = "one")]
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Servers to act on.

@@ -49,6 +49,22 @@ impl Client {
         self.send("POST", path, body).await
     }
 
+    /// PUT.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn put(&self, path: &str, body: String) -> Result<Value, Failure> {
+        self.send("PUT", path, body).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.send("DELETE", path, String::new()).await
+    }
+
     async fn send(&self, method: &str, path: &str, body: String) -> Result<Value, Failure> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error.to_string()))?;

@@ -201,10 +201,6 @@ pub(super) async fn logs(
     let tail = tail.map(|tail| format!("&tail={tail}")).unwrap_or_default();
     let answer = client.get(&format!("{route}?after=0{tail}")).await?;
     let mut newest = 0;
-    if let Some(container) = answer.get("engineLog").and_then(Value::as_str) {
-        output::tell(&format!("the engine keeps what this server prints: docker logs {container}"));
-        return Ok(Exit::Done);
-    }
     let mut read = show(&answer, as_json, &mut newest);
     let end = tokio::signal::ctrl_c();
     tokio::pin!(end);

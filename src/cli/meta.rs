@@ -1,7 +1,8 @@
 //! Commands for packagers, editors and tests.
 
-use crate::cli::args::Cli;
+use crate::cli::args::{Cli, Runner};
 use crate::cli::demo_server;
+use crate::daemon::{self, Options};
 use crate::terminal::failure::{Exit, Failure};
 use crate::terminal::output;
 use clap::CommandFactory;
@@ -43,6 +44,23 @@ pub(super) fn demo_server(http: Option<u16>) -> Result<Exit, Failure> {
             .map(|()| Exit::Done)
             .map_err(|error| Failure::new(Exit::Failed, "serving the demo").cause(error.to_string())),
     }
+}
+
+/// `runner`.
+pub(super) fn runner(options: &Options, asked: Runner) -> Result<Exit, Failure> {
+    let Runner { socket, allow_user, delegated, processes_max, one, cgroup } = asked;
+    if one {
+        daemon::runner::keep(options, cgroup)?;
+    } else {
+        let serve = daemon::runner::Serve {
+            socket,
+            allow: allow_user,
+            delegated,
+            processes_max: processes_max.into(),
+        };
+        daemon::runner::serve(options, &serve)?;
+    }
+    Ok(Exit::Done)
 }
 
 /// `simulate --seed N`.

@@ -7,10 +7,13 @@ pub mod client;
 pub mod codes;
 pub mod demo_server;
 mod inside;
+mod log_level;
 mod meta;
 mod offline;
 mod online;
+mod password;
 
+use crate::daemon::handover::Handover;
 use crate::daemon::{self, Home, Options, logging};
 use crate::terminal::failure::{Exit, Failure};
 use crate::terminal::output;
@@ -57,21 +60,30 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan { json, exit_code } => block_on(offline::plan(options, json.json, exit_code)),
         Command::Validate { json } => block_on(offline::validate(options, json.json)),
         Command::DemoServer { http } => meta::demo_server(http),
+        Command::Runner(runner) => meta::runner(&options, runner),
         Command::Completions { shell } => Ok(meta::completions(shell)),
         Command::Man { dir } => meta::man(&dir),
         Command::Schema => Ok(meta::schema()),
+        Command::HashPassword => password::hash(),
         Command::Simulate { seed } => meta::simulate(seed),
+        // What is no level is none without a daemon, too.
+        Command::LogLevel { level, duration, json } => {
+            let wanted = log_level::Wanted::of(level.as_deref(), duration.as_deref())?;
+            block_on(log_level::run(options, wanted, json.json))
+        }
         command => block_on(online::run(options, command)),
     }
 }
 
 fn run(options: Options) -> Result<Exit, Failure> {
+    // First of all: it changes the environment, which must not be done beside other threads.
+    let handover = Handover::begin();
     let home = Home::find(options)?;
-    let _level = logging::start(&home.settings.logging.level, home.settings.logging.format);
+    let log = logging::start(&home.settings.logging.level, home.settings.logging.format);
     for warning in &home.warnings {
         tracing::warn!(MCP_ERROR_CODE = warning.code, "{warning}");
     }
-    block_on(daemon::run::run(home)).map(|()| Exit::Done)
+    block_on(daemon::run::run(home, (handover, log))).map(|()| Exit::Done)
 }
 
 /// A runtime for one command.

@@ -92,7 +92,7 @@ pub(super) async fn running_daemon(home: &Home) -> Result<Option<Client>, Failur
 /// `--one-shot`.
 pub(super) async fn one_shot(options: Options) -> Result<Exit, Failure> {
     let home = Home::find(options)?;
-    let _level = daemon::logging::start("WARNING", home.settings.logging.format);
+    let _log = daemon::logging::start("WARNING", home.settings.logging.format);
     let tell: Teller = Arc::new(|action, step| {
         let server = action.server.as_ref().map_or("", |id| id.as_str());
         match step {

@@ -17,8 +17,7 @@ const ROUNDS_MAX: u64 = 900;
 /// Runs a command.
 pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Failure> {
     let allow = options.allow_mass_delete;
-    let home = Home::find(options)?;
-    let client = running_daemon(&home).await?.unwrap_or_else(|| Client::new(home.places.socket(&home.stack)));
+    let client = client(options).await?;
     match command {
         Command::Status { json, detailed, watch } => status(&client, json.json, detailed, watch).await,
         Command::ListServers { json, status } => list(&client, json.json, status.as_deref()).await,
@@ -42,6 +41,20 @@ pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Fail
         }
         _offline => Err(Failure::new(Exit::Usage, "this command does not talk to the daemon")),
     }
+}
+
+/// The daemon of this stack, whether it runs or not.
+pub(super) async fn client(options: Options) -> Result<Client, Failure> {
+    let home = match Home::find(options.clone()) {
+        Ok(home) => home,
+        Err(wrong) => {
+            // The daemon refused the file and runs: it is the one to say why.
+            let home = Home::find_past_errors(options).map_err(|_same| wrong.clone())?;
+            return running_daemon(&home).await?.ok_or(wrong);
+        }
+    };
+    let running = running_daemon(&home).await?;
+    Ok(running.unwrap_or_else(|| Client::new(home.places.socket(&home.stack))))
 }
 
 fn rows(status: &Value) -> Map<String, Value> {
@@ -104,6 +117,7 @@ fn print_status(status: &Value, detailed: bool) {
     for reason in &general {
         output::line(&format!("  {}", sentence(reason)));
     }
+    output::data(&configuration(status, detailed));
     for view in status.get("gateway").and_then(Value::as_array).into_iter().flatten() {
         output::data(&inside::connection(view, output::width(), output::colour()));
     }
@@ -111,6 +125,36 @@ fn print_status(status: &Value, detailed: bool) {
     for fault in faults.iter().filter_map(Value::as_str) {
         output::line(&format!("  fault: {fault}"));
     }
+}
+
+/// What is in force of the files: what is wrong with that, and all of it where details are wanted.
+fn configuration(status: &Value, detailed: bool) -> String {
+    let mut out = String::new();
+    let Some(now) = status.get("configuration") else { return out };
+    let names = now.get("needsRestart").and_then(Value::as_array).cloned().unwrap_or_default();
+    let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+    if !names.is_empty() {
+        out.push_str(&format!("  changed only by a restart: {} [MCPO-R001]\n", names.join(", ")));
+    }
+    if let Some(why) = now.pointer("/settings/refused").and_then(Value::as_str) {
+        let why = why.replace('\n', "\n  ");
+        out.push_str(&format!("  settings refused, those in force stay [MCPO-R002]:\n  {why}\n"));
+    }
+    if detailed {
+        let since = now.get("since").and_then(Value::as_i64).map(crate::model::time::Timestamp);
+        let age = since.map(|since| format!(", {} old", crate::daemon::now().since(since)));
+        out.push_str(&format!(
+            "configuration generation {}{}\n",
+            text(now, "generation"),
+            age.unwrap_or_default()
+        ));
+        for file in ["config", "settings"] {
+            if let Some(file) = now.get(file) {
+                out.push_str(&format!("  {}: sha256 {}\n", text(file, "path"), text(file, "sha256")));
+            }
+        }
+    }
+    out
 }
 
 fn matters(reason: &Value) -> bool {
@@ -218,8 +262,10 @@ async fn why(client: &Client, name: &str, as_json: bool) -> Result<Exit, Failure
     for reason in row.get("reasons").and_then(Value::as_array).cloned().unwrap_or_default() {
         output::line(&format!("  {}", sentence(&reason)));
     }
-    output::line(&format!("  container {}: {}", text(row, "container"), text(row, "containerState")));
-    output::line(&format!("  restarts in a row: {}", text(row, "restarts")));
+    if row.get("container").is_some_and(Value::is_string) {
+        output::line(&format!("  container {}: {}", text(row, "container"), text(row, "containerState")));
+        output::line(&format!("  restarts in a row: {}", text(row, "restarts")));
+    }
     let intent = status.pointer("/snapshot/intents").and_then(|intents| intents.get(name));
     if let Some(intent) = intent {
         let word = if intent.get("run") == Some(&Value::Bool(true)) { "started" } else { "stopped" };
@@ -254,7 +300,7 @@ async fn act(
 }
 
 /// `90`, `90s`, `30m`, `2h`, `1d`.
-fn seconds(text: &str) -> Option<u64> {
+pub(super) fn seconds(text: &str) -> Option<u64> {
     let (number, unit) =
         text.find(|c: char| c.is_ascii_alphabetic()).map_or((text, "s"), |at| text.split_at(at));
     let factor = match unit {
@@ -355,4 +401,32 @@ pub(super) fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::configuration;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_in_force_is_named_and_details_are_there_when_wanted() {
+        let file = |refused: Option<&str>| json!({"path": "/etc/x", "sha256": "ab12", "refused": refused});
+        let status = |needs: &[&str], refused| {
+            json!({"configuration": {"generation": 7, "since": 0, "config": file(None),
+                                     "settings": file(refused), "needsRestart": needs}})
+        };
+        assert_eq!(configuration(&status(&[], None), false), "");
+        assert_eq!(
+            configuration(&status(&["service.stack", "gateway.port"], None), false),
+            "  changed only by a restart: service.stack, gateway.port [MCPO-R001]\n"
+        );
+        let refused = configuration(&status(&[], Some("/etc/x:2:1: error[MCPO-C012]: y\n  hint: z")), false);
+        assert_eq!(
+            refused,
+            "  settings refused, those in force stay [MCPO-R002]:\n  /etc/x:2:1: error[MCPO-C012]: y\n    hint: z\n"
+        );
+        let detailed = configuration(&status(&[], None), true);
+        assert!(detailed.starts_with("configuration generation 7, "), "{detailed}");
+        assert_eq!(detailed.matches("  /etc/x: sha256 ab12\n").count(), 2);
+    }
 }

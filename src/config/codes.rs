@@ -134,6 +134,9 @@ codes! {
     UNKNOWN_ALLOW = "MCPO-C045", "unknown word in allow",
         "`allow` takes a fixed list of words.",
         "Take the word offered.";
+    NOT_YET = "MCPO-C046", "key has no effect yet",
+        "The key is known and its value is good, but this version does nothing with it.",
+        "Leave it for a later version, or remove it; do not rely on it.";
     INVALID_URL = "MCPO-C050", "URL cannot be used",
         "The URL has no host or another scheme than http, https, ws, wss or tcp.",
         "Write for example https://host/mcp.";

@@ -37,24 +37,78 @@ const NAMES: &[(&str, To)] = &[
     ("section", To::Block("section")),
 ];
 
-/// Blocks at the top of such a file, and where the same is said here.
-const BLOCKS: &[(&str, &str)] = &[
-    ("discovery", "set [discovery] in settings.conf"),
-    ("health_monitoring", "set [health] in settings.conf"),
-    ("recovery", "set [recovery] in settings.conf"),
-    ("performance", "set max_parallel_operations in [service] of settings.conf"),
-    ("storage", "set [storage] in settings.conf"),
-    ("api", "set [dashboard] in settings.conf"),
-    ("logging", "set [logging] in settings.conf"),
+/// Keys of a block, and the settings that say the same.
+type Keys = &'static [(&'static str, &'static str)];
+
+/// Blocks at the top of such a file, the section of settings.conf that is about the same, and which
+/// key there says what a key of the block does. The names are those that are in use; a name that ends
+/// with one of them counts as well.
+const BLOCKS: &[(&str, &str, Keys)] = &[
+    (
+        "discovery",
+        "discovery",
+        &[("enabled", "enabled"), ("paths", "paths"), ("interval", "interval_seconds")],
+    ),
+    (
+        "health_monitoring",
+        "health",
+        &[
+            ("interval", "interval_seconds"),
+            ("startup_timeout", "start_period_seconds"),
+            ("timeout", "timeout_seconds"),
+            ("failure_threshold", "failure_threshold"),
+            ("recovery_threshold", "recovery_threshold"),
+            ("concurrent_checks", "max_parallel_probes"),
+        ],
+    ),
+    (
+        "recovery",
+        "recovery",
+        &[
+            ("max_delay", "delay_max_seconds"),
+            ("delay", "delay_seconds"),
+            ("attempts", "max_attempts"),
+            ("reset_after", "reset_after_seconds"),
+        ],
+    ),
+    (
+        "performance",
+        "service",
+        &[("workers", "max_parallel_operations"), ("operations", "max_parallel_operations")],
+    ),
+    ("storage", "storage", &[("retention_days", "audit_days"), ("backups", "config_backups")]),
+    (
+        "api",
+        "dashboard",
+        &[("host", "host"), ("port", "port"), ("username", "username"), ("password", "password")],
+    ),
+    ("logging", "logging", &[("level", "level"), ("format", "format")]),
 ];
 
-/// Names every top-level block that is not read from this file.
+/// Names every setting in top-level blocks, none of which is read from this file: with the setting
+/// that says the same, or as one that there is none for.
 pub(crate) fn report_blocks(root: &Node, sink: &mut Sink<'_>) {
     for member in root.members() {
-        if let Some((name, hint)) = BLOCKS.iter().find(|(name, _)| *name == member.key) {
+        let Some((name, section, keys)) = BLOCKS.iter().find(|(name, ..)| *name == member.key) else {
+            continue;
+        };
+        let settings = member.value.members();
+        if settings.is_empty() {
             let message = format!("block '{name}' is not read from this file");
             sink.warning(codes::OTHER_FORMAT, member.key_at, message);
-            sink.hint(*hint);
+            sink.hint(format!("set [{section}] in settings.conf"));
+        }
+        for setting in settings {
+            let known = keys.iter().find(|(key, _)| setting.key.ends_with(key));
+            let message = match known {
+                Some(_) => format!("'{name}.{}' is not read from this file", setting.key),
+                None => format!("'{name}.{}' is not supported", setting.key),
+            };
+            sink.warning(codes::OTHER_FORMAT, setting.key_at, message);
+            sink.hint(match known {
+                Some((_, ours)) => format!("set {ours} in [{section}] of settings.conf"),
+                None => format!("the settings there are of this kind stand in [{section}] of settings.conf"),
+            });
         }
     }
 }
@@ -133,6 +187,24 @@ fn split_command(member: &Member, out: &mut Vec<Member>) {
                 value: Value::List(args.to_vec()),
             };
             out.push(Member::new("args", member.key_at, list));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BLOCKS;
+    use crate::config::settings::table::KEYS;
+
+    #[test]
+    fn what_is_offered_instead_is_a_setting() {
+        for (_, section, keys) in BLOCKS {
+            for (_, ours) in *keys {
+                assert!(
+                    KEYS.iter().any(|key| key.section == *section && key.key == *ours),
+                    "{section}.{ours}"
+                );
+            }
         }
     }
 }

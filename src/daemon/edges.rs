@@ -10,6 +10,7 @@ use crate::gateway::front::GatewayFront;
 use crate::gateway::places::{Place, Source};
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::net::HostPort;
+use crate::model::observed::Contact;
 use crate::model::op::{ContainerRef, EdgeOp};
 use crate::world::{Answer, Edges, Engine, ErrorKind, WorldError};
 use std::collections::BTreeMap;
@@ -71,7 +72,7 @@ impl ServedEdges {
             }
             _ => (Source::Container(found.id.clone(), found.image.clone()), found.id.0.clone()),
         };
-        Ok(Place { source, key, down: None, ..old.clone() })
+        Ok(Place { source, key, container: Some(found.id), down: None, ..old.clone() })
     }
 }
 
@@ -82,6 +83,10 @@ impl Edges for ServedEdges {
 
     fn run(&self) -> String {
         self.run.clone()
+    }
+
+    fn contacts(&self) -> Option<BTreeMap<ServerId, Contact>> {
+        Some(self.gateway.contacts())
     }
 
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()> {

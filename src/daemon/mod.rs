@@ -2,8 +2,10 @@
 //!
 //! Everything above it talks to handles; everything below it is told what it needs.
 
+pub mod dashboard;
 pub mod edges;
 pub mod files;
+pub mod handover;
 pub mod listeners;
 pub mod logging;
 pub mod message;
@@ -11,8 +13,11 @@ pub mod observer;
 pub mod one_shot;
 pub mod opener;
 pub mod places;
+mod reload;
 pub mod run;
+pub mod runner;
 mod serving;
+mod supervision;
 pub mod watch;
 
 use crate::alb;
@@ -28,13 +33,15 @@ use crate::model::id::Stack;
 use crate::model::policy::Policy;
 use crate::store;
 use crate::terminal::failure::{Exit, Failure};
-use crate::world::{Balancer, Edges, Store, World, WorldError};
+use crate::world::{Balancer, Edges, MANAGER_VARIABLES, Store, World, WorldError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where the engine is when nothing says another place.
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
+/// Longest settings.conf that is read, in bytes.
+const SETTINGS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What the command line says about the whole program.
 #[derive(Clone, Debug, Default)]
@@ -68,11 +75,20 @@ pub struct Home {
     pub env: BTreeMap<String, String>,
     /// The engine's address.
     pub docker_host: String,
+    /// SHA-256 of settings.conf in hexadecimal; `None` where there is no such file.
+    pub settings_sha256: Option<String>,
 }
 
-/// The environment; names and values that are not UTF-8 are left out.
+/// The environment, without what is between the service manager and this process alone; names and
+/// values that are not UTF-8 are left out.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
+    let mut env = whole_environment();
+    env.retain(|name, _| !MANAGER_VARIABLES.contains(&name.as_str()));
+    env
+}
+
+fn whole_environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
@@ -103,20 +119,34 @@ pub fn read_settings(
     places: &Places,
     env: &BTreeMap<String, String>,
 ) -> Result<settings::Loaded, Failure> {
-    let name = places.settings.display().to_string();
-    let bytes = match std::fs::read(&places.settings) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !places.settings_asked => None,
+    Ok(parse_settings(options, places, env, settings_bytes(places)?.as_deref()))
+}
+
+/// The content of settings.conf.
+fn settings_bytes(places: &Places) -> Result<Option<Vec<u8>>, Failure> {
+    match files::bounded(&places.settings, SETTINGS_BYTES_MAX) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !places.settings_asked => Ok(None),
         Err(error) => {
-            return Err(Failure::new(Exit::Usage, format!("reading {name}")).cause(error.to_string()));
+            let what = format!("reading {}", places.settings.display());
+            Err(Failure::new(Exit::Usage, what).cause(error.to_string()))
         }
-    };
+    }
+}
+
+fn parse_settings(
+    options: &Options,
+    places: &Places,
+    env: &BTreeMap<String, String>,
+    bytes: Option<&[u8]>,
+) -> settings::Loaded {
+    let name = places.settings.display().to_string();
     let mut flags = BTreeMap::new();
     if let Some(level) = &options.log_level {
         flags.insert("logging.level".to_owned(), level.clone());
     }
-    let file = bytes.as_deref().map(|bytes| (name.as_str(), bytes));
-    Ok(settings::load(&settings::Input { file, env, flags: &flags }))
+    let file = bytes.map(|bytes| (name.as_str(), bytes));
+    settings::load(&settings::Input { file, env, flags: &flags })
 }
 
 impl Home {
@@ -127,7 +157,8 @@ impl Home {
     pub fn find(options: Options) -> Result<Self, Failure> {
         let env = environment();
         let places = places(&options, &env)?;
-        let loaded = read_settings(&options, &places, &env)?;
+        let bytes = settings_bytes(&places)?;
+        let loaded = parse_settings(&options, &places, &env, bytes.as_deref());
         let Some(settings) = loaded.settings else {
             let text = render(&loaded.problems);
             return Err(Failure::new(
@@ -135,6 +166,39 @@ impl Home {
                 format!("the settings cannot be used\n{}", text.trim_end()),
             ));
         };
+        let settings_sha256 = bytes.as_deref().map(sha256);
+        Self::with(options, places, env, settings).map(|home| Self {
+            warnings: loaded.problems,
+            settings_sha256,
+            ..home
+        })
+    }
+
+    /// Finds the home of a daemon to talk to, whatever is wrong with settings.conf: the daemon that
+    /// refused the file still runs, and is to be asked why.
+    ///
+    /// # Errors
+    /// When there is nowhere to keep state, or the file cannot be read at all.
+    pub fn find_past_errors(options: Options) -> Result<Self, Failure> {
+        let env = environment();
+        let places = places(&options, &env)?;
+        let loaded = read_settings(&options, &places, &env)?;
+        let known = ["service.stack", "service.docker_host"].into_iter();
+        let value = |name: &str| Some((name.to_owned(), loaded.effective.get(name)?.value.clone()?));
+        let flags: BTreeMap<String, String> = known.filter_map(value).collect();
+        let nothing = BTreeMap::new();
+        let settings = settings::load(&settings::Input { file: None, env: &nothing, flags: &flags }).settings;
+        let settings =
+            settings.ok_or_else(|| Failure::new(Exit::Usage, "the settings name no usable stack"))?;
+        Self::with(options, places, env, settings)
+    }
+
+    fn with(
+        options: Options,
+        places: Places,
+        env: BTreeMap<String, String>,
+        settings: Settings,
+    ) -> Result<Self, Failure> {
         let uid = rustix::process::geteuid().as_raw();
         let stack = settings
             .stack(uid, &places.config.display().to_string())
@@ -145,7 +209,41 @@ impl Home {
             .clone()
             .or_else(|| env.get("DOCKER_HOST").filter(|host| !host.is_empty()).cloned())
             .unwrap_or_else(|| DOCKER_HOST.to_owned());
-        Ok(Self { options, places, settings, warnings: loaded.problems, stack, env, docker_host })
+        let (warnings, settings_sha256) = (Vec::new(), None);
+        Ok(Self { options, places, settings, warnings, stack, env, docker_host, settings_sha256 })
+    }
+
+    /// The settings as settings.conf has them now; everything else of this home stays. A file that
+    /// went away or was emptied since is refused: both happen for a moment while a file is written,
+    /// and without it the gateway would be open to everybody.
+    ///
+    /// # Errors
+    /// What is wrong with the file, as `validate` says it.
+    fn read_again(&self) -> Result<Self, String> {
+        let file = self.places.settings.display();
+        let refused = |what: &str| format!("{file}: error[{}]: {what}", crate::config::codes::UNREADABLE);
+        let bytes = settings_bytes(&self.places).map_err(|failure| {
+            refused(&format!("reading the file: {}", failure.cause.unwrap_or_default()))
+        })?;
+        let settings_sha256 = bytes.as_deref().map(sha256);
+        if settings_sha256.is_none() && self.settings_sha256.is_some() {
+            return Err(refused("the file is gone"));
+        }
+        let empty = bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty());
+        if empty && self.settings_sha256 != settings_sha256 {
+            return Err(refused("the file is empty"));
+        }
+        let loaded = parse_settings(&self.options, &self.places, &self.env, bytes.as_deref());
+        let Some(settings) = loaded.settings else {
+            let errors: Vec<String> = loaded
+                .problems
+                .iter()
+                .filter(|problem| problem.is_error())
+                .map(ToString::to_string)
+                .collect();
+            return Err(errors.join("\n"));
+        };
+        Ok(Self { settings, warnings: loaded.problems, settings_sha256, ..self.clone() })
     }
 
     /// The settings that a decision may depend on.
@@ -267,12 +365,18 @@ impl Home {
         World {
             engine,
             balancer: self.balancer().await,
-            host: Arc::new(ThisHost),
+            host: Arc::new(ThisHost::default()),
             edges,
             store,
             clock: Arc::new(SystemClock),
         }
     }
+}
+
+/// The SHA-256 of a file's content in hexadecimal, as `sha256sum` prints it.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    crate::model::fingerprint::sha256_bytes(bytes)
 }
 
 /// The name of the engine with this id, for locks.

@@ -1,26 +1,39 @@
 //! Says what the loop does: log events with the contract's fields, the `systemctl status`
-//! sentence, the watchdog.
+//! sentence.
 //!
 //! Must never repeat itself: a row is logged when it changes, not at every pass.
 
+use crate::api::configuration::Configuration;
 use crate::daemon::message::{self, Event};
+use crate::daemon::supervision::FirstEdges;
 use crate::execute::Step;
 use crate::execute::learn::ActionResult;
+use crate::host::systemd::Manager;
 use crate::model::id::{ContainerId, ServerId};
+use crate::model::op::{EdgeOp, Op};
 use crate::model::time::Timestamp;
 use crate::plan::action::Action;
 use crate::plan::report::{Reason, ReasonKind, Report, Row, RowState};
 use crate::reconcile::{Ended, Pass};
 use crate::service::{Observer, Snapshot};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+
+/// The code of a load balancer that cannot be read.
+const BALANCER_UNKNOWN: &str = "MCPO-P060";
 
 /// Logs and tells systemd.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
+    configuration: watch::Receiver<Arc<Configuration>>,
     last: BTreeMap<ServerId, Told>,
     general: Vec<Reason>,
+    broken: Vec<String>,
+    unsaved: bool,
     engine_away: bool,
-    ready: bool,
+    manager: Manager,
+    first: Option<oneshot::Sender<FirstEdges>>,
 }
 
 /// What was said of a server last.
@@ -32,6 +45,55 @@ struct Told {
 }
 
 impl Journal {
+    /// One that tells `manager` as well, and `first` which listeners the first pass opens;
+    /// `configuration` is what the files' trouble is read from.
+    pub(super) const fn new(
+        manager: Manager,
+        first: oneshot::Sender<FirstEdges>,
+        configuration: watch::Receiver<Arc<Configuration>>,
+    ) -> Self {
+        Self {
+            manager,
+            first: Some(first),
+            configuration,
+            last: BTreeMap::new(),
+            general: Vec::new(),
+            broken: Vec::new(),
+            unsaved: false,
+            engine_away: false,
+        }
+    }
+
+    /// Whether the state could be saved: once when it cannot, and once when it can again.
+    fn saved(&mut self, unsaved: Option<&String>) {
+        match (unsaved, self.unsaved) {
+            (Some(why), false) => tracing::error!(
+                MESSAGE_ID = message::STATE_UNSAVED.id,
+                MCP_ERROR_CODE = "MCPO-S002",
+                MCP_REASON = why,
+                "state cannot be saved: {why}; servers go on, and every pass tries again"
+            ),
+            (None, true) => {
+                tracing::info!(MESSAGE_ID = message::STATE_SAVED.id, "state is saved again");
+            }
+            _ => {}
+        }
+        self.unsaved = unsaved.is_some();
+    }
+
+    /// Invariants that a plan broke: once for as long as it goes on.
+    fn broken(&mut self, pass: u64, broken: Vec<String>) {
+        for fault in broken.iter().filter(|fault| !self.broken.contains(fault)) {
+            tracing::error!(
+                MESSAGE_ID = message::FAULT.id,
+                MCP_PASS = pass,
+                MCP_ERROR_CODE = "MCPO-P070",
+                "{fault}"
+            );
+        }
+        self.broken = broken;
+    }
+
     fn rows(&mut self, pass: u64, report: &Report) {
         for (id, row) in &report.servers {
             let reason = row.reasons.first().map(|reason| reason.text.clone());
@@ -67,6 +129,11 @@ impl Journal {
                     "the engine answers again"
                 );
             }
+        }
+        let unknown = |general: &[Reason]| general.iter().any(|reason| reason.code == Some(BALANCER_UNKNOWN));
+        if unknown(&self.general) && !unknown(&report.general) {
+            let id = message::BALANCER_BACK.id;
+            tracing::info!(MESSAGE_ID = id, MCP_PASS = pass, "the load balancer can be read again");
         }
         for reason in report.general.iter().filter(|reason| !self.general.contains(reason)) {
             let event = reason.code.and_then(message::of_code).map(|event| event.id);
@@ -153,24 +220,22 @@ pub fn log_step(action: &Action, step: &Step) {
     }
 }
 
-/// The sentence of `systemctl status`, one line.
+/// The sentence of `systemctl status`, one line: `12 of 12 servers converged, ALB in sync, next pass
+/// in 18 s`, and what is wrong with the files.
 #[must_use]
-pub fn status_line(snapshot: &Snapshot, now: Timestamp) -> String {
+pub fn status_line(snapshot: &Snapshot, configuration: &Configuration, now: Timestamp) -> String {
     let next = snapshot.next_pass.since(now);
-    format!("{}, next pass in {next}", snapshot.report.sentence()).replace(['\n', '\r'], " ")
+    let trouble: String = configuration.trouble().iter().map(|words| format!("; {words}")).collect();
+    format!("{}, next pass in {next}{trouble}", snapshot.report.sentence()).replace(['\n', '\r'], " ")
 }
 
 impl Observer for Journal {
     fn passed(&mut self, pass: &Pass, snapshot: &Snapshot) {
         self.general(snapshot.pass, &snapshot.report);
         self.rows(snapshot.pass, &snapshot.report);
-        for fault in &snapshot.faults {
-            tracing::error!(
-                MESSAGE_ID = message::FAULT.id,
-                MCP_PASS = snapshot.pass,
-                MCP_ERROR_CODE = "MCPO-P070",
-                "{fault}"
-            );
+        self.broken(snapshot.pass, pass.broken.iter().map(ToString::to_string).collect());
+        if pass.broken.is_empty() {
+            self.saved(pass.unsaved.as_ref());
         }
         let took = pass.decided.since(pass.began);
         tracing::debug!(
@@ -179,23 +244,18 @@ impl Observer for Journal {
             "pass {} decided in {took}",
             snapshot.pass
         );
-        let status = status_line(snapshot, pass.decided);
-        let mut states = vec![sd_notify::NotifyState::Status(&status), sd_notify::NotifyState::Watchdog];
-        if !self.ready {
-            self.ready = true;
-            states.push(sd_notify::NotifyState::Ready);
+        self.manager.status(&status_line(snapshot, &self.configuration.borrow(), pass.decided));
+        if let Some(first) = self.first.take() {
+            let opened = pass.plan.actions.iter().filter_map(|action| match &action.op {
+                Op::Edge(EdgeOp::Open { server, port }) => Some((server.clone(), *port)),
+                _ => None,
+            });
+            // Nobody waits for it any more when the daemon ends at once.
+            let _ending = first.send(opened.collect());
         }
-        // Without systemd there is nobody to tell.
-        let _nobody = sd_notify::notify(&states);
     }
 
     fn ended(&mut self, ended: &Ended) {
-        if let Some(why) = &ended.unsaved {
-            tracing::error!(
-                MESSAGE_ID = message::FAULT.id,
-                MCP_ERROR_CODE = "MCPO-P070",
-                "what must survive a restart could not be kept: {why}"
-            );
-        }
+        self.saved(ended.unsaved.as_ref());
     }
 }

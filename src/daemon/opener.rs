@@ -2,35 +2,51 @@
 //!
 //! Must never stop or remove a container that the loop looks after.
 
+use crate::config::settings::ProcessRunner;
 use crate::docker::DockerEngine;
-use crate::gateway::places::{Keeper, Opened, Opener, Place, Source};
+use crate::docker::legs::STOP_GRACE;
+use crate::gateway::places::{END_WITHIN, Keeper, Opened, Opener, Place, Source};
 use crate::gateway::slot::Handshakes;
 use crate::mcp::wire::Era;
 use crate::model::id::{ContainerId, ImageId, ServerId};
-use crate::model::server::{ProcessDecl, ServerKind};
+use crate::model::server::{ProcessDecl, ProcessLimits, ServerKind};
 use crate::model::session::{LegEra, LegMemory};
 use crate::plan::legs::{self, LegName};
+use crate::runner::client::{self, Command, Process, Way};
+use crate::runner::wire::Limits;
+use crate::runner::{self, THIS_PROGRAM};
 use crate::service::{Act, Request, Wish};
-use crate::upstream::leg::Greeting;
+use crate::upstream::leg::{Greeting, LegIo};
 use crate::upstream::open::Remembered;
-use crate::upstream::process::{self, Command, Process};
 use crate::upstream::remote;
 use crate::world::{Answer, ErrorKind, LegStore, WorldError};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Before SIGTERM, beyond what the connection's end waited for already. With that and
-/// [`KILL_AFTER`] it stays within what the daemon has for its own end.
+/// Before SIGTERM, beyond what the connection's end waited for already.
 const TERM_AFTER: Duration = Duration::from_millis(500);
 /// Between SIGTERM and SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(2);
+/// The daemon's own end waits this long for them.
+const ENDED_WITHIN: Duration = Duration::from_secs(8);
+const _: () = assert!(
+    TERM_AFTER.as_millis() + KILL_AFTER.as_millis() + 2 * runner::KILL_WAIT.as_millis()
+        < END_WITHIN.as_millis(),
+    "a process ends in time"
+);
+const _: () = assert!(
+    STOP_GRACE.as_millis() + REMOVED_WITHIN.as_millis() <= END_WITHIN.as_millis(),
+    "a container ends in time"
+);
+/// What an engine that is not overloaded takes to kill and remove a container.
+const REMOVED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Everything that opening needs.
 pub struct Connections {
@@ -40,8 +56,8 @@ pub struct Connections {
     pub wishes: watch::Receiver<Arc<Wish>>,
     /// The loop, for starting an instance anew.
     pub requests: OnceLock<mpsc::Sender<Request>>,
-    /// The environment that processes begin with.
-    pub env: BTreeMap<String, String>,
+    /// What starts local processes.
+    pub processes: Processes,
     /// This run of the daemon.
     pub run: String,
     /// Counts instances of clients' own.
@@ -49,16 +65,18 @@ pub struct Connections {
 }
 
 impl Connections {
-    fn process(&self, decl: &ProcessDecl) -> Result<Opened, WorldError> {
-        let mut env = self.env.clone();
-        env.extend(decl.env.clone());
+    async fn process(&self, server: &ServerId, decl: &ProcessDecl) -> Result<Opened, WorldError> {
+        let ProcessDecl { command, args, env, cwd, limits, fingerprint: _ } = decl;
+        let ProcessLimits { memory_bytes, nano_cpus, pids } = *limits;
         let command = Command {
-            program: decl.command.clone(),
-            args: decl.args.clone(),
-            env,
-            cwd: decl.cwd.as_ref().map(PathBuf::from),
+            server: server.to_string(),
+            program: command.clone(),
+            args: args.clone(),
+            env: env.clone(),
+            cwd: cwd.clone(),
+            limits: Limits { memory_bytes, nano_cpus, pids },
         };
-        let (io, process) = process::spawn(&command)?;
+        let (io, process) = self.processes.start(&command).await?;
         Ok(Opened { io, keeper: Some(Box::new(Running(process))), fresh: true })
     }
 
@@ -84,7 +102,7 @@ impl Connections {
 
     async fn open(&self, server: &ServerId, place: &Place, own: bool) -> Result<Opened, WorldError> {
         match &place.source {
-            Source::Process(decl) => self.process(decl),
+            Source::Process(decl) => self.process(server, decl).await,
             Source::Remote(decl) => Ok(Opened { io: remote::connect_any(decl)?, keeper: None, fresh: true }),
             Source::Container(_, image) if own => self.own_container(server, image).await,
             Source::Container(container, _) => {
@@ -136,14 +154,72 @@ impl Opener for Connections {
     }
 }
 
+/// What starts local processes.
+#[derive(Debug)]
+pub struct Processes {
+    /// `[service] process_runner`.
+    setting: ProcessRunner,
+    /// What processes begin with when we start them ourselves.
+    base: BTreeMap<String, String>,
+    /// We are the installed service: its docker group and credentials are not for processes.
+    installed: bool,
+    told: AtomicBool,
+    running: watch::Sender<usize>,
+}
+
+impl Processes {
+    /// By the setting, for a daemon with this environment.
+    #[must_use]
+    pub fn new(setting: ProcessRunner, env: &BTreeMap<String, String>, installed: bool) -> Self {
+        let base = runner::base_environment(env);
+        Self { setting, base, installed, told: AtomicBool::new(false), running: watch::Sender::new(0) }
+    }
+
+    async fn start(&self, command: &Command) -> Result<(LegIo, Process), WorldError> {
+        let way = match &self.setting {
+            ProcessRunner::At(path) => Way::Service(PathBuf::from(path)),
+            // The runner of an installed service is not for a file of somebody's own.
+            ProcessRunner::Auto if self.installed && Path::new(runner::SOCKET).exists() => {
+                Way::Service(PathBuf::from(runner::SOCKET))
+            }
+            ProcessRunner::Auto | ProcessRunner::None => self.ourselves(&command.server),
+        };
+        let (io, process) = client::start(&way, command).await?;
+        self.running.send_modify(|running| *running += 1);
+        let (over, running) = (process.over(), self.running.clone());
+        tokio::spawn(async move {
+            over.await;
+            running.send_modify(|running| *running -= 1);
+        });
+        Ok((io, process))
+    }
+
+    /// Waits until those that are being ended are no more. Their keepers see to the rest.
+    pub async fn all_ended(&self) {
+        let mut running = self.running.subscribe();
+        let none = running.wait_for(|running| *running == 0);
+        if tokio::time::timeout(ENDED_WITHIN, none).await.is_err() {
+            tracing::info!("processes are left to their keepers: {}", *self.running.borrow());
+        }
+    }
+
+    fn ourselves(&self, server: &str) -> Way {
+        if self.installed && !self.told.swap(true, Relaxed) {
+            tracing::warn!(
+                MCP_SERVER = server,
+                "local processes run with the rights of this service, and programs that make code at run time (node) end at once: start mcp-orchestrator-runner.socket"
+            );
+        }
+        Way::Own(PathBuf::from(THIS_PROGRAM), self.base.clone())
+    }
+}
+
 /// A process of ours.
 struct Running(Process);
 
 impl Keeper for Running {
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            let _how = self.0.stop(TERM_AFTER, KILL_AFTER).await;
-        })
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
+        Box::pin(async move { Some(self.0.stop(TERM_AFTER, KILL_AFTER).await) })
     }
 }
 
@@ -158,11 +234,12 @@ impl Keeper for Own {
         Some(self.container.clone())
     }
 
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
         Box::pin(async move {
             if let Err(error) = self.engine.end_leg(&self.container).await {
                 tracing::warn!(MCP_ERROR_CODE = error.kind.code(), CONTAINER_ID = %self.container, "the next pass removes it: {error}");
             }
+            None
         })
     }
 }

@@ -3,11 +3,13 @@
 //!
 //! Must never tell the gateway of a place that the loop has not seen to be up.
 
-use crate::gateway::places::{Down, Place, Places, Source};
+use crate::gateway::places::{Down, Place, Places, Retry, Source};
 use crate::model::desired::Desired;
 use crate::model::id::{ContainerId, ImageId};
 use crate::model::server::{ContainerDecl, RemoteDecl, RemoteKind, Server, ServerKind, Transport};
+use crate::model::time::Span;
 use crate::plan::report::{Report, Row, RowState};
+use crate::service::FAILURE_CODES;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,20 @@ use std::time::Duration;
 /// How long a server may say nothing while a request is under way, where the entry names no
 /// `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// How a connection to a container is tried again: the loop starts containers, in its own time.
+const RETRY_CONTAINER: Retry = Retry {
+    delay: Duration::from_millis(100),
+    delay_max: Duration::from_secs(5),
+    stable: Duration::ZERO,
+    grace: Duration::ZERO,
+};
+/// How a connection to a server elsewhere is tried again.
+const RETRY_REMOTE: Retry = Retry {
+    delay: Duration::from_millis(500),
+    delay_max: Duration::from_secs(30),
+    stable: Duration::from_secs(10),
+    grace: Duration::ZERO,
+};
 
 /// All places. A broken entry keeps the one it had.
 #[must_use]
@@ -54,10 +70,32 @@ fn one(server: &Server, row: Option<&Row>) -> Place {
     Place {
         key,
         program,
+        container: row
+            .filter(|_| matches!(server.kind, ServerKind::Container(_)))
+            .and_then(|row| row.container_id.clone())
+            .map(ContainerId),
         sharing: server.sharing,
-        timeout: server.request_timeout.map_or(TIMEOUT, |span| Duration::from_millis(span.0)),
+        timeout: server.request_timeout.map_or(TIMEOUT, millis),
+        retry: retry(server),
         down: down(server, row, &source),
         source,
+    }
+}
+
+fn millis(span: Span) -> Duration {
+    Duration::from_millis(span.0)
+}
+
+fn retry(server: &Server) -> Retry {
+    match server.kind {
+        ServerKind::Container(_) => Retry { grace: millis(server.health.start_period), ..RETRY_CONTAINER },
+        ServerKind::Remote(_) => RETRY_REMOTE,
+        ServerKind::Process(_) => Retry {
+            delay: millis(server.restart.delay),
+            delay_max: millis(server.restart.delay_max),
+            stable: millis(server.restart.reset_after),
+            grace: Duration::ZERO,
+        },
     }
 }
 
@@ -111,8 +149,11 @@ fn down(server: &Server, row: Option<&Row>, source: &Source) -> Option<Down> {
     if runs && *source != Source::Nowhere {
         return None;
     }
-    match row.state {
-        RowState::Blocked => Some(Down::Stopped(reason().unwrap_or_else(|| "it is blocked".to_owned()))),
+    let failed = |code: Option<&str>| code.is_some_and(|code| FAILURE_CODES.contains(&code));
+    let failure = row.reasons.iter().find(|reason| failed(reason.code));
+    match (row.state, failure) {
+        (RowState::Blocked, _) => Some(Down::Stopped(reason().unwrap_or_else(|| "it is blocked".to_owned()))),
+        (RowState::Waiting, Some(failure)) => Some(Down::Failed(failure.text.clone(), failure.until)),
         _ => Some(Down::Coming(reason().unwrap_or_else(|| "its container is starting".to_owned()))),
     }
 }

@@ -1,26 +1,41 @@
 //! The daemon: lock, state, control socket, loop, and an end that leaves everything running.
 
 use crate::api;
-use crate::daemon::observer::{Journal, log_step};
+use crate::api::recorder::Recorder;
+use crate::config::settings::OnShutdown;
+use crate::daemon::edges::ServedEdges;
+use crate::daemon::handover::{CONTROL, Handover};
+use crate::daemon::listeners::Begin;
+use crate::daemon::logging::Log;
+use crate::daemon::observer::Journal;
+use crate::daemon::reload::live::Live;
+use crate::daemon::reload::{self, Begun, Signals, Triggers};
 use crate::daemon::serving::{self, Serving};
-use crate::daemon::{Home, files, listeners, message, watch};
-use crate::execute::{Limits, Teller};
+use crate::daemon::supervision::{self, Start};
+use crate::daemon::{Home, dashboard, listeners, message, watch};
+use crate::docker::DockerEngine;
+use crate::execute::Limits;
+use crate::gateway::Gateway;
+use crate::host::ThisHost;
 use crate::host::clock::SystemClock;
 use crate::host::lock::{self, Attempt, Owner};
-use crate::model::desired::Desired;
+use crate::host::systemd::Manager;
+use crate::model::policy::Ending;
 use crate::reconcile::Reconciler;
-use crate::service::{Handle, Service, Wish};
+use crate::service::{Handle, Service};
+use crate::store::SqliteStore;
 use crate::terminal::failure::{Exit, Failure};
-use crate::world::{Clock, Edges, Store};
+use crate::world::{Clock, Edges, Engine, Store, World};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
+use tokio::task::JoinHandle;
 
 /// Actions under way at the end are given this long.
 const STOP_GRACE: Duration = Duration::from_secs(20);
-/// A file that changes is read when it has been quiet this long.
-const QUIET: Duration = Duration::from_millis(100);
+/// Each part of [`OnShutdown`] beyond `keep` is given this long.
+const WIND_DOWN_WITHIN: Duration = Duration::from_secs(240);
 /// Requests to read the files at once that may wait.
 const REREADS_MAX: usize = 16;
 /// Names of an engine that locks are taken for: its address and its id.
@@ -34,79 +49,121 @@ const SOCKET_MODE: u32 = 0o660;
 ///
 /// # Errors
 /// What keeps the daemon from starting.
-pub async fn run(home: Home) -> Result<(), Failure> {
+pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Failure> {
+    let signals = Signals::take()?;
+    let (manager, handover) = (handover.manager().clone(), Arc::new(handover));
+    let mut terminated = terminated(manager.clone());
+    let going = tokio::spawn(supervision::goes_on(manager.clone()));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let socket = home.places.socket(&home.stack);
     let owner = Owner { pid: std::process::id(), socket: Some(socket.clone()), since: clock.now() };
     let engine = Arc::new(home.engine());
     let names = home.engine_names(&engine).await;
-    let _guard = match lock::try_lock(&home.stack, &names, &owner) {
-        Ok(Attempt::Locked(guard)) => guard,
-        Ok(Attempt::Held(other)) => return Err(held(&home, other.as_ref())),
-        Err(error) => return Err(Failure::world(error, Exit::Failed)),
-    };
+    let _guard = lock_stack(&home, &names, &owner)?;
     let opened = home.open_store()?;
-    let listener = listen(&socket)?;
-    let key = opened.key.clone();
-    let read = files::read(&home, &key).await;
-    log_problems(&read);
-    let desired = files::follow(&read, None);
-    let (wishes, wish) = channel::channel(Arc::new(first_wish(&home, desired)));
+    let listener = listen(&socket, &handover)?;
     let store = Arc::new(opened.store);
+    let recorder = dashboard::recorder(&home, &store, &clock)?;
+    let begun = reload::begin(&home, &store, opened.key).await;
     let Serving { gateway, edges, front, sources, opener } =
-        serving::start(&home, &engine, &store, wishes.subscribe()).await?;
-    let served = Some(Arc::clone(&edges) as Arc<dyn Edges>);
-    let world = home.world(Arc::clone(&engine), Arc::clone(&store) as Arc<dyn Store>, served).await;
-    let tell: Teller = Arc::new(|action, step| log_step(action, &step));
-    let reconciler = Reconciler::new(world, Limits::new(home.parallel()), tell, opened.memory);
-    let (service, handle) = Service::new(reconciler, clock, wish, Journal::default());
+        serving::start(&home, &engine, &store, begun.wishes.subscribe(), &handover).await?;
+    serving::open_again(&edges, &opened.memory.leases, &begun.wishes.borrow());
+    let world = world(&home, &engine, store, &edges).await;
+    let tell = dashboard::teller(recorder.clone(), Arc::clone(&gateway.shared().memory));
+    let limits = Limits::new(home.parallel());
+    let reconciler = Reconciler::new(world, limits.clone(), tell, opened.memory);
+    let ((first, first_pass), (tried, listeners)) = (oneshot::channel(), mpsc::channel(1));
+    let journal = Journal::new(manager.clone(), first, begun.told.subscribe());
+    let (service, handle) = Service::new(reconciler, clock, begun.wishes.subscribe(), journal);
     let _first = opener.requests.set(handle.requests.clone());
     log_started(&home, &socket);
     let home = Arc::new(home);
-    let reload = Arc::new(Notify::new());
+    let changed = Arc::new(Notify::new());
     let (reread, asked) = mpsc::channel(REREADS_MAX);
-    let _watcher = watch_files(&home, &reload);
-    let following = serving::follow_places(Arc::clone(&gateway), wishes.subscribe(), handle.snapshot.clone());
-    let context = api::Context {
-        handle: handle.clone(),
-        wishes: wishes.subscribe(),
-        gateway: Arc::clone(&gateway),
-        reread,
-    };
+    let _watcher = watch_files(&home, &changed);
+    let wishes = begun.wishes.subscribe();
+    let following = serving::follow_places(Arc::clone(&gateway), wishes, handle.clone());
     let (end, ending) = channel::channel(false);
-    let listeners = tokio::spawn(listeners::serve(Arc::clone(&home), front, sources, ending));
+    let about = dashboard::about(&home)?;
+    let told = (recorder.clone(), ending.clone(), about);
+    let context = context((&handle, &gateway, &engine), (&begun, &log, reread), told);
+    let on_shutdown = begun.on_shutdown.subscribe();
+    let panel = dashboard::mount(&home, &front, &context)?;
+    let live = Live::new(&home, (&front, panel), &sources, (limits, log.level.clone()));
+    let noting = dashboard::note_configurations(begun.told.subscribe(), recorder);
+    let reloader = begun.reloader(&home, live, (handle.snapshot.clone(), manager.clone()))?;
+    let start = Start { going, listeners, first: first_pass, edges: Arc::clone(&edges) };
+    let begin = Begin { handover: Arc::clone(&handover), tried };
+    let listeners = tokio::spawn(listeners::serve(Arc::clone(&home), (front, sources), begin, ending));
     let tasks = [
-        tokio::spawn(api::serve(listener, context)),
+        tokio::spawn(api::serve(listener, context.clone())),
         tokio::spawn(following),
+        tokio::spawn(supervision::watchdog(manager.clone(), Arc::clone(&handle.pulse), socket.clone())),
+        tokio::spawn(supervision::ready(handover, start)),
+        tokio::spawn(serving::forget_others(Arc::clone(&edges), handle.snapshot.clone())),
         tokio::spawn(watch_engine(Arc::clone(&engine), handle)),
-        tokio::spawn(reload_files(Arc::clone(&home), key, wishes, (Arc::clone(&reload), asked))),
-        tokio::spawn(hang_up(reload)),
+        tokio::spawn(noting),
+        tokio::spawn(reloader.run(Triggers { signals, changed, asked })),
+        tokio::spawn(log.clone().run()),
     ];
     // What it locks stays locked until the end of this function.
     let mut late = std::pin::pin!(lock_late(&home, engine, &names, &owner));
     let mut refused = None;
-    let stop = async {
-        tokio::select! {
-            () = terminated() => {}
-            other = &mut late => refused = Some(other),
-        }
-    };
-    service.run(stop, STOP_GRACE).await;
-    end.send_replace(true);
-    let _ended = tokio::join!(edges.listeners.shutdown(), listeners);
-    gateway.stop().await;
-    for task in tasks {
-        task.abort();
-    }
-    // A socket that is left behind is harmless, but nobody should talk to it.
-    let _gone = std::fs::remove_file(&socket);
-    tracing::info!(MESSAGE_ID = message::STOPPED.id, "stopped; containers go on running");
+    let mut service = service.run(stopped(&mut terminated, &mut late, &mut refused), STOP_GRACE).await;
+    let on_shutdown = if refused.is_none() { *on_shutdown.borrow() } else { OnShutdown::Keep };
+    let ways_in = WaysIn { edges, listeners, end, gateway, balanced: home.settings.balancer_on() };
+    ways_in.close(&mut service, on_shutdown).await;
+    opener.processes.all_ended().await;
+    ended(tasks, (&socket, &manager), (&log, on_shutdown));
     refused.map_or(Ok(()), |other| Err(held(&home, other.as_ref())))
 }
 
-fn first_wish(home: &Home, desired: Arc<Desired>) -> Wish {
-    let interval = home.settings.service.reconciliation_interval;
-    Wish { desired, policy: home.policy(), generation: 1, interval }
+/// Resolves when the daemon must end; `refused` says why when it is not wanted.
+async fn stopped(
+    terminated: &mut oneshot::Receiver<()>,
+    late: impl Future<Output = Option<Owner>>,
+    refused: &mut Option<Option<Owner>>,
+) {
+    tokio::select! {
+        _asked = terminated => {}
+        other = late => *refused = Some(other),
+    }
+}
+
+/// The last words.
+fn ended<const N: usize>(
+    tasks: [JoinHandle<()>; N],
+    (socket, manager): (&Path, &Manager),
+    (log, on_shutdown): (&Log, OnShutdown),
+) {
+    for task in tasks {
+        task.abort();
+    }
+    leave(socket, manager);
+    log.repeats.tell(true);
+    let containers = if on_shutdown == OnShutdown::Stop { "were stopped" } else { "go on running" };
+    tracing::info!(MESSAGE_ID = message::STOPPED.id, "stopped; containers {containers}");
+}
+
+/// What the API answers from.
+fn context(
+    (handle, gateway, engine): (&Handle, &Arc<Gateway>, &Arc<DockerEngine>),
+    (begun, log, reread): (&Begun, &Log, mpsc::Sender<oneshot::Sender<()>>),
+    (recorder, ending, about): (Recorder, channel::Receiver<bool>, Arc<api::About>),
+) -> api::Context {
+    api::Context {
+        handle: handle.clone(),
+        wishes: begun.wishes.subscribe(),
+        gateway: Arc::clone(gateway),
+        engine: Arc::clone(engine) as Arc<dyn Engine>,
+        reread,
+        configuration: begun.told.subscribe(),
+        level: Arc::new(log.level.clone()),
+        files: begun.files.subscribe(),
+        recorder,
+        ending,
+        about,
+    }
 }
 
 fn log_started(home: &Home, socket: &Path) {
@@ -120,14 +177,17 @@ fn log_started(home: &Home, socket: &Path) {
     );
 }
 
+fn lock_stack(home: &Home, names: &[String], owner: &Owner) -> Result<lock::Guard, Failure> {
+    match lock::try_lock(&home.stack, names, owner) {
+        Ok(Attempt::Locked(guard)) => Ok(guard),
+        Ok(Attempt::Held(other)) => Err(held(home, other.as_ref())),
+        Err(error) => Err(Failure::world(error, Exit::Failed)),
+    }
+}
+
 /// An engine that did not answer at the start is locked by its own id once it does. Resolves when
 /// another process has it by that name: then this one must not go on.
-async fn lock_late(
-    home: &Home,
-    engine: Arc<crate::docker::DockerEngine>,
-    known: &[String],
-    owner: &Owner,
-) -> Option<Owner> {
+async fn lock_late(home: &Home, engine: Arc<DockerEngine>, known: &[String], owner: &Owner) -> Option<Owner> {
     let mut guards = Vec::new();
     while known.len() + guards.len() < ENGINE_NAMES {
         tokio::time::sleep(LATE_LOCK_AGAIN).await;
@@ -153,11 +213,29 @@ fn held(home: &Home, other: Option<&Owner>) -> Failure {
     .hint("one daemon or one-shot run per engine and stack: use `sync`, or set [service] stack")
 }
 
-/// Makes the control socket; what a dead daemon left behind goes (the lock says it is dead).
-fn listen(path: &Path) -> Result<tokio::net::UnixListener, Failure> {
+/// The whole world; ports that were taken over and not asked for yet are there to be given away.
+async fn world(
+    home: &Home,
+    engine: &Arc<DockerEngine>,
+    store: Arc<SqliteStore>,
+    edges: &Arc<ServedEdges>,
+) -> World {
+    let served = Some(Arc::clone(edges) as Arc<dyn Edges>);
+    let edges = Arc::clone(edges);
+    let host = Arc::new(ThisHost::holding(Arc::new(move || edges.listeners.adopted())));
+    World { host, ..home.world(Arc::clone(engine), store as Arc<dyn Store>, served).await }
+}
+
+/// Takes the control socket over, or makes it; what a dead daemon left behind goes (the lock says it
+/// is dead).
+fn listen(path: &Path, handover: &Handover) -> Result<tokio::net::UnixListener, Failure> {
     let failure = |what: &str, error: &std::io::Error| {
         Failure::new(Exit::Failed, format!("{what} {}", path.display())).cause(error.to_string())
     };
+    if let Some(before) = handover.control(path) {
+        return tokio::net::UnixListener::from_std(before)
+            .map_err(|error| failure("going on listening on", &error));
+    }
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|error| failure("making the directory of", &error))?;
     }
@@ -166,18 +244,54 @@ fn listen(path: &Path) -> Result<tokio::net::UnixListener, Failure> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))
         .map_err(|error| failure("setting the mode of", &error))?;
+    handover.keep(CONTROL, &listener);
     Ok(listener)
 }
 
-fn log_problems(read: &files::Read) {
-    for problem in &read.loaded.problems {
-        let server = problem.server.clone().unwrap_or_default();
-        tracing::warn!(MCP_SERVER = server, MCP_ERROR_CODE = problem.code, "{problem}");
+/// What clients come in by, for the end.
+struct WaysIn {
+    edges: Arc<ServedEdges>,
+    listeners: tokio::task::JoinHandle<()>,
+    end: channel::Sender<bool>,
+    gateway: Arc<Gateway>,
+    /// Whether there is a load balancer to leave.
+    balanced: bool,
+}
+
+impl WaysIn {
+    /// No client is sent here any more, requests under way end, and then what they need.
+    async fn close(self, service: &mut Service<Journal>, on_shutdown: OnShutdown) {
+        if on_shutdown != OnShutdown::Keep && self.balanced {
+            wind_down(service, Ending::Leave).await;
+        }
+        self.end.send_replace(true);
+        let _ended = tokio::join!(self.edges.listeners.shutdown(), self.listeners);
+        self.gateway.stop().await;
+        if on_shutdown == OnShutdown::Stop {
+            wind_down(service, Ending::Stop).await;
+        }
+    }
+}
+
+async fn wind_down(service: &mut Service<Journal>, ending: Ending) {
+    if !service.wind_down(ending, WIND_DOWN_WITHIN).await {
+        let what = if ending == Ending::Leave { "leaving the load balancer" } else { "stopping containers" };
+        tracing::warn!("{what} is not finished; the next start goes on from what it finds");
+    }
+}
+
+/// A socket that is left behind is harmless, but nobody should talk to it. What a manager keeps the
+/// process after this one takes over.
+fn leave(socket: &Path, manager: &Manager) {
+    if !manager.is_there() {
+        let _gone = std::fs::remove_file(socket);
     }
 }
 
 fn watch_files(home: &Home, reload: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-    let files: Vec<PathBuf> = vec![home.places.config.clone(), home.places.settings.clone()];
+    let tokens = home.settings.gateway.tokens_file.clone().map(PathBuf::from);
+    let files: Vec<PathBuf> =
+        [home.places.config.clone(), home.places.settings.clone()].into_iter().chain(tokens).collect();
     let reload = Arc::clone(reload);
     match watch::files(&files, move || reload.notify_one()) {
         Ok(watcher) => Some(watcher),
@@ -188,92 +302,26 @@ fn watch_files(home: &Home, reload: &Arc<Notify>) -> Option<notify::RecommendedW
     }
 }
 
-async fn watch_engine(engine: Arc<crate::docker::DockerEngine>, handle: Handle) {
+async fn watch_engine(engine: Arc<DockerEngine>, handle: Handle) {
     watch::engine(engine, move || handle.wake()).await;
 }
 
-/// Reads the files again when one may have changed, or at once when somebody asks, and publishes
-/// the wish when it did.
-async fn reload_files(
-    home: Arc<Home>,
-    key: crate::model::fingerprint::HashKey,
-    wishes: channel::Sender<Arc<Wish>>,
-    (reload, mut asked): (Arc<Notify>, mpsc::Receiver<oneshot::Sender<()>>),
-) {
-    let mut home = home;
-    loop {
-        let reply = tokio::select! {
-            () = reload.notified() => {
-                tokio::time::sleep(QUIET).await;
-                None
-            }
-            Some(reply) = asked.recv() => Some(reply),
-            // Where the kernel gives no watch, the timer notices.
-            () = tokio::time::sleep(Duration::from_millis(wishes.borrow().interval.0)) => None,
-        };
-        home = Arc::new(again(&home));
-        read_again(&home, &key, &wishes).await;
-        if let Some(reply) = reply {
-            let _gone = reply.send(());
-        }
-    }
-}
-
-async fn read_again(
-    home: &Home,
-    key: &crate::model::fingerprint::HashKey,
-    wishes: &channel::Sender<Arc<Wish>>,
-) {
-    let read = files::read(home, key).await;
-    let last = Arc::clone(&wishes.borrow());
-    let good: Option<&Arc<Desired>> = Some(&last.desired);
-    let desired = files::follow(&read, good);
-    let policy = home.policy();
-    if *desired == *last.desired && policy == last.policy {
-        return;
-    }
-    log_problems(&read);
-    let generation = last.generation + u64::from(desired.stale.is_none());
-    let interval = home.settings.service.reconciliation_interval;
-    tracing::info!(MESSAGE_ID = message::CONFIGURATION_READ.id, generation, "configuration read again");
-    wishes.send_replace(Arc::new(Wish { desired, policy, generation, interval }));
-}
-
-/// The settings as they are now; the old ones when the new ones cannot be used.
-fn again(home: &Home) -> Home {
-    match Home::find(home.options.clone()) {
-        Ok(new) if new.stack == home.stack && new.docker_host == home.docker_host => new,
-        Ok(_moved) => {
-            tracing::warn!("stack and docker_host only change with a restart; the settings in force stay");
-            home.clone()
-        }
-        Err(failure) => {
-            tracing::warn!("the settings in force stay: {failure}");
-            home.clone()
-        }
-    }
-}
-
-/// SIGHUP asks for a reload.
-async fn hang_up(reload: Arc<Notify>) {
-    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
-        return;
-    };
-    while signal.recv().await.is_some() {
-        reload.notify_one();
-    }
-}
-
-/// Resolves at SIGTERM or SIGINT.
-async fn terminated() {
+/// Hears SIGTERM and SIGINT from now on and resolves at the first of them. The manager hears of it at
+/// once, and then that the end takes its time.
+fn terminated(manager: Manager) -> oneshot::Receiver<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    let _nobody = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let (tell, told) = oneshot::channel();
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    tokio::spawn(async move {
+        let (Ok(mut term), Ok(mut int)) = signals else { return std::future::pending().await };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        manager.stopping();
+        manager.status("stopping: requests and actions under way are finished");
+        let _ended_already = tell.send(());
+        supervision::goes_on(manager).await;
+    });
+    told
 }

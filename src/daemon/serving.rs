@@ -5,10 +5,11 @@
 
 use crate::config::settings::GatewayAuth;
 use crate::daemon::edges::ServedEdges;
-use crate::daemon::opener::{Connections, KeptHandshakes};
+use crate::daemon::handover::Handover;
+use crate::daemon::opener::{Connections, KeptHandshakes, Processes};
 use crate::daemon::{Home, places, random_bytes};
 use crate::docker::DockerEngine;
-use crate::gateway::edges::{EdgeConfig, EdgeListeners};
+use crate::gateway::edges::{EdgeConfig, EdgeListeners, SocketStore};
 use crate::gateway::front::GatewayFront;
 use crate::gateway::guard::names::Names;
 use crate::gateway::guard::sources::{Block, Sources};
@@ -18,13 +19,22 @@ use crate::gateway::http::Limits;
 use crate::gateway::places::{Opener, Places};
 use crate::gateway::{Gateway, sessions, slot};
 use crate::host::clock::SystemClock;
-use crate::service::{Snapshot, Wish};
+use crate::model::id::ServerId;
+use crate::model::memory::Lease;
+use crate::model::net::HostPort;
+use crate::plan::report::Report;
+use crate::service::{Handle, Snapshot, Wish};
 use crate::store::SqliteStore;
 use crate::terminal::failure::{Exit, Failure};
 use crate::world::{LegStore, SessionStore};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, atomic::AtomicU64};
+use std::time::Duration;
 use tokio::sync::watch as channel;
+
+/// Ports of the process before that nobody took by then are closed.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// What the daemon keeps in its hands of the gateway.
 pub(super) struct Serving {
@@ -46,13 +56,18 @@ pub(super) async fn start(
     engine: &Arc<DockerEngine>,
     store: &Arc<SqliteStore>,
     wishes: channel::Receiver<Arc<Wish>>,
+    handover: &Arc<Handover>,
 ) -> Result<Serving, Failure> {
     let run = sessions::hex(random_bytes()?.get(..8).unwrap_or_default());
     let opener = Arc::new(Connections {
         engine: Arc::clone(engine),
         wishes,
         requests: OnceLock::new(),
-        env: home.env.clone(),
+        processes: Processes::new(
+            home.settings.service.process_runner.clone(),
+            &home.env,
+            home.places.installed || home.env.contains_key("STATE_DIRECTORY"),
+        ),
         run: run.clone(),
         legs: AtomicU64::new(0),
     });
@@ -62,6 +77,7 @@ pub(super) async fn start(
         memory: Arc::new(memory),
         clock: Arc::new(SystemClock),
         eras: Mutex::default(),
+        news: Arc::default(),
     };
     let kept = store.load().await;
     let gateway = Gateway::new(shared, Arc::clone(store) as Arc<dyn SessionStore>, random_bytes()?);
@@ -71,10 +87,9 @@ pub(super) async fn start(
             tracing::warn!(MCP_ERROR_CODE = error.kind.code(), "clients must begin new sessions: {error}");
         }
     }
-    let guard = Arc::new(Guard::new(guard_policy(home)?));
-    let front = Arc::new(GatewayFront { gateway: Arc::clone(&gateway), guard });
+    let guard = Arc::new(Guard::new(guard_policy(home)?.0));
+    let front = Arc::new(GatewayFront { gateway: Arc::clone(&gateway), guard, beside: OnceLock::new() });
     let sources = Arc::new(Sources::of(&allowed_sources(home)));
-    tokio::spawn(learn_sources(home.clone(), Arc::clone(&sources)));
     let config = EdgeConfig {
         host: home.settings.gateway_host(home.settings.balancer_on()),
         limits: Limits::default(),
@@ -82,18 +97,17 @@ pub(super) async fn start(
         meter: Arc::default(),
     };
     let answers = Arc::clone(&front);
-    let edges = ServedEdges {
-        listeners: EdgeListeners::new(config, move |_server| Arc::clone(&answers)),
-        gateway: Arc::clone(&gateway),
-        engine: Arc::clone(engine),
-        run,
-    };
+    let before = handover.edges(config.host).await;
+    let kept = Arc::clone(handover) as Arc<dyn SocketStore>;
+    let listeners = EdgeListeners::new(config, move |_server| Arc::clone(&answers)).kept_in(kept);
+    listeners.adopt(before);
+    let edges = ServedEdges { listeners, gateway: Arc::clone(&gateway), engine: Arc::clone(engine), run };
     Ok(Serving { gateway, edges: Arc::new(edges), front, sources, opener })
 }
 
 /// With `allowed_sources = auto` behind a load balancer: the blocks of this very network, once the
 /// instance's metadata names them.
-async fn learn_sources(home: Home, sources: Arc<Sources>) {
+pub(super) async fn learn_sources(home: Home, sources: Arc<Sources>) {
     let settings = &home.settings.gateway.allowed_sources;
     if !settings.auto || !home.settings.balancer_on() {
         return;
@@ -112,23 +126,26 @@ async fn learn_sources(home: Home, sources: Arc<Sources>) {
     }
 }
 
-/// `[gateway] auth`, `tokens_file` and `allowed_origins`.
-fn guard_policy(home: &Home) -> Result<Policy, Failure> {
+/// `[gateway] auth`, `tokens_file` and `allowed_origins`, and the SHA-256 of the tokens.
+pub(super) fn guard_policy(home: &Home) -> Result<(Policy, Option<String>), Failure> {
     let settings = &home.settings.gateway;
     let names = Names::new(settings.allowed_origins.iter().map(String::as_str));
-    let auth = match settings.auth {
-        GatewayAuth::None => Auth::None,
-        GatewayAuth::Bearer => Auth::Tokens(tokens(home)?),
+    let (auth, hash) = match settings.auth {
+        GatewayAuth::None => (Auth::None, None),
+        GatewayAuth::Bearer => {
+            let (tokens, hash) = tokens(home)?;
+            (Auth::Tokens(tokens), Some(hash))
+        }
         GatewayAuth::Jwt => {
             return Err(Failure::new(Exit::Usage, "[gateway] auth = jwt is not served by this version")
                 .hint("use auth = bearer and a tokens_file"));
         }
     };
-    Ok(Policy { names, auth })
+    Ok((Policy { names, auth }, hash))
 }
 
 /// The tokens that clients come with.
-fn tokens(home: &Home) -> Result<TokenSet, Failure> {
+fn tokens(home: &Home) -> Result<(TokenSet, String), Failure> {
     let named = home.settings.gateway.tokens_file.clone().map(PathBuf::from);
     let credential =
         || home.env.get("CREDENTIALS_DIRECTORY").map(|dir| Path::new(dir).join("gateway-tokens"));
@@ -139,15 +156,16 @@ fn tokens(home: &Home) -> Result<TokenSet, Failure> {
     let text = std::fs::read_to_string(&path).map_err(|error| {
         Failure::new(Exit::Usage, format!("reading tokens from {}", path.display())).cause(error.to_string())
     })?;
-    TokenSet::parse(&text).map_err(|problems| {
+    let tokens = TokenSet::parse(&text).map_err(|problems| {
         let lines: Vec<String> =
             problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect();
         Failure::new(Exit::Usage, format!("the tokens cannot be used\n{}", lines.join("\n")))
-    })
+    })?;
+    Ok((tokens, super::sha256(text.as_bytes())))
 }
 
 /// Who may connect to edge ports.
-fn allowed_sources(home: &Home) -> Vec<Block> {
+pub(super) fn allowed_sources(home: &Home) -> Vec<Block> {
     let settings = &home.settings.gateway.allowed_sources;
     let mut blocks: Vec<Block> =
         settings.blocks.iter().filter_map(|cidr| Block::parse(&cidr.to_string())).collect();
@@ -162,21 +180,54 @@ fn allowed_sources(home: &Home) -> Vec<Block> {
     blocks
 }
 
-/// Tells the gateway where the servers are, whenever the file or the last pass says something new.
+/// Serves the ports of the process before again, for the servers that the ledger says, before the
+/// world was looked at: their clients wait in the gateway instead of the sockets' queues. What the
+/// first pass does not want it closes.
+pub(super) fn open_again(edges: &ServedEdges, leases: &BTreeMap<ServerId, Lease>, wish: &Wish) {
+    let before: BTreeSet<HostPort> = edges.listeners.adopted().into_iter().collect();
+    if before.is_empty() {
+        return;
+    }
+    edges.gateway.set_places(&places::all(&wish.desired, &Report::default(), &Places::new()));
+    for (id, lease) in leases.iter().filter(|(_, lease)| before.contains(&lease.port)) {
+        if let Err(error) = edges.listeners.open(id, lease.port) {
+            tracing::warn!(MCP_SERVER = %id, MCP_PORT = %lease.port, MCP_ERROR_CODE = error.kind.code(), "{error}");
+        }
+    }
+}
+
+/// Closes ports of the process before that no server was given: once all is settled, or when that
+/// takes long.
+pub(super) async fn forget_others(edges: Arc<ServedEdges>, mut snapshots: channel::Receiver<Arc<Snapshot>>) {
+    let settled = snapshots.wait_for(|snapshot| snapshot.settled);
+    // What it gives must not be held on to: it locks the snapshot.
+    let _in_time = tokio::time::timeout(FORGET_AFTER, settled).await.is_ok();
+    edges.listeners.forget_adopted().await;
+}
+
+/// Tells the gateway where the servers are, whenever the file or the last pass says something new;
+/// and wakes the loop whenever a connection to a server begins or ceases to answer.
 pub(super) async fn follow_places(
     gateway: Arc<Gateway>,
     mut wishes: channel::Receiver<Arc<Wish>>,
-    mut snapshots: channel::Receiver<Arc<Snapshot>>,
+    handle: Handle,
 ) {
     let mut before = Places::new();
+    let mut snapshots = handle.snapshot.clone();
+    let news = Arc::clone(&gateway.shared().news);
     loop {
         let wish = Arc::clone(&wishes.borrow_and_update());
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         before = places::all(&wish.desired, &snapshot.report, &before);
         gateway.set_places(&before);
-        let changed = tokio::select! {
-            changed = wishes.changed() => changed,
-            changed = snapshots.changed() => changed,
+        // The generation that the last pass used: its containers are the ones behind the places.
+        gateway.set_generation(snapshot.generation);
+        let changed = loop {
+            tokio::select! {
+                changed = wishes.changed() => break changed,
+                changed = snapshots.changed() => break changed,
+                () = news.notified() => handle.wake(),
+            }
         };
         if changed.is_err() {
             return;

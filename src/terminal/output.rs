@@ -31,6 +31,12 @@ pub fn tell(text: &str) {
     let _closed = writeln!(err, "{text}");
 }
 
+/// Asks for something, without ending the line.
+pub fn prompt(text: &str) {
+    let mut err = std::io::stderr().lock();
+    let _closed = write!(err, "{text}").and_then(|()| err.flush());
+}
+
 /// Columns of the terminal, else 80.
 #[must_use]
 pub fn width() -> usize {

@@ -12,6 +12,8 @@ set -Eeuo pipefail
 
 # shellcheck source=tests/conformance/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tests/daemon.sh
+source "$PROJECT/tests/daemon.sh"
 
 readonly STACK=conformance-$$
 readonly IMAGE=mcpo-conformance/fixture:$STACK
@@ -34,19 +36,9 @@ USAGE
 
 place='' daemon=''
 
-# The daemon first: it would start again what is removed, and an attached container goes slowly.
 clean_up() {
-  local -a left
-  local end=$((SECONDS + STOP_SECS_MAX))
-  if [ -n "$daemon" ]; then
-    kill "$daemon" 2>/dev/null || true
-    while kill -0 "$daemon" 2>/dev/null && [ $SECONDS -lt $end ]; do sleep 0.1; done
-    kill -9 "$daemon" 2>/dev/null || true
-    wait "$daemon" 2>/dev/null || true
-  fi
-  mapfile -t left < <(docker ps -aq --filter "label=io.mcp-orchestrator.stack=$STACK")
-  [ ${#left[@]} = 0 ] || docker rm -f "${left[@]}" >/dev/null || true
-  docker image rm -f "$IMAGE" >/dev/null 2>&1 || true
+  [ -z "$daemon" ] || end_daemon "$daemon" $STOP_SECS_MAX || true
+  remove_stack "$STACK" "$IMAGE"
   [ -z "$place" ] || rm -rf "$place"
 }
 

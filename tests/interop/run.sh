@@ -8,6 +8,8 @@ set -Eeuo pipefail
 
 # shellcheck source=tests/interop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tests/daemon.sh
+source "$PROJECT/tests/daemon.sh"
 # shellcheck source=tests/interop/images.sh
 source "$SUITE_DIR/images.sh"
 
@@ -41,28 +43,17 @@ USAGE
 place='' daemon='' images='' row=0 failed=0
 declare -A urls=()
 
-# The daemon first: it would start again what is removed.
 clean_up() {
-  local -a left
-  [ -z "$daemon" ] || stop_daemon || kill -9 "$daemon" 2>/dev/null || true
-  if [ -n "$images" ]; then
-    mapfile -t left < <(docker ps -aq --filter "label=io.mcp-orchestrator.stack=$STACK")
-    [ ${#left[@]} = 0 ] || docker rm -f "${left[@]}" >/dev/null || true
-    docker image rm -f "$(image_of everything)" "$(image_of time)" >/dev/null 2>&1 || true
-  fi
+  [ -z "$daemon" ] || stop_daemon || true
+  [ -z "$images" ] || remove_stack "$STACK" "$(image_of everything)" "$(image_of time)"
   [ -z "$place" ] || rm -rf "$place"
 }
 
 # Whether it ends by itself when asked to.
 stop_daemon() {
-  local end=$((SECONDS + STOP_SECS_MAX)) pid=$daemon
+  local pid=$daemon
   daemon=''
-  kill "$pid" 2>/dev/null || return 1
-  while kill -0 "$pid" 2>/dev/null; do
-    [ $SECONDS -lt $end ] || { daemon=$pid && return 1; }
-    sleep 0.1
-  done
-  wait "$pid" 2>/dev/null
+  end_daemon "$pid" $STOP_SECS_MAX
 }
 
 # Servers of this run that still live. A process has the run in its environment; the container

@@ -116,6 +116,10 @@ fn errors() {
         &["why", "time"],
         &["logs", "time", "--follow"],
         &["capabilities"],
+        &["log-level"],
+        &["log-level", "DEBG"],
+        &["log-level", "DEBUG", "--for", "soon"],
+        &["log-level", "--for", "5m"],
         &["--settings", "bad.conf", "plan"],
         &["--settings", "missing.conf", "plan"],
         &["--config", "bad.json", "plan"],
@@ -206,6 +210,7 @@ fn world(images: &[(&str, &[u16])]) -> Observed {
         balancer: BalancerSeen::Off("no listener configured".to_owned()),
         busy: std::collections::BTreeSet::new(),
         edges: None,
+        contacts: None,
         run: None,
     }
 }

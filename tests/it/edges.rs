@@ -11,7 +11,7 @@ use mcp_orchestrator::model::observed::{
     Container, ContainerHealth, ContainerState, Details, Observed, Seen,
 };
 use mcp_orchestrator::model::op::Op;
-use mcp_orchestrator::model::policy::Policy;
+use mcp_orchestrator::model::policy::{Ending, Policy};
 use mcp_orchestrator::model::server::{ServerKind, Transport};
 use mcp_orchestrator::model::time::{Span, Timestamp};
 use mcp_orchestrator::plan::check::check;
@@ -88,6 +88,7 @@ impl Bench {
                 balancer: BalancerSeen::Off(String::new()),
                 busy: BTreeSet::new(),
                 edges: Some(BTreeMap::from([(id(), port)])),
+                contacts: None,
                 run: Some(RUN.to_owned()),
             },
             memory: Memory {
@@ -141,6 +142,30 @@ fn requests_are_handed_over_before_the_old_container_is_stopped() {
     }
     let broken: Vec<u8> = check(bench.input(), &plan).iter().map(|broken| broken.number).collect();
     assert_eq!(broken, [10]);
+}
+
+#[test]
+fn at_the_end_nothing_new_begins_and_no_listener_is_closed() {
+    let mut bench = replacing();
+    bench.policy.ending = Ending::Leave;
+    assert_eq!(bench.words(), Vec::<String>::new());
+    bench.policy.ending = Ending::Stop;
+    assert_eq!(
+        bench.words(),
+        ["stop container mcp-a-N1", "remove container mcp-a-N1", "stop container mcp-a"]
+    );
+    // Whatever was asked for by hand holds over it.
+    let mut bench = settled(Vec::new());
+    bench.policy.ending = Ending::Stop;
+    let (plan, words) = bench.plan();
+    assert_eq!(
+        (words.as_slice(), &plan.memory.intents),
+        (&["stop container mcp-a".to_owned()][..], &BTreeMap::new())
+    );
+    // What a broken entry runs stays as it is.
+    bench.desired.broken.insert(id(), "unknown flag".to_owned());
+    bench.desired.servers.clear();
+    assert_eq!(bench.words(), Vec::<String>::new());
 }
 
 #[test]

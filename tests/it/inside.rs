@@ -106,11 +106,25 @@ fn following_ends_when_nobody_reads_and_with_ctrl_c() {
 }
 
 #[test]
-fn what_the_engine_keeps_is_said_to_be_there() {
+fn lines_of_the_engine_are_counted_by_their_time() {
     let home = tempfile::tempdir().expect("a folder");
-    let _asked = daemon(home.path(), |_path| "{\"lines\":[],\"engineLog\":\"mcp-search\"}".to_owned());
-    let output = command(home.path(), &["logs", "search", "-f"]).output().expect("it runs");
-    assert_eq!(output.status.code(), Some(0));
-    assert!(output.stdout.is_empty());
-    assert!(String::from_utf8(output.stderr).expect("text").contains("docker logs mcp-search"));
+    let asked = daemon(home.path(), |path| {
+        if path.contains("after=0") {
+            let first = r#"{"number":1795284000000000001,"stream":"stdout","text":"one"}"#;
+            return format!(r#"{{"lines":[{first}]}}"#);
+        }
+        r#"{"lines":[{"number":1795284000000000002,"stream":"stderr","text":"two"}]}"#.to_owned()
+    });
+    let mut child =
+        command(home.path(), &["logs", "search", "-f"]).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+    for expected in ["one\n", "two\n"] {
+        let mut line = String::new();
+        out.read_line(&mut line).expect("a line");
+        assert_eq!(line, expected);
+    }
+    drop(out);
+    assert_eq!(ends(&mut child), Some(0));
+    let asked = asked.lock().expect("paths");
+    assert_eq!(asked[1], "/api/v1/servers/search/logs?after=1795284000000000001&wait=50");
 }

@@ -13,6 +13,7 @@ use clap::CommandFactory as _;
 use mcp_orchestrator::cli::args::Cli;
 use mcp_orchestrator::cli::codes;
 use mcp_orchestrator::config::{schema, settings};
+use mcp_orchestrator::daemon::logging::repeats;
 use mcp_orchestrator::daemon::message;
 use mcp_orchestrator::terminal::failure::Exit;
 
@@ -34,10 +35,12 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("MCP_ACTION", "the change that is made, in words"),
     ("MCP_DURATION_MS", "how long the request took, in milliseconds (access log)"),
     ("MCP_ERROR_CODE", "the code of the problem, see error-codes.md"),
+    ("MCP_GENERATION", "the version of the files, see `status --json`"),
     ("MCP_METHOD", "the MCP method of the request (access log)"),
     ("MCP_PASS", "the number of the pass, from 1"),
     ("MCP_PORT", "the host port of the server"),
     ("MCP_REASON", "why, in words"),
+    ("MCP_REPEATED", "how often the event came again since it was told, see below"),
     ("MCP_SERVER", "the id of the server"),
     ("MCP_SESSION", "the first 8 digits of the session's hash, never its id (access log)"),
     ("MCP_STATUS", "what became of the request: `ok`, `error`, or `abandoned` by its client (access log)"),
@@ -206,6 +209,8 @@ fn log_fields() -> String {
     out.push_str(
         "\n## Access log\n\nOne event at level DEBUG under the target `access` for every MCP request that ended, off unless\nasked for: `--log-level info,access=debug`. It never has arguments, results or ids of sessions.\n",
     );
+    out.push_str(&repeats());
+    out.push_str(&level());
     out.push_str(
         "\n## Events\n\nEvents that an operator would alert on have a `MESSAGE_ID` that never changes:\n`journalctl -u mcp-orchestrator MESSAGE_ID=…`. With `packaging/mcp-orchestrator.catalog` in\n`/usr/lib/systemd/catalog` and after `journalctl --update-catalog`, `journalctl -x` explains each.\n\n| `MESSAGE_ID` | event |\n|---|---|\n",
     );
@@ -213,6 +218,33 @@ fn log_fields() -> String {
         let _ = writeln!(out, "| `{}` | {} |", event.id, event.subject.replace('@', "`"));
     }
     out
+}
+
+fn repeats() -> String {
+    format!(
+        "\n## Repetition, length, and where lines go\n\n\
+         The same event of the same server is told once. What comes again within {window} minutes is counted\n\
+         and told at the end of that time, as `… (repeated 37 times)` with `MCP_REPEATED`, at most once in\n\
+         {window} minutes. What servers print themselves is told line by line, up to {lines} lines of one server\n\
+         in {within} seconds; further ones are counted, and `logs NAME` has the newest. A line of a server is\n\
+         cut at 8 KiB and says so; nothing else is cut.\n\n\
+         Under systemd entries go to the journal by its own protocol, large values as sealed memory. While\n\
+         the journal cannot be reached, lines go to stderr as JSON; when it was not there at the start, they\n\
+         stay there. On a terminal they are text, in a file or a container JSON (`[logging] format`).\n",
+        window = repeats::WINDOW.as_secs() / 60,
+        lines = repeats::LINES_MAX,
+        within = repeats::LINES_WITHIN.as_secs(),
+    )
+}
+
+fn level() -> String {
+    String::from(
+        "\n## Level\n\n\
+         `mcp-orchestrator log-level` shows it, `log-level DEBUG --for 10m` changes it for a while, `log-level\n\
+         reset` goes back to `[logging] level`. `kill -USR1` sets DEBUG and `kill -USR2` resets, where nothing\n\
+         else reaches the daemon. A changed `[logging] level` in settings.conf ends what was set by hand.\n\
+         `journalctl -p` knows these levels: ERROR is 3, WARNING 4, INFO 6, DEBUG 7.\n",
+    )
 }
 
 // ---- files ---------------------------------------------------------------------------------------

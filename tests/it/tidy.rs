@@ -88,6 +88,12 @@ const RULES: &[Rule] = &[
         imports: &["model", "mcp", "world"],
         without: &[ENGINE, AWS, DATABASE, WEB, TERMINAL],
     },
+    // A process's pipes become the streams that `upstream` reads frames from.
+    Rule {
+        module: "runner",
+        imports: &["world", "upstream::leg"],
+        without: &[ENGINE, AWS, DATABASE, WEB, TERMINAL],
+    },
     Rule { module: "host", imports: &["model", "world"], without: &[ENGINE, AWS, DATABASE, WEB, TERMINAL] },
     // Floor 3: the moving parts.
     Rule { module: "observe", imports: &["model", "world"], without: SERVICE },
@@ -113,8 +119,14 @@ const RULES: &[Rule] = &[
     // Floor 4: surfaces.
     Rule {
         module: "api",
-        imports: &["model", "plan", "mcp", "world", "service", "gateway"],
+        imports: &["model", "config", "plan", "mcp", "world", "service", "gateway"],
         without: &[ENGINE, AWS, DATABASE, TERMINAL],
+    },
+    // The API over the network, and pages made from its views.
+    Rule {
+        module: "panel",
+        imports: &["model", "plan", "mcp", "service", "gateway", "api"],
+        without: &[HOST_BUT_WAITS, ENGINE, AWS, DATABASE, TERMINAL],
     },
     // What a process tells the person who started it.
     Rule { module: "terminal", imports: &["world"], without: &[ENGINE, AWS, DATABASE, WEB] },
@@ -148,6 +160,7 @@ const RULES: &[Rule] = &[
             "alb",
             "store",
             "upstream",
+            "runner",
             "host",
             "observe",
             "execute",
@@ -155,6 +168,7 @@ const RULES: &[Rule] = &[
             "service",
             "gateway",
             "api",
+            "panel",
             "terminal",
         ],
         without: &[ENGINE, AWS, DATABASE],

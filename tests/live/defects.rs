@@ -197,6 +197,7 @@ fn defect_15_systemd_hears_of_readiness_and_state() {
     let heard = UnixDatagram::bind(&socket).expect("a socket");
     heard.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a timeout");
     site.variable("NOTIFY_SOCKET", &socket.display().to_string());
+    site.variable("WATCHDOG_USEC", "4000000");
     site.write(&json!({ "time": stdio(&[]) }));
     let daemon = site.daemon();
     let mut all = String::new();

@@ -2,6 +2,7 @@
 
 use crate::support::{Site, engine, engine_socket, eventually, image, inspect, label, runs, text, unix_now};
 use mcp_orchestrator::docker::DockerEngine;
+use mcp_orchestrator::mcp::build;
 use mcp_orchestrator::mcp::handshake::ClientInfo;
 use mcp_orchestrator::mcp::wire::Era;
 use mcp_orchestrator::model::container::{ContainerSpec, HostPorts, Opaque, PortProtocol, PublishedPort};
@@ -92,7 +93,9 @@ async fn a_leg_speaks_and_ends_with_its_input() {
     }
     let leg = opened(io).await;
     let arguments = serde_json::value::to_raw_value(&serde_json::json!({ "text": "hear me" })).expect("JSON");
-    let answer = leg.call_tool("echo", Some(&arguments), Duration::from_secs(10)).await.expect("an answer");
+    let call = build::call_params("echo", Some(&arguments));
+    let answer =
+        leg.request("tools/call", call.as_deref(), Duration::from_secs(10)).await.expect("an answer");
     assert!(answer.get().contains("hear me"), "{answer}");
     assert_eq!(engine.leg_exit(&id).await, None, "it runs");
 

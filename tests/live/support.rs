@@ -297,6 +297,11 @@ impl Site {
         self.ports.end - 2
     }
 
+    /// The port of the main listener.
+    pub(crate) fn main_port(&self) -> u16 {
+        self.ports.end - 1
+    }
+
     /// A path of the test's own.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -327,6 +332,16 @@ impl Site {
     /// The program with these arguments.
     pub(crate) fn program(&self, args: &[&str]) -> Command {
         let mut command = Command::new(given("MCPO_BIN"));
+        self.dress(&mut command, args);
+        command
+    }
+
+    /// The program in a mount namespace of its own, after this shell script; `$1` is `place`.
+    pub(crate) fn in_namespace(&self, script: &str, place: &Path, args: &[&str]) -> Command {
+        let flags = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+        let mut command = Command::new("unshare");
+        command.args([flags, "sh", "-ec", &format!("{script}; shift; exec \"$@\""), "sh"]);
+        command.arg(place).arg(given("MCPO_BIN"));
         self.dress(&mut command, args);
         command
     }

@@ -40,6 +40,19 @@ const HIDDEN_LEN_MIN: usize = 6;
 /// make every message unreadable.
 const HIDDEN_STORED_LEN_MIN: usize = 4;
 
+/// Keys that this version accepts and does nothing with, and whether a server elsewhere can have
+/// them.
+const NOT_YET: [(&str, bool); 8] = [
+    ("replicas", false),
+    ("rateLimit", true),
+    ("maxConcurrentRequests", true),
+    ("cache", true),
+    ("startOnDemand", false),
+    ("idleTimeout", false),
+    ("retry.maxRetries", true),
+    ("retry.delay", true),
+];
+
 /// What entries are built from.
 pub(crate) struct Builder<'a, 's> {
     /// What was handed in.
@@ -128,6 +141,7 @@ impl Builder<'_, '_> {
             return None;
         }
         let kind = kind?;
+        self.no_effect_yet(&mut work, &kind.kind);
         if self.shows_secret(&work, &kind.kind) {
             return None;
         }
@@ -283,6 +297,32 @@ impl Builder<'_, '_> {
                 self.sink.warning(codes::NO_EFFECT, value.node.at, message);
             }
         }
+    }
+}
+
+impl Builder<'_, '_> {
+    /// Warns of what is asked for and not done by this version, also where it is inherited.
+    fn no_effect_yet(&mut self, work: &mut Work<'_>, kind: &ServerKind) {
+        let asked: Vec<(&str, usize)> = NOT_YET
+            .iter()
+            .filter(|(_, elsewhere)| *elsewhere || !matches!(kind, ServerKind::Remote(_)))
+            .filter_map(|(key, _)| Some((*key, work.merged.get(key)?)))
+            .filter(|(key, value)| asks(key, &value.node))
+            .map(|(key, value)| (key, value.node.at))
+            .collect();
+        for (key, at) in asked {
+            let message = format!("'{key}' has no effect yet: this version accepts it and does nothing");
+            self.sink.warning(codes::NOT_YET, at, message);
+            work.notes.push(format!("{key} has no effect yet"));
+        }
+    }
+}
+
+/// Whether a value asks for anything: one replica, and what is switched off, do not.
+fn asks(key: &str, value: &Node) -> bool {
+    match key {
+        "replicas" => value.scalar().is_some_and(|count| count != "1"),
+        _ => !value.is_null() && value.as_bool() != Some(false),
     }
 }
 
