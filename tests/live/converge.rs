@@ -152,7 +152,9 @@ fn a_replacement_that_fails_leaves_the_old_one_and_why_names_the_next_try() {
     site.write(&json!({ "time": broken(&["-i"]), "web": broken(&["-p", "8000"]) }));
     site.one_shot().exits(1);
     assert_eq!((time.clone(), web.clone()), (site.id("time"), site.id("web")), "the old containers serve");
-    assert_eq!(get(port, "/health").as_deref(), Some("ok\n"));
+    eventually("the old one answers again", 20, || {
+        (get(port, "/health").as_deref() == Some("ok\n")).then_some(())
+    });
     assert_eq!(site.names(), set(&["time", "web"]), "what failed is gone");
     let daemon = site.daemon();
     for server in ["time", "web"] {
