@@ -172,7 +172,7 @@ fn lowest_free(draft: &mut Draft<'_>, id: &ServerId) -> Option<HostPort> {
     }
 }
 
-/// The file chose the port, or an earlier range did: nobody but the other process can make room.
+/// The file chose the port: nobody but the other process can make room.
 /// The next start tells whether it did.
 fn wait_for_fixed(draft: &mut Draft<'_>, id: &ServerId, port: HostPort, since: Timestamp) {
     let next_try = draft.memory.attempts.get(id).and_then(|attempts| attempts.next_try);
@@ -189,10 +189,13 @@ fn wait_for_fixed(draft: &mut Draft<'_>, id: &ServerId, port: HostPort, since: T
 fn move_taken(draft: &mut Draft<'_>, id: &ServerId) {
     let Some(since) = draft.memory.attempts.get(id).and_then(|attempts| attempts.port_taken) else { return };
     let Some(lease) = draft.memory.leases.get(id).cloned() else { return };
-    if lease.fixed || !draft.input.policy.ports.contains(lease.port) {
+    if lease.fixed {
         return wait_for_fixed(draft, id, lease.port, since);
     }
     let free = match &draft.input.observed.free_ports {
+        // Of an earlier range, or of an entry that chose it once: nobody looks there, and the refusal is
+        // all that is known.
+        _ if !draft.input.policy.ports.contains(lease.port) => false,
         Some(Seen::Known(free)) => free.contains(&lease.port),
         Some(Seen::Unknown(_)) => return,
         None => {
