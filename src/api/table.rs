@@ -183,16 +183,6 @@ const fn post(
     Route { method: "POST", ..get(path, id, tag, about, run) }
 }
 
-const fn put(
-    path: &'static str,
-    id: &'static str,
-    tag: &'static str,
-    about: &'static str,
-    run: fn(Context, Call) -> Answer,
-) -> Route {
-    Route { method: "PUT", ..get(path, id, tag, about, run) }
-}
-
 impl Route {
     const fn query(self, query: &'static [Param]) -> Self {
         Self { query, ..self }
@@ -275,8 +265,8 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(short::call(context, call))).body(shape::<super::ToolCall>).others(&[404, 502, 503]),
     get("/api/v1/log-level", "getLogLevel", "panel", "How much is logged.",
         |context, _| done(verbosity::show(&context))),
-    put("/api/v1/log-level", "setLogLevel", "panel", "Logs more or less, for a while or until the next start.",
-        |context, call| done(verbosity::set(&call.body, &context))).body(shape::<verbosity::Wanted>),
+    Route { method: "PUT", ..get("/api/v1/log-level", "setLogLevel", "panel", "Logs more or less, for a while or until the next start.",
+        |context, call| done(verbosity::set(&call.body, &context))).body(shape::<verbosity::Wanted>) },
     Route { method: "DELETE", ..get("/api/v1/log-level", "resetLogLevel", "panel", "Logs as much as the settings say.",
         |context, _| done(verbosity::reset(&context))) },
     get("/metrics", "getMetrics", "panel", "The gateway's figures for Prometheus.",

@@ -8,6 +8,7 @@
 //! Wrong tries make their address wait, longer each time; meanwhile nothing is checked at all, so
 //! that guesses tell nothing. Must never hold, show or log a password.
 
+use crate::gateway::lock;
 use crate::mcp::base64;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -145,11 +146,6 @@ struct Tries {
     wrong: u32,
     last: Instant,
     until: Instant,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing here panics while holding one.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Neighbours in one IPv6 network are one: it is given out as a whole.
