@@ -13,11 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import soak
 import table
 import targets
 
 CELLS = ((1, 100), (32, 100), (256, 100), (1, 100_000), (32, 100_000))
-CASES = ("calls", "churn")
+# The soak takes an hour: only when it is asked for.
+CASES = ("calls", "churn", "soak")
 # Beyond what is measured: opening sessions, calls that hang, the start of the program.
 MORE_SECS = 90
 
@@ -124,6 +126,13 @@ class Bench:
             self.churned[target.name] = figure
             say(f"    {json.dumps(figure)[:600]}")
 
+    def soak(self):
+        for target in (one for one in self.others if one.kind == "ours"):
+            say(f"{self.options.minutes:g} minutes of {self.options.rate:g} calls a second: {target.name}")
+            with target:
+                rows = soak.Soak(target, self.options.minutes, self.options.rate, say).run()
+            soak.show(target.name, rows)
+
     def names(self):
         return [self.floor.name, *(one.name for one in self.others)]
 
@@ -144,6 +153,8 @@ def read_options():
     parser.add_argument("--seconds", type=float, help="length of each cell (5)")
     parser.add_argument("--rounds", type=int, help="how often all is repeated (3)")
     parser.add_argument("--churn", type=int, help="sessions opened and closed (10000)")
+    parser.add_argument("--minutes", type=float, default=60, help="length of the soak (60)")
+    parser.add_argument("--rate", type=float, default=200, help="calls a second of the soak (200)")
     parser.add_argument("--auth", choices=("bearer", "none"), default="bearer", help="of the product (bearer)")
     parser.add_argument("--log-level", default="WARNING", help="of the product (WARNING)")
     parser.add_argument("--logs", help="directory for the programs' logs")
@@ -171,7 +182,7 @@ def main():
         bench.install()
         before = os.getloadavg()[0]
         for case in CASES:
-            if not options.only or case in options.only:
+            if case in (options.only or CASES[:2]):
                 getattr(bench, case)()
         version = subprocess.run(["docker", "version", "-f", "{{.Server.Version}}"], capture_output=True, text=True)
         print(
