@@ -19,6 +19,7 @@ use crate::plan::action::Action;
 use crate::plan::check::{Broken, check};
 use crate::plan::{Input, Plan, plan};
 use crate::world::{TargetsToRead, World};
+use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -202,8 +203,13 @@ impl Reconciler {
         self.lanes.next().await
     }
 
-    /// Learns from a lane that ended; not to be dropped half way.
-    pub async fn learn_from(&mut self, (servers, results): LaneEnd) -> Ended {
+    /// Learns from a lane that ended, and from all that have ended with it: what a hundred lanes
+    /// taught is saved at once. Not to be dropped half way.
+    pub async fn learn_from(&mut self, (mut servers, mut results): LaneEnd) -> Ended {
+        while let Some(Some((more, ended))) = self.lanes.next().now_or_never() {
+            servers.extend(more);
+            results.extend(ended);
+        }
         self.busy.retain(|id| !servers.contains(id));
         let memory = learn(self.memory.clone(), &self.desired, &results, self.world.clock.now());
         let unsaved = self.keep(memory).await;

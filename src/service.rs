@@ -32,6 +32,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Between the beginnings of two passes that events ask for.
 const GAP: Span = Span::millis(100);
+/// While other lanes run, the pass after the end of one waits for so many times what the last pass
+/// took to look and decide: a hundred servers that end one by one are not looked at a hundred times.
+const LOOKS_APART: u64 = 10;
 /// Between the beginnings of two passes that only read the load balancer once more.
 const READ_AGAIN: Span = Span::secs(1);
 /// The first look after one that found the engine or the load balancer away; later ones come after
@@ -202,6 +205,8 @@ pub struct Service<O> {
     failing: u32,
     /// Since when the engine or the load balancer cannot be read.
     away_since: Option<Timestamp>,
+    /// What the last pass took to look and decide.
+    looked: Span,
 }
 
 /// The wait before the next pass after `failing` lanes in a row that did nothing but fail: most
@@ -255,6 +260,7 @@ impl<O: Observer> Service<O> {
             allow_mass_delete: false,
             failing: 0,
             away_since: None,
+            looked: Span::ZERO,
         };
         (service, handle)
     }
@@ -293,7 +299,9 @@ impl<O: Observer> Service<O> {
                     self.observer.ended(&ended);
                     self.failing = if only_failed(&ended) { self.failing.saturating_add(1) } else { 0 };
                     if self.failing == 0 {
-                        soon = Some(self.gap());
+                        // A wake-up that came before may be for a death: it keeps its time.
+                        let next = self.gap_after_lane();
+                        soon = Some(soon.map_or(next, |at| at.min(next)));
                     }
                     false
                 }
@@ -354,6 +362,15 @@ impl<O: Observer> Service<O> {
         self.publish.borrow().began.after(GAP)
     }
 
+    /// When to look after the end of a lane.
+    fn gap_after_lane(&self) -> Timestamp {
+        if !self.reconciler.is_busy() {
+            return self.gap();
+        }
+        let most = Span::secs(1);
+        self.publish.borrow().began.after(self.looked.times_capped(LOOKS_APART, most).max(GAP))
+    }
+
     async fn pass(&mut self) {
         let _pass = self.decide(Ending::None).await;
     }
@@ -368,6 +385,7 @@ impl<O: Observer> Service<O> {
         policy.balancer.leaving = ending == Ending::Leave;
         self.passes += 1;
         let pass = self.reconciler.pass(&wish.desired, &policy).await;
+        self.looked = pass.decided.since(pass.began);
         let away =
             matches!(pass.observed.containers, Seen::Unknown(_)) || pass.observed.balancer.is_unknown();
         self.away_since = away.then(|| self.away_since.unwrap_or(pass.began));

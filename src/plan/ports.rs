@@ -157,7 +157,12 @@ fn taken(draft: &Draft<'_>) -> BTreeSet<HostPort> {
 
 /// A port for a server; else the row says why there is none.
 fn lowest_free(draft: &mut Draft<'_>, id: &ServerId) -> Option<HostPort> {
-    match free_port(draft) {
+    let found = free_port(draft);
+    port_or_reason(draft, id, found)
+}
+
+fn port_or_reason(draft: &mut Draft<'_>, id: &ServerId, found: Free) -> Option<HostPort> {
+    match found {
         Free::Port(port) => Some(port),
         Free::Unknown(why) => {
             draft.wait(id, why, None);
@@ -172,8 +177,8 @@ fn lowest_free(draft: &mut Draft<'_>, id: &ServerId) -> Option<HostPort> {
     }
 }
 
-/// The file chose the port: nobody but the other process can make room.
-/// The next start tells whether it did.
+/// Nobody but the other process can make room: the file chose the port, or it is outside a range that is
+/// full. The next start tells whether it did.
 fn wait_for_fixed(draft: &mut Draft<'_>, id: &ServerId, port: HostPort, since: Timestamp) {
     let next_try = draft.memory.attempts.get(id).and_then(|attempts| attempts.next_try);
     let again = since.after(TAKEN_GRACE).max(next_try.unwrap_or(since));
@@ -192,10 +197,11 @@ fn move_taken(draft: &mut Draft<'_>, id: &ServerId) {
     if lease.fixed {
         return wait_for_fixed(draft, id, lease.port, since);
     }
+    // Of an earlier range, or of an entry that chose it once: nobody looks there, and the refusal is all
+    // that is known.
+    let outside = !draft.input.policy.ports.contains(lease.port);
     let free = match &draft.input.observed.free_ports {
-        // Of an earlier range, or of an entry that chose it once: nobody looks there, and the refusal is
-        // all that is known.
-        _ if !draft.input.policy.ports.contains(lease.port) => false,
+        _ if outside => false,
         Some(Seen::Known(free)) => free.contains(&lease.port),
         Some(Seen::Unknown(_)) => return,
         None => {
@@ -213,7 +219,13 @@ fn move_taken(draft: &mut Draft<'_>, id: &ServerId) {
         let text =
             format!("host port {port} to be free again (another process listens on it), else a new port");
         draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P012").until(moves_at));
-    } else if let Some(new) = lowest_free(draft, id) {
+        return;
+    }
+    let found = free_port(draft);
+    if outside && matches!(found, Free::None) {
+        return wait_for_fixed(draft, id, port, since);
+    }
+    if let Some(new) = port_or_reason(draft, id, found) {
         let now = draft.input.now;
         draft.memory.leases.insert(id.clone(), Lease { port: new, next: None, since: now, fixed: false });
         let attempts = draft.attempts(id);
