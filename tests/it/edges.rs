@@ -185,6 +185,25 @@ fn a_closed_listener_is_opened_first_unless_its_port_is_taken() {
 }
 
 #[test]
+fn a_lease_outside_a_full_range_is_tried_again() {
+    let old = container("mcp-a", Role::Server, 2, None);
+    let mut bench = Bench::new(vec![old]);
+    let port = HostPort::new(60_000).unwrap();
+    assert!(!bench.policy.ports.contains(port));
+    bench.memory.leases.insert(id(), Lease { port, next: None, since: NOW, fixed: false });
+    bench.observed.edges = Some(BTreeMap::new());
+    let taken = |ago| Some(Timestamp(NOW.0 - ago));
+    bench.memory.attempts.get_mut(&id()).unwrap().port_taken = taken(1_000);
+    assert_eq!(bench.words(), Vec::<String>::new(), "it waits a little");
+    bench.memory.attempts.get_mut(&id()).unwrap().port_taken = taken(60_000);
+    let (plan, _) = bench.plan();
+    assert_eq!(plan.memory.attempts[&id()].port_taken, None, "no port of the range is free");
+    assert_eq!(plan.memory.leases[&id()].port, port);
+    bench.memory = plan.memory;
+    assert_eq!(bench.words(), ["listen on port 60000"]);
+}
+
+#[test]
 fn a_new_container_that_does_not_answer_is_given_up() {
     let mut bench = replacing();
     let (plan, _) = bench.plan();
