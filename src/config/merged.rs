@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::error::Sink;
 use crate::config::keys::{Key, ORCHESTRATOR, Shape};
-use crate::config::load::Origin;
+use crate::config::load::{EffectiveValue, Origin};
 use crate::config::node::Node;
 use crate::config::units;
 use crate::model::time::Span;
@@ -70,6 +71,20 @@ impl Merged {
         }
     }
 
+    /// All values, as they are shown; environment values are not.
+    pub(crate) fn shown(&self, sink: &Sink<'_>) -> BTreeMap<String, EffectiveValue> {
+        let shown = |key: String, text: String, value: &Inherited| {
+            let place = Some(sink.place(value.node.at));
+            let origin = value.origin.clone();
+            (key.clone(), EffectiveValue { key, value: text, origin, place })
+        };
+        let text = |node: &Node| node.scalar().unwrap_or_else(|| node.to_json().to_string());
+        let values = self.values.iter().map(|(key, value)| shown(key.clone(), text(&value.node), value));
+        let env = self.env.iter();
+        let env = env.map(|(name, value)| shown(format!("env.{name}"), "[redacted]".to_owned(), value));
+        values.chain(env).collect()
+    }
+
     /// The value of `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&Inherited> {
         self.values.get(key)
@@ -104,4 +119,91 @@ impl Merged {
 
 fn inherited(node: &Node, origin: &Origin) -> Inherited {
     Inherited { node: node.clone(), origin: origin.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Merged;
+    use crate::config::error::Sink;
+    use crate::config::json;
+    use crate::config::load::Origin;
+    use proptest::prelude::*;
+    use serde_json::{Value as Json, json};
+
+    const BLOCKS: [(&str, [&str; 2]); 2] =
+        [("health", ["interval", "timeout"]), ("limits", ["memory", "cpus"])];
+
+    fn level() -> impl Strategy<Value = Json> {
+        let leaf = || prop_oneof![2 => Just(None), 1 => Just(Some(Json::Null)), 3 => (1..9).prop_map(|n| Some(json!(n)))];
+        let pair = |names: [&'static str; 2]| {
+            (leaf(), leaf()).prop_map(move |(a, b)| {
+                let said =
+                    names.into_iter().zip([a, b]).filter_map(|(name, value)| Some((name.to_owned(), value?)));
+                Json::Object(said.collect())
+            })
+        };
+        let block = move |names| prop_oneof![2 => Just(None), 1 => Just(Some(Json::Null)), 4 => pair(names).prop_map(Some)];
+        let list = prop_oneof![2 => Just(None), 1 => Just(Some(Json::Null)), 2 => prop::collection::vec("[a-c]", 0..3).prop_map(|words| Some(json!(words)))];
+        (leaf(), block(BLOCKS[0].1), block(BLOCKS[1].1), list, pair(["A", "B"])).prop_map(
+            |(priority, health, limits, cap_add, env)| {
+                let said = [
+                    ("priority", priority),
+                    ("health", health),
+                    ("limits", limits),
+                    ("capAdd", cap_add),
+                    ("env", Some(env)),
+                ];
+                Json::Object(
+                    said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect(),
+                )
+            },
+        )
+    }
+
+    /// What the last level that says something of a key says; null takes away.
+    fn decided(levels: &[Json], path: &[&str]) -> Option<(Json, usize)> {
+        for (index, level) in levels.iter().enumerate().rev() {
+            let mut node = Some(level);
+            for part in path {
+                node = match node {
+                    Some(Json::Null) => Some(&Json::Null),
+                    Some(node) => node.get(part),
+                    None => None,
+                };
+            }
+            if let Some(said) = node {
+                return (!said.is_null()).then(|| (said.clone(), index));
+            }
+        }
+        None
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_level_that_says_something_decides(levels in prop::collection::vec(level(), 3)) {
+            let origins = [Origin::Global, Origin::Section("s".into()), Origin::Server];
+            let mut merged = Merged::default();
+            for (level, origin) in levels.iter().zip(&origins) {
+                let text = level.to_string();
+                let mut sink = Sink::new("t", &text);
+                let node = json::read(&text, &mut sink).expect("JSON");
+                merged.lay(&node, origin);
+            }
+            let found = |key: &str| merged.get(key).map(|value| (value.node.to_json(), value.origin.clone()));
+            let wanted = |path: &[&str]| decided(&levels, path).map(|(value, n)| (value, origins[n].clone()));
+            for key in ["priority", "capAdd"] {
+                prop_assert_eq!(found(key), wanted(&[key]), "{}", key);
+            }
+            for (block, members) in BLOCKS {
+                for member in members {
+                    prop_assert_eq!(found(&format!("{block}.{member}")), wanted(&[block, member]), "{}.{}", block, member);
+                }
+            }
+            for name in ["A", "B"] {
+                let said = levels.iter().rposition(|level| level["env"].get(name).is_some());
+                let held = merged.env.get(name).map(|value| (value.node.to_json(), value.origin.clone()));
+                prop_assert_eq!(held, said.map(|n| (levels[n]["env"][name].clone(), origins[n].clone())), "null is kept");
+            }
+        }
+    }
 }
