@@ -39,6 +39,9 @@ pub static STYLE: LazyLock<Asset> =
 /// The script.
 pub static SCRIPT: LazyLock<Asset> =
     LazyLock::new(|| asset("panel", "js", "text/javascript; charset=utf-8", include_str!("assets/panel.js")));
+/// What pages that write have as well.
+pub static EDITOR: LazyLock<Asset> =
+    LazyLock::new(|| asset("edit", "js", "text/javascript; charset=utf-8", include_str!("assets/edit.js")));
 /// The icon.
 pub static ICON: LazyLock<Asset> =
     LazyLock::new(|| asset("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")));
@@ -46,21 +49,21 @@ pub static ICON: LazyLock<Asset> =
 /// A file by name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Asset> {
-    [&*STYLE, &*SCRIPT, &*ICON].into_iter().find(|asset| asset.name == name)
+    [&*STYLE, &*SCRIPT, &*EDITOR, &*ICON].into_iter().find(|asset| asset.name == name)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ICON, SCRIPT, STYLE, find};
+    use super::{EDITOR, ICON, SCRIPT, STYLE, find};
 
     /// What the first look at a page may weigh beside the page itself.
     const BYTES_MAX: usize = 48 * 1024;
 
     #[test]
     fn assets_are_small_complete_and_of_this_host() {
-        let all = [&*STYLE, &*SCRIPT, &*ICON];
-        assert!(all.iter().map(|asset| asset.text.len()).sum::<usize>() < BYTES_MAX);
-        for asset in all {
+        let first = [&*STYLE, &*SCRIPT, &*ICON];
+        assert!(first.iter().map(|asset| asset.text.len()).sum::<usize>() < BYTES_MAX);
+        for asset in first.into_iter().chain([&*EDITOR]) {
             assert!(find(&asset.name).is_some_and(|found| found.text == asset.text));
             let foreign = asset.text.replace("http://www.w3.org/2000/svg", "");
             assert!(!foreign.contains("://") && !foreign.contains("@import"), "{}", asset.name);
@@ -73,7 +76,7 @@ mod tests {
         for word in
             ["eval(", "innerHTML", "outerHTML", "insertAdjacentHTML", "new Function", "document.write"]
         {
-            assert!(!SCRIPT.text.contains(word), "{word}");
+            assert!(!SCRIPT.text.contains(word) && !EDITOR.text.contains(word), "{word}");
         }
     }
 }

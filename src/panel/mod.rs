@@ -14,9 +14,12 @@
 
 pub mod access;
 pub mod assets;
+pub mod figures;
 pub mod guard;
 mod pages;
+pub mod tools;
 
+use crate::api::figures::Figures;
 use crate::api::{self, Caller, Context};
 use crate::gateway::beside::Beside;
 use crate::gateway::body::{self, Body, Refusal, Response};
@@ -115,6 +118,12 @@ impl Panel {
         &self.access
     }
 
+    /// What is counted.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.context.figures
+    }
+
     fn place(&self, path: &str) -> Option<Place> {
         let below =
             |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -141,17 +150,8 @@ impl Panel {
     }
 
     /// The headers of every answer; `kept` for what never changes under its name.
-    fn secure(&self, mut response: Response, kept: bool) -> Response {
-        let headers = response.headers_mut();
-        for (name, value) in SECURE {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        let keep = if kept { "public, max-age=31536000, immutable" } else { "no-store" };
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
-        if let Ok(number) = HeaderValue::from_str(&self.number()) {
-            headers.insert(HeaderName::from_static("x-request-id"), number);
-        }
-        response
+    fn secure(&self, response: Response, kept: bool) -> Response {
+        secured(response, kept, Some(&self.number()))
     }
 
     fn refuse(&self, request: &Request, why: Refused) -> Refusal {
@@ -180,6 +180,7 @@ impl Panel {
         };
         if why == Refused::Wrong {
             tracing::warn!(MCP_ERROR_CODE = code, "somebody at {} gave a wrong password", request.peer.ip());
+            self.context.figures.refused();
             self.context.recorder.note(AuditEntry {
                 by: request.peer.ip().to_string(),
                 via: "http".to_owned(),
@@ -247,13 +248,15 @@ impl Beside for Panel {
     fn handle(&self, request: Request, who: Arc<str>) -> Pin<Box<dyn Future<Output = Response> + Send>> {
         let place = self.place(request.path());
         let kept = place == Some(Place::Asset);
-        let secure = |response| self.secure(response, kept);
+        let number = self.number();
+        let secure = |response| secured(response, kept, Some(&number));
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         let ready = |response| -> Pin<Box<dyn Future<Output = Response> + Send>> {
             Box::pin(std::future::ready(response))
         };
         tracing::debug!(
             user = %who,
+            request = number,
             "{} {}",
             request.method,
             request.path().chars().take(PATH_CHARS_MAX).collect::<String>()
@@ -297,6 +300,20 @@ impl Beside for Panel {
             None => ready(secure(nothing())),
         }
     }
+}
+
+/// The headers of every answer; `kept` for what never changes under its name.
+fn secured(mut response: Response, kept: bool, number: Option<&str>) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in SECURE {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let keep = if kept { "public, max-age=31536000, immutable" } else { "no-store" };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
+    if let Some(Ok(number)) = number.map(HeaderValue::from_str) {
+        headers.insert(HeaderName::from_static("x-request-id"), number);
+    }
+    response
 }
 
 /// A request as the API's routes take it.

@@ -20,6 +20,7 @@ mod schema;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use crate::model::fingerprint::HashKey;
 use crate::model::memory::Memory;

@@ -11,6 +11,7 @@ use crate::model::time::{Span, Timestamp};
 use crate::store::{SqliteStore, schema};
 use crate::world::{Answer, ErrorKind, Records, WorldError};
 use rusqlite::{Connection, OptionalExtension as _};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tasks that are kept.
@@ -58,8 +59,8 @@ pub struct SqliteRecords {
     inner: Arc<Mutex<Inner>>,
 }
 
-struct Inner {
-    connection: Connection,
+pub(super) struct Inner {
+    pub(super) connection: Connection,
     keep: Keep,
     written: u64,
 }
@@ -68,6 +69,21 @@ impl std::fmt::Debug for SqliteRecords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteRecords").finish_non_exhaustive()
     }
+}
+
+/// Tasks and audit of the store at `path`, for commands that only look; `None` when there is none.
+/// What a dead process left running still says so.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn peek(path: &Path) -> Result<Option<SqliteRecords>, WorldError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let connection =
+        schema::looking(path).map_err(|error| schema::sql_error("opening tasks and audit", &error))?;
+    let inner = Inner { connection, keep: Keep { age: Span::ZERO, rows: 0 }, written: 0 };
+    Ok(Some(SqliteRecords { inner: Arc::new(Mutex::new(inner)) }))
 }
 
 impl SqliteStore {
@@ -183,7 +199,7 @@ fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
 }
 
 impl SqliteRecords {
-    fn with<T: Send + 'static>(
+    pub(super) fn with<T: Send + 'static>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&mut Inner) -> rusqlite::Result<T> + Send + 'static,

@@ -11,7 +11,7 @@ use crate::model::fingerprint::HashKey;
 use crate::model::memory::Memory;
 use crate::model::time::Timestamp;
 use crate::store::sessions::{self, Sessions};
-use crate::store::{files, records, rows};
+use crate::store::{files, records, rows, usage};
 use crate::world::{ErrorKind, WorldError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
@@ -37,6 +37,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "ledger, attempts, pins, intents, balancer", sql: V1 },
     Migration { name: "sessions, handshakes", sql: sessions::TABLES },
     Migration { name: "tasks, audit", sql: records::TABLES },
+    Migration { name: "usage", sql: usage::TABLES },
 ];
 /// The step that made the last table [`peek`] reads.
 const PEEKED: usize = 1;
@@ -183,6 +184,14 @@ pub(super) fn open(path: &Path, now: Timestamp, fresh_key: [u8; 32]) -> Result<D
 /// Another connection to a database that is open and sound.
 pub(super) fn beside(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+/// A connection that changes nothing.
+pub(super) fn looking(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     configure(&connection)?;
     Ok(connection)

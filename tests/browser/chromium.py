@@ -123,11 +123,14 @@ class Browser:
             answer = {"response": "CancelAuth"} if user is None else {
                 "response": "ProvideCredentials", "username": user, "password": password}
             self._send("Fetch.continueWithAuth", requestId=params["requestId"], authChallengeResponse=answer)
+        elif method == "Page.javascriptDialogOpening":
+            # Leaving a page with something unsaved on it.
+            self._send("Page.handleJavaScriptDialog", accept=True)
         elif method == "Page.loadEventFired":
             self.loaded += 1
         elif method == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(params["exceptionDetails"])[:400])
-        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
+        elif method == "Log.entryAdded" and params["entry"]["level"] == "error" and "beforeunload" not in params["entry"]["text"]:
             self.errors.append(params["entry"]["text"] + " " + params["entry"].get("url", ""))
         elif method == "Network.loadingFinished":
             self.bytes[params["requestId"]] = params["encodedDataLength"]

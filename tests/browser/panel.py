@@ -1,12 +1,19 @@
 #!/usr/bin/env python3
 """The dashboard in a real browser: panel.py URL USER PASSWORD SERVER [FOLDER FOR PICTURES]
 
-SERVER is a container with the demo server behind a running daemon; it is stopped and started again.
-Ends with `N passed, 0 failed`, or with the first thing that is not so.
+SERVER is a container (or a local process with the tool `nasty_crash`) with the demo server's tools
+behind a running daemon whose configuration file may be written; it is stopped, started and killed, and
+a server of another name is added, edited and deleted. The engine is at $DOCKER_HOST.
+Ends with `N passed, 0 failed`, or with the first thing that is not so and a picture of it.
 """
 
+import http.client
+import json
 import os
+import shlex
+import socket
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from chromium import Browser  # noqa: E402
@@ -42,6 +49,32 @@ def strangers(url):
         browser.close()
 
 
+class Engine(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(30)
+        self.sock.connect(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+
+
+def kill(browser, server):
+    """Ends what SERVER runs in, behind the daemon's back."""
+    view = api(browser, f"/api/v1/servers/{server}")
+    if view["containerId"]:
+        engine = Engine("engine")
+        engine.request("POST", f"/containers/{view['containerId']}/kill")
+        status = engine.getresponse().status
+        check("the container is killed", status == 204, status)
+    else:
+        api(browser, f"/api/v1/servers/{server}/call", {"tool": "nasty_crash", "arguments": {"code": 3}})
+
+
+def api(browser, path, body=None):
+    """Asks the API as the page does."""
+    options = "" if body is None else f", method: 'POST', body: {json.dumps(json.dumps(body))}"
+    headers = "'X-MCP-Orchestrator': '1', 'Content-Type': 'application/json'"
+    return browser.run(f"fetch(location.origin + '{path}', {{headers: {{{headers}}}{options}}}).then((a) => a.json())")
+
+
 def state_of(server):
     return f"document.querySelector('#s-{server} .pill').textContent"
 
@@ -49,7 +82,8 @@ def state_of(server):
 def overview(browser, url, server, folder):
     browser.size(1360, 860)
     browser.goto(url)
-    check("the browser signs in", "MCP Orchestrator" in browser.run("document.title"))
+    # A guess of before may have to be waited for.
+    check("the browser signs in", browser.until("the page", "document.title.includes('MCP Orchestrator')", 20))
     weight = sum(browser.bytes.values())
     check(f"the first look weighs {weight} bytes", weight < PAGE_BYTES_MAX, weight)
     browser.until("live", "document.querySelector('#live').textContent === 'live'")
@@ -76,6 +110,170 @@ def overview(browser, url, server, folder):
     check("start and stop from the page", True)
 
 
+def figures(browser, url, server, folder):
+    browser.goto(url)
+    row = f"document.querySelector('#s-{server}')"
+    browser.until("its memory is measured", f"/[KMG]iB/.test({row}?.querySelector('[data-l=memory]')?.textContent)")
+    browser.until("its processor time is measured", f"{row}?.querySelector('[data-l=CPU]')?.textContent.includes('%')")
+    host = browser.run("document.querySelector('.tile.host')?.textContent")
+    check("host facts are shown", host and "CPU" in host and "RAM" in host, host)
+    now = api(browser, f"/api/v1/servers/{server}")["usage"]
+    check("the API has the same figures", now["memoryBytes"] > 0 and now["cpuPercent"] is not None, now)
+
+
+def history(browser, url, server, folder):
+    browser.goto(f"{url}/servers/{server}?hours=1")
+    browser.until("a history", "document.querySelectorAll('#history .chart').length === 4", 150)
+    words = browser.run("document.querySelector('#history .chart svg')?.getAttribute('aria-label') ?? ''")
+    check("charts say in words what they show", "least" in words and "newest" in words, words)
+    points = api(browser, f"/api/v1/servers/{server}/history?hours=1")["points"]
+    check("the API has the points", points and points[-1]["memoryBytes"] > 0, points[-1:])
+    picture(browser, folder, "history")
+
+
+def death(browser, url, server, folder):
+    browser.goto(url)
+    browser.until("live", "document.querySelector('#live').textContent === 'live'")
+    browser.run(f"""
+      window.kept = 'the same page';
+      window.states = new Set();
+      new MutationObserver(() => window.states.add(document.querySelector('#s-{server}')?.textContent))
+        .observe(document.querySelector('#servers'), {{ childList: true, subtree: true, characterData: true }});
+    """)
+    kill(browser, server)
+    seen = f"[...window.states].some((text) => text && !/converged[^]*answers/.test(text))"
+    browser.until("the page shows that it died", seen)
+    browser.until("and that it is back", f"{state_of(server)} === 'converged' && document.querySelector('#s-{server}').textContent.includes('answers')", 90)
+    check("a death shows live, without loading anew", browser.run("window.kept") == "the same page")
+
+
+def set_value(browser, selector, value):
+    browser.run(f"""(() => {{
+      const node = document.querySelector({json.dumps(selector)});
+      node.value = {json.dumps(value)};
+      node.dispatchEvent(new Event('input', {{ bubbles: true }}));
+      node.dispatchEvent(new Event('change', {{ bubbles: true }}));
+    }})()""")
+
+
+def labelled(text):
+    """The field with this label."""
+    return f"[...document.querySelectorAll('#edit label')].find((l) => l.textContent.replace(' *', '') === {json.dumps(text)})?.control"
+
+
+def fill(browser, label, value):
+    browser.until(f"the field {label}", f"!!({labelled(label)})")
+    browser.run(f"""(() => {{
+      const node = {labelled(label)};
+      node.value = {json.dumps(value)};
+      node.dispatchEvent(new Event('input', {{ bubbles: true }}));
+      node.dispatchEvent(new Event('change', {{ bubbles: true }}));
+    }})()""")
+
+
+def preview(browser):
+    return browser.run("document.querySelector('#preview').innerText")
+
+
+SAVE = "[...document.querySelectorAll('#edit button')].find((b) => b.textContent === 'Save')"
+
+
+def editing(browser, url, server, folder):
+    name = "panel-test"
+    entry = api(browser, f"/api/v1/servers/{server}/entry")["entry"]
+    line = shlex.join([entry["command"], *entry["args"], "--no-such-flag"])
+    # A server is added: nothing is written before what changes was shown.
+    browser.goto(f"{url}/add/server")
+    fill(browser, "Name", name)
+    fill(browser, "Command line", line)
+    fill(browser, "Run it", "false")
+    browser.until("it shows what would change", f"!({SAVE}).disabled && !!document.querySelector('#preview .udiff')")
+    text = preview(browser)
+    check("the difference is shown before it is saved", f'"{name}"' in text and "no-such-flag" in text, text)
+    check("and nothing was written", api(browser, f"/api/v1/servers/{name}").get("code") == "MCPO-H002")
+    picture(browser, folder, "add-server")
+    browser.run(f"({SAVE}).click()")
+    browser.until("one is back at the servers", "location.pathname.endsWith('/monitor') || !!document.querySelector('#servers')")
+    browser.until("the new server is there", f"{state_of(name)} === 'stopped'")
+    check("a server is added from a form", True)
+    # It is edited; what was not changed stays.
+    browser.goto(f"{url}/servers/{name}/edit")
+    fill(browser, "Description", "made by a test")
+    browser.until("it shows what would change", f"!({SAVE}).disabled && !!document.querySelector('#preview .udiff')")
+    text = preview(browser)
+    check("only that changes", "made by a test" in text and not [row for row in text.splitlines() if row.startswith("-") and "command" in row], text)
+    # What is wrong is said where one looks, and cannot be saved.
+    fill(browser, "Command line", "docker run --no-such-option mcp/example:latest")
+    browser.until("what is wrong is said", "/no-such-option/.test(document.querySelector('#preview').innerText)")
+    check("and cannot be saved", browser.run(f"({SAVE}).disabled"))
+    picture(browser, folder, "edit-wrong")
+    fill(browser, "Command line", line)
+    browser.until("it may be saved again", f"!({SAVE}).disabled")
+    browser.run(f"({SAVE}).click()")
+    browser.until("one is back at the server", "!!document.querySelector('#settings')")
+    tail(browser, folder)
+    # The whole file, and its secrets.
+    browser.goto(f"{url}/file")
+    browser.until("the file", "document.querySelector('textarea.file')?.value.includes('mcpServers')")
+    whole = browser.run("document.querySelector('textarea.file').value")
+    check("the file is shown as it is written", "made by a test" in whole, whole[:300])
+    browser.run("(() => { const t = document.querySelector('textarea.file'); t.value = t.value.replace('made by a test', 'made by the test'); t.dispatchEvent(new Event('input', { bubbles: true })); })()")
+    browser.until("the whole file is looked at", f"!({SAVE}).disabled && /made by the test/.test(document.querySelector('#preview').innerText)")
+    picture(browser, folder, "file")
+    browser.run("(() => { const t = document.querySelector('textarea.file'); t.value += '}'; t.dispatchEvent(new Event('input', { bubbles: true })); })()")
+    browser.until("a broken file is refused", f"({SAVE}).disabled && /error/i.test(document.querySelector('#preview').innerText)")
+    check("a broken file cannot be saved", True)
+    # It is deleted, after a question.
+    browser.goto(f"{url}/servers/{name}/edit")
+    browser.until("the form", "!!document.querySelector('#edit button.danger')")
+    browser.run("document.querySelector('#edit button.danger').click()")
+    browser.until("it asks", "document.querySelector('dialog[open]')?.textContent.includes('Delete')")
+    browser.key("Enter")
+    browser.until("it is gone", f"!!document.querySelector('#servers') && !document.querySelector('#s-{name}')")
+    check("a server is deleted, after a question", True)
+
+
+def sections(browser, url, folder):
+    browser.goto(f"{url}/sections")
+    defaults = browser.run("document.querySelector('#defaults').textContent")
+    check("defaults say where they come from", "restart.policy" in defaults and "settings" in defaults, defaults[:300])
+    picture(browser, folder, "sections")
+    browser.goto(f"{url}/add/section")
+    fill(browser, "Name", "panel-test")
+    browser.until("it shows what would change", f"!({SAVE}).disabled && !!document.querySelector('#preview .udiff')")
+    browser.run(f"({SAVE}).click()")
+    browser.until("the section is there", "!!document.querySelector('#sections a[href$=\"/sections/panel-test\"]')")
+    check("a section is added from a form", True)
+    browser.goto(f"{url}/sections/panel-test/edit")
+    browser.until("the form", "!!document.querySelector('#edit button.danger')")
+    browser.run("document.querySelector('#edit button.danger').click()")
+    browser.until("it asks", "document.querySelector('dialog[open]')?.textContent.includes('Delete')")
+    browser.key("Enter")
+    browser.until("it is gone", "!!document.querySelector('#sections') && !document.querySelector('#sections a[href$=\"/sections/panel-test\"]')")
+    check("and deleted", True)
+
+
+def plan(browser, url, server, folder):
+    """A change that nobody carried out yet is a diff, and one button carries it out."""
+    browser.goto(f"{url}/plan")
+    browser.until("the plan", "!!document.querySelector('#plan h2')")
+    check("the plan's page says how it stands", browser.run("/No changes|to add/.test(document.querySelector('#plan').textContent)"))
+    browser.run("document.querySelector('[data-act=sync]').click()")
+    browser.until("the sync ended", "[...document.querySelectorAll('.toast')].some((t) => /sync: (done|failed)/.test(t.textContent))")
+    picture(browser, folder, "plan")
+    check("sync now", True)
+
+
+def tail(browser, folder):
+    """It does not know a flag that it has, and says so."""
+    empty = "document.querySelector('pre.log').textContent"
+    check("it has printed nothing", "no-such-flag" not in browser.run(empty))
+    browser.run("window.kept = 'the same page'; document.querySelector('#head [data-act=start]').click()")
+    browser.until("its log goes on by itself", f"{empty}.includes('no-such-flag')", 90)
+    check("the log is followed, without loading anew", browser.run("window.kept") == "the same page")
+    picture(browser, folder, "log")
+
+
 def one_server(browser, url, server, folder):
     browser.goto(f"{url}/servers/{server}")
     browser.until("its tools", "document.querySelectorAll('#tools details').length > 2")
@@ -93,12 +291,15 @@ def one_server(browser, url, server, folder):
 
 
 def everywhere(browser, url, server, folder):
-    pages = {"overview": "", "server": f"/servers/{server}", "balancer": "/balancer", "plan": "/plan", "tasks": "/tasks", "audit": "/audit"}
+    pages = {"overview": "", "server": f"/servers/{server}", "sections": "/sections", "balancer": "/balancer", "plan": "/plan",
+             "tasks": "/tasks", "audit": "/audit", "add": "/add/server", "file": "/file"}
     for name, path in pages.items():
         browser.size(360, 740, mobile=True)
         browser.goto(url + path)
+        if name in ("add", "file"):
+            browser.until("the form", f"!!({SAVE})")
         check(f"{name} fits 360 px", overflow(browser) <= 0, overflow(browser))
-        names = browser.run("[...document.querySelectorAll('button, a, input, select')].filter((n) => !(n.textContent.trim() || n.title || n.ariaLabel || n.labels?.length || n.type === 'hidden')).length")
+        names = browser.run("[...document.querySelectorAll('button, a, input, select, textarea')].filter((n) => !(n.textContent.trim() || n.title || n.ariaLabel || n.labels?.length || n.type === 'hidden')).length")
         check(f"everything on {name} has a name", names == 0, names)
         picture(browser, folder, f"{name}-360")
         browser.size(1360, 860)
@@ -121,19 +322,36 @@ def without_script(browser, url, server):
     browser.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
+def timed(what, work):
+    begun = time.monotonic()
+    work()
+    print(f"   {what}: {time.monotonic() - begun:.1f} s", flush=True)
+
+
 def main():
     url, user, password, server = sys.argv[1:5]
     folder = sys.argv[5] if len(sys.argv) > 5 else None
     if folder:
         os.makedirs(folder, exist_ok=True)
-    strangers(url)
+    timed("strangers", lambda: strangers(url))
     browser = Browser(user, password)
     try:
-        overview(browser, url, server, folder)
-        one_server(browser, url, server, folder)
-        everywhere(browser, url, server, folder)
-        without_script(browser, url, server)
-        check("the browser has nothing to complain of", not browser.errors, browser.errors)
+        timed("overview", lambda: overview(browser, url, server, folder))
+        timed("figures", lambda: figures(browser, url, server, folder))
+        timed("death", lambda: death(browser, url, server, folder))
+        timed("one server", lambda: one_server(browser, url, server, folder))
+        timed("plan", lambda: plan(browser, url, server, folder))
+        timed("sections", lambda: sections(browser, url, folder))
+        timed("editing", lambda: editing(browser, url, server, folder))
+        timed("everywhere", lambda: everywhere(browser, url, server, folder))
+        timed("history", lambda: history(browser, url, server, folder))
+        timed("without a script", lambda: without_script(browser, url, server))
+        # The server that was added is disabled, and then gone: its page is told so.
+        odd = [error for error in browser.errors if "/servers/panel-test" not in error]
+        check("the browser has nothing to complain of", not odd, odd)
+    except Exception:
+        picture(browser, folder, "failed")
+        raise
     finally:
         browser.close()
 

@@ -361,6 +361,83 @@ fn events_tell_of_a_container_that_dies() {
 }
 
 #[test]
+fn what_servers_use_is_read_beside_the_loop() {
+    let site = site("panel-usage");
+    site.write(&json!({ "time": stdio(&["-m", "64m"]), "web": http(&[]), "off": { "disabled": true, "command": "x" } }));
+    let daemon = started(&site);
+    settled(&site);
+    let usage = |server: &str| get(&site, &format!("/api/v1/servers/{server}")).json()["usage"].clone();
+    for server in ["time", "web"] {
+        let used = eventually("figures of both readings", 30, || {
+            let used = usage(server);
+            used["cpuPercent"].is_number().then_some(used)
+        });
+        let memory = used["memoryBytes"].as_u64().unwrap_or_default();
+        assert!((100 << 10..64 << 20).contains(&memory) && used["pids"].as_u64() > Some(0), "{used}");
+        assert!(used["networkInBytesPerSecond"].is_number(), "{used}");
+    }
+    assert_eq!(usage("time")["memoryLimitBytes"], 64 << 20);
+    assert!(usage("off").is_null());
+    let call = r#"{"tool":"echo","arguments":{"text":"hello"}}"#;
+    eventually("requests are counted", 30, || {
+        post(&site, "/api/v1/servers/time/call", call);
+        (usage("time")["requestsPerSecond"].as_f64() > Some(0.0)).then_some(())
+    });
+    let host = get(&site, "/api/v1/host").json();
+    assert!(host["memoryBytes"].as_u64() > host["memoryAvailableBytes"].as_u64(), "{host}");
+    let points = eventually("a point of the history", 90, || {
+        let points = get(&site, "/api/v1/servers/time/history?hours=1").json()["points"].clone();
+        points.get(0).is_some().then_some(points)
+    });
+    assert!(points[0]["memoryBytes"].as_u64() > Some(0), "{points}");
+    for bad in ["hours=0", "hours=25", "hours=x", "hours=NaN"] {
+        assert_eq!(get(&site, &format!("/api/v1/servers/time/history?{bad}")).status, 400, "{bad}");
+    }
+    assert_eq!(get(&site, "/api/v1/servers/nobody/history").status, 404);
+    assert_eq!(daemon.stop(), 0);
+    let _again = started(&site);
+    let kept = get(&site, "/api/v1/servers/time/history?hours=1").json()["points"][0].clone();
+    assert_eq!(kept, points[0], "it outlives the daemon");
+}
+
+#[test]
+fn sections_say_what_they_hand_down() {
+    let site = site("panel-sections");
+    let text = json!({
+        "orchestrator": { "sections": { "office": { "limits": { "memory": "64m" }, "env": { "KEY": "planted-secret-42" } } } },
+        "mcpServers": { "off": { "disabled": true, "command": "x", "orchestrator": { "section": "office" } } },
+    });
+    site.write_text(&text.to_string());
+    let _daemon = started(&site);
+    settled(&site);
+    let section = get(&site, "/api/v1/sections/office").json();
+    let inherits = section["inherits"].as_array().expect("values").clone();
+    let memory = inherits.iter().find(|value| value["key"] == "limits.memory").expect("a limit");
+    assert_eq!((&memory["value"], &memory["origin"]), (&json!("64m"), &json!("section office")));
+    for path in [
+        "/monitor/sections",
+        "/monitor/sections/office",
+        "/monitor/add/server",
+        "/monitor/add/section",
+        "/monitor/servers/off/edit",
+        "/monitor/sections/office/edit",
+        "/monitor/defaults",
+        "/monitor/file",
+    ] {
+        let page = get(&site, path);
+        assert_eq!(page.status, 200, "{path}");
+        let text = page.body();
+        assert!(
+            !text.contains("planted-secret") && !text.contains("<script>") && !text.contains("style="),
+            "{path}"
+        );
+    }
+    for path in ["/monitor/sections/nothing", "/monitor/servers/nobody/edit", "/monitor/add/nothing"] {
+        assert_eq!(get(&site, path).status, 404, "{path}");
+    }
+}
+
+#[test]
 fn without_the_dashboard_probes_and_mcp_stay() {
     let site = site("panel-none");
     site.write(&json!({ "time": stdio(&[]) }));

@@ -29,12 +29,19 @@
       root.dataset.theme = dark ? "light" : "dark";
       try { localStorage.setItem(THEME, root.dataset.theme); } catch { /* it holds for this page */ }
     });
+    dress(document);
     tick();
     setInterval(tick, 1000);
     live();
     logs();
     tools();
     tries();
+    // What was saved on the page before is followed here.
+    try {
+      const [id, word] = JSON.parse(sessionStorage.getItem("mcp-orchestrator-follow") || "[]");
+      sessionStorage.removeItem("mcp-orchestrator-follow");
+      if (id) follow(id, toast("", `${word}: task ${id} is running`), word);
+    } catch { /* nothing was */ }
   };
 
   // ---- times --------------------------------------------------------------------------------------
@@ -51,7 +58,26 @@
     for (const node of $$("time[data-at]")) {
       const left = Number(node.dataset.at) - (Date.now() + skew);
       const text = left > 0 ? `in ${span(left)}` : node.dataset.kind === "until" ? "now" : `${span(left)} ago`;
+      if (!node.title) node.title = node.textContent;
       if (node.textContent !== text) node.textContent = text;
+    }
+  };
+
+  // Buttons of rows: what can be done is said there in a word each.
+  const WORDS = { start: ["Start", "play"], stop: ["Stop", "stop"], restart: ["Restart", "restart"] };
+  const SVG = "http://www.w3.org/2000/svg";
+  const dress = (from) => {
+    for (const box of $$("[data-acts]:empty", from)) {
+      for (const act of box.dataset.acts.split(" ").filter(Boolean)) {
+        const [title, shape] = WORDS[act];
+        const icon = document.createElementNS(SVG, "svg");
+        const use = document.createElementNS(SVG, "use");
+        icon.setAttribute("class", "i");
+        icon.setAttribute("aria-hidden", "true");
+        use.setAttribute("href", `#i-${shape}`);
+        icon.append(use);
+        box.append(make("button", { class: "icon", "data-act": act, title }, icon));
+      }
     }
   };
 
@@ -78,6 +104,7 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const now of $$("[data-live]")) {
         const next = page.getElementById(now.id);
+        if (next) dress(next);
         if (next && !(now.contains(document.activeElement) && now.dataset.rows === undefined)) adopt(now, document.adoptNode(next));
       }
       document.title = page.title;
@@ -88,11 +115,21 @@
     const mark = $("#live");
     if (!mark || !$("[data-live]")) return;
     const say = (kind, text) => { mark.className = `live ${kind}`; mark.textContent = text; };
-    const source = new EventSource(`${location.origin}/api/v1/events`);
     let lost = false;
-    source.addEventListener("open", () => { say("on", "live"); if (lost) refresh(); lost = false; });
-    source.addEventListener("error", () => { lost = true; say("lost", "reconnecting"); });
-    for (const kind of ["report", "tasks"]) source.addEventListener(kind, () => refresh());
+    let source = null;
+    const open = () => {
+      source?.close();
+      source = new EventSource(`${location.origin}/api/v1/events`);
+      source.addEventListener("open", () => { say("on", "live"); if (lost) refresh(); lost = false; });
+      source.addEventListener("error", () => { lost = true; say("lost", "reconnecting"); });
+      for (const kind of ["report", "tasks"]) source.addEventListener(kind, () => refresh());
+      source.addEventListener("usage", () => { if ($("[data-usage]")) refresh(); });
+    };
+    open();
+    // Figures are read less often while nobody looks.
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) { source.close(); lost = true; } else open();
+    });
     addEventListener("pagehide", () => source.close());
   };
 
@@ -109,6 +146,7 @@
   const questions = {
     stop: (id) => [`Stop ${id}?`, `${cut} Nothing starts again until somebody says so.`, "Stop"],
     restart: (id) => [`Restart ${id}?`, `${cut} Clients begin new sessions.`, "Restart"],
+    delete: (id) => [`Delete ${id}?`, "It goes from the file, and what runs of it is stopped and removed. Named volumes stay.", "Delete"],
   };
   const sure = (act, id) => new Promise((decided) => {
     const question = questions[act]?.(id === "all" ? "all servers" : id);
@@ -132,11 +170,12 @@
     if (!button) return;
     const { act } = button.dataset;
     const id = button.dataset.id ?? button.closest("tr").id.slice(2);
-    if (!(await sure(act, id))) return;
+    const kind = button.dataset.of ?? "servers";
+    if (!(await sure(act, kind === "sections" ? `all servers of section ${id}` : id))) return;
     button.disabled = true;
     const word = id ? `${act} ${id}` : act;
     try {
-      const answer = await ask(id ? `/api/v1/servers/${id}/${act}` : `/api/v1/${act}`, { method: "POST" });
+      const answer = await ask(id ? `/api/v1/${kind}/${encodeURIComponent(id)}/${act}` : `/api/v1/${act}`, { method: "POST" });
       if (!answer.ok) { toast("bad", await problem(answer)); return; }
       const task = await answer.json();
       const link = make("a", { href: `${document.body.dataset.base}/tasks#t-${task.id}` }, `task ${task.id}`);
@@ -203,12 +242,13 @@
   };
   let fields = 0;
   // A node, and what reads its value: undefined is "nothing said".
-  const field = (name, schema, whole, required, depth) => {
+  const field = (name, schema, whole, required, depth, given) => {
     schema = deref(schema, whole);
+    if (given !== undefined) schema = { ...schema, default: given };
     const id = `f${(fields += 1)}`;
     const kind = kindOf(schema);
     const label = make("label", { for: id }, schema.title && !name ? schema.title : name, required ? make("i", { title: "required" }, " *") : "");
-    const about = schema.description ? make("span", { class: "small soft" }, schema.description) : "";
+    const about = schema.description ? make("span", { class: "small soft" }, schema.description.replaceAll("`", "")) : "";
     const wrap = (node) => make("div", { class: "field" }, label, node, about);
     if (schema.enum || schema.const !== undefined) {
       const values = schema.enum || [schema.const];
@@ -230,11 +270,18 @@
     }
     if (kind === "string") {
       const long = (schema.maxLength || 0) > 200;
-      const node = long ? make("textarea", { id, rows: "3", required }) : make("input", { id, type: "text", required, pattern: schema.pattern, placeholder: [].concat(schema.examples || [])[0], value: schema.default });
+      const node = long ? make("textarea", { id, rows: "3", required }) : make("input", { id, type: "text", required, pattern: schema.pattern && `.*(?:${schema.pattern}).*`, placeholder: [].concat(schema.examples || [])[0], value: schema.default });
       return [wrap(node), () => (node.value === "" && !required ? undefined : node.value)];
     }
+    if (textual(schema)) {
+      const now = schema.default;
+      const node = make("input", { id, type: "text", required, placeholder: [].concat(schema.examples || []).join(", "), value: now });
+      // A number stays one.
+      return [wrap(node), () => { const text = node.value.trim(); return text === "" ? undefined : text === String(now) ? now : /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text; }];
+    }
+    if (kind === "object" && !schema.properties && schema.additionalProperties) return map(name, given, schema.description);
     if (kind === "object" && schema.properties && depth < 5) {
-      const [node, read] = group(schema, whole, depth + 1);
+      const [node, read] = group(schema, whole, depth + 1, given);
       return [make("fieldset", {}, make("legend", {}, name, required ? " *" : ""), about, node), () => {
         const value = read();
         return Object.keys(value).length || required ? value : undefined;
@@ -244,15 +291,17 @@
       const list = make("div", { class: "field" });
       const reads = new Map();
       const add = make("button", { type: "button" }, `Add to ${name}`);
-      add.addEventListener("click", () => {
-        const [node, read] = field(`${name}[${reads.size}]`, schema.items, whole, true, depth + 1);
+      const item = (value) => {
+        const [node, read] = field(`${name}[${reads.size}]`, schema.items, whole, true, depth + 1, value);
         const remove = make("button", { type: "button", class: "icon" }, "Remove");
         const row = make("div", { class: "field" }, node, remove);
-        remove.addEventListener("click", () => { reads.delete(row); row.remove(); });
+        remove.addEventListener("click", () => { reads.delete(row); row.remove(); list.dispatchEvent(new Event("change", { bubbles: true })); });
         reads.set(row, read);
         list.append(row);
-      });
-      if (required && schema.minItems > 0) add.click();
+      };
+      add.addEventListener("click", () => { item(); list.dispatchEvent(new Event("change", { bubbles: true })); });
+      if (Array.isArray(schema.default)) schema.default.forEach(item);
+      else if (required && schema.minItems > 0) item();
       return [make("fieldset", {}, make("legend", {}, name, required ? " *" : ""), about, list, add), () => {
         const values = [...reads.values()].map((read) => read());
         return values.length || required ? values : undefined;
@@ -266,11 +315,42 @@
       try { return JSON.parse(node.value); } catch (error) { throw new Error(`${name} is not JSON: ${error.message}`); }
     }];
   };
-  const group = (schema, whole, depth) => {
+  // A value that is written as a word or a number.
+  const textual = (schema) => {
+    const all = schema.oneOf || (Array.isArray(schema.type) ? schema.type.map((type) => ({ type })) : []);
+    return all.length > 1 && all.every((one) => ["string", "number", "integer", "boolean"].includes(one.type));
+  };
+  // Names and values; a placeholder for a secret stays unless something is written over it.
+  const map = (title, values, about) => {
+    const list = make("div", { class: "pairs" });
+    const rows = new Set();
+    const told = () => list.dispatchEvent(new Event("change", { bubbles: true }));
+    const put = (key = "", value = "") => {
+      const hidden = typeof value === "string" && value.startsWith("[redacted:");
+      const name = make("input", { type: "text", value: key, "aria-label": `${title}: name`, placeholder: "NAME" });
+      const node = make("input", { type: "text", value: hidden ? "" : value, "aria-label": `${title}: value`, placeholder: hidden ? "kept as it is" : "value" });
+      const remove = make("button", { type: "button", class: "icon", "aria-label": `Remove ${key || "this line"}`, title: "Remove" }, "✕");
+      const row = make("div", { class: "pair" }, name, node, remove);
+      const reading = () => [name.value.trim(), node.value === "" && hidden ? value : node.value === String(value) ? value : node.value];
+      remove.addEventListener("click", () => { rows.delete(reading); row.remove(); told(); });
+      rows.add(reading);
+      list.append(row);
+      return name;
+    };
+    for (const [key, value] of Object.entries(values || {})) put(key, value);
+    const add = make("button", { type: "button" }, "Add");
+    add.addEventListener("click", () => put().focus());
+    const node = make("fieldset", {}, make("legend", {}, title), about ? make("span", { class: "small soft" }, about.replaceAll("`", "")) : "", list, make("div", {}, add));
+    return [node, () => {
+      const found = Object.fromEntries([...rows].map((reading) => reading()).filter(([key]) => key));
+      return Object.keys(found).length ? found : undefined;
+    }];
+  };
+  const group = (schema, whole, depth, values) => {
     const reads = [];
     const box = make("div", { class: "in" });
     for (const [name, part] of Object.entries(schema.properties || {})) {
-      const [node, read] = field(name, part, whole, (schema.required || []).includes(name), depth);
+      const [node, read] = field(name, part, whole, (schema.required || []).includes(name), depth, values?.[name]);
       box.append(node);
       reads.push([name, read]);
     }
@@ -366,6 +446,7 @@
     }
   };
 
+  globalThis.mcpo = { $, make, ask, problem, group, map, toast, follow, sure };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
   else ready();
 })();

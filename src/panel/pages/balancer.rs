@@ -11,7 +11,7 @@ pub(super) fn page(asked: &Asked) -> Page {
     let content = html! {
         div #balancer data-live="" .stack { (whole(asked, &view)) }
     };
-    Page { title: "Load balancer".to_owned(), tab: "balancer", content }
+    Page::new("Load balancer", "balancer", content)
 }
 
 fn whole(asked: &Asked, view: &BalancerView) -> Markup {

@@ -30,7 +30,13 @@ pub(in crate::panel) fn page(base: &str, dashboard: bool) -> String {
             }
         }
     };
-    let frame = Frame { base: if dashboard { base } else { "/docs" }, tab: "docs", title: "API", stack: "" };
+    let frame = Frame {
+        base: if dashboard { base } else { "/docs" },
+        tab: "docs",
+        title: "API",
+        stack: "",
+        edits: false,
+    };
     framed(
         &frame,
         &html! { button #theme .icon.js-only type="button" aria-label="Light or dark" { (super::parts::icon("moon")) } },

@@ -26,7 +26,7 @@ pub(super) async fn tasks(asked: &Asked) -> Page {
             }
         }
     };
-    Page { title: "Tasks".to_owned(), tab: "tasks", content }
+    Page::new("Tasks", "tasks", content)
 }
 
 fn task_row(asked: &Asked, task: &Task) -> Markup {
@@ -93,7 +93,7 @@ pub(super) async fn audit(asked: &Asked) -> Page {
             }
         }
     };
-    Page { title: "Audit".to_owned(), tab: "audit", content }
+    Page::new("Audit", "audit", content)
 }
 
 fn audit_row(asked: &Asked, entry: &AuditEntry) -> Markup {

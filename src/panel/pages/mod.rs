@@ -6,12 +6,16 @@
 //! Must never show what the API does not, and never put text into a page unescaped.
 
 mod balancer;
+mod chart;
 pub(super) mod docs;
+mod edit;
 mod history;
 mod overview;
 mod parts;
 mod plan;
+mod sections;
 mod server;
+pub(super) mod tools;
 
 use crate::api::Context;
 use crate::api::view::Moment;
@@ -19,7 +23,7 @@ use hyper::StatusCode;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
-use crate::panel::assets::{ICON, SCRIPT, STYLE};
+use crate::panel::assets::{EDITOR, ICON, SCRIPT, STYLE};
 
 /// What somebody asked for.
 pub(super) struct Asked {
@@ -46,6 +50,18 @@ struct Page {
     /// Which tab it belongs to.
     tab: &'static str,
     content: Markup,
+    /// Whether something is written on it: it has the editor's script.
+    edits: bool,
+}
+
+impl Page {
+    fn new(title: impl Into<String>, tab: &'static str, content: Markup) -> Self {
+        Self { title: title.into(), tab, content, edits: false }
+    }
+
+    fn editor(title: impl Into<String>, tab: &'static str, content: Markup) -> Self {
+        Self { edits: true, ..Self::new(title, tab, content) }
+    }
 }
 
 /// Answers with a page.
@@ -54,6 +70,14 @@ pub(super) async fn answer(asked: Asked) -> (StatusCode, String) {
     let found = match parts.as_slice() {
         [""] => Some(overview::page(&asked)),
         ["servers", id] => server::page(&asked, id),
+        ["servers", id, "edit"] => edit::server(&asked, id),
+        ["add", "server"] => Some(edit::new_server(&asked)),
+        ["add", "section"] => Some(edit::new_section(&asked)),
+        ["sections"] => Some(sections::page(&asked)),
+        ["sections", id] => sections::one(&asked, id),
+        ["sections", id, "edit"] => edit::section(&asked, id),
+        ["defaults"] => Some(edit::defaults(&asked)),
+        ["file"] => Some(edit::file(&asked)),
         ["balancer"] => Some(balancer::page(&asked)),
         ["plan"] => Some(plan::page(&asked).await),
         ["tasks"] => Some(history::tasks(&asked).await),
@@ -69,7 +93,7 @@ pub(super) async fn answer(asked: Asked) -> (StatusCode, String) {
                     p { a href=(asked.base) { "Back to the overview" } }
                 } }
             };
-            let page = Page { title: "Not found".to_owned(), tab: "", content };
+            let page = Page::new("Not found", "", content);
             (StatusCode::NOT_FOUND, whole(&asked, page))
         }
     }
@@ -100,7 +124,13 @@ fn whole(asked: &Asked, page: Page) -> String {
         div #notes data-live="" hidden[notes.0.is_empty()] { (notes) }
         (page.content)
     };
-    let frame = Frame { base: &asked.base, tab: page.tab, title: &page.title, stack: &health.stack };
+    let frame = Frame {
+        base: &asked.base,
+        tab: page.tab,
+        title: &page.title,
+        stack: &health.stack,
+        edits: page.edits,
+    };
     framed(&frame, &end, &content)
 }
 
@@ -110,15 +140,19 @@ struct Frame<'a> {
     tab: &'static str,
     title: &'a str,
     stack: &'a str,
+    /// Whether something is written on it.
+    edits: bool,
 }
 
 /// Tabs: their name, their path below the dashboard's, their word.
 const TABS: &[(&str, &str, &str)] = &[
     ("overview", "", "Overview"),
+    ("sections", "/sections", "Sections"),
     ("balancer", "/balancer", "Load balancer"),
     ("plan", "/plan", "Plan"),
     ("tasks", "/tasks", "Tasks"),
     ("audit", "/audit", "Audit"),
+    ("file", "/file", "Configuration"),
 ];
 
 fn framed(frame: &Frame<'_>, end: &Markup, content: &Markup) -> String {
@@ -133,6 +167,7 @@ fn framed(frame: &Frame<'_>, end: &Markup, content: &Markup) -> String {
                 link rel="icon" href={ "/assets/" (ICON.name) };
                 link rel="stylesheet" href={ "/assets/" (STYLE.name) } integrity=(STYLE.integrity);
                 script src={ "/assets/" (SCRIPT.name) } integrity=(SCRIPT.integrity) {}
+                @if frame.edits { script src={ "/assets/" (EDITOR.name) } integrity=(EDITOR.integrity) defer {} }
             }
             body data-now=(now) data-base=(frame.base) {
                 (PreEscaped(parts::ICONS))

@@ -1,11 +1,19 @@
 //! The first page: how the whole stands, and a row for every server.
 
+use crate::api::usage::HostView;
 use crate::api::view::{Moment, PanelHealth, ReasonView, STATES, ServerView};
-use crate::panel::pages::{Asked, Page, parts};
+use crate::model::id::ServerId;
+use crate::model::time::Span;
+use crate::panel::pages::{Asked, Page, chart, parts};
+use crate::usage::Trace;
 use maud::{Markup, html};
+use std::collections::BTreeMap;
 
-/// Characters of a row's tooltip: the server's page has the rest.
+/// Characters of why in a row: the server's page has the rest.
 const WHY_CHARS_MAX: usize = 120;
+/// The time that a row's pictures show, and in how many steps.
+const TRACE: Span = Span::secs(3600);
+const TRACE_PARTS: usize = 30;
 /// Characters of an image that fit into its column.
 const IMAGE_CHARS: usize = 22;
 
@@ -24,9 +32,10 @@ pub(super) fn page(asked: &Asked) -> Page {
             && (named(&server.id) || named(&server.name) || server.image.as_deref().is_some_and(named))
     };
     let shown: Vec<&ServerView> = servers.iter().filter(fits).collect();
-    let sections: Vec<String> = moment.sections().into_iter().map(|section| section.id).collect();
+    let sections: Vec<String> =
+        moment.sections(&asked.context).into_iter().map(|section| section.id).collect();
     let content = html! {
-        section #summary .card aria-label="Summary" data-live="" { (summary(asked, &health, &servers, &state)) }
+        section #summary .card aria-label="Summary" data-live="" data-usage="" { (summary(asked, &health, &servers, &state)) }
         @if !health.general.is_empty() {
             section #general .card data-live="" { header { h2 { "Concerns everything" } } (parts::reasons(&health.general)) }
         }
@@ -44,16 +53,19 @@ pub(super) fn page(asked: &Asked) -> Page {
                     input type="search" name="q" value=(word) placeholder="Find by name or image" aria-label="Find by name or image";
                     button { "Find" }
                 }
-                div.acts { (all_acts(&servers)) }
+                div.acts { (all_acts(&servers)) a.button.js-only href={ (asked.base) "/add/server" } { (parts::icon("plus")) "Add" } }
             }
             (table(asked, &shown, servers.is_empty()))
         }
     };
-    Page { title: health.sentence, tab: "overview", content }
+    Page::new(health.sentence, "overview", content)
 }
 
 fn summary(asked: &Asked, health: &PanelHealth, servers: &[ServerView], chosen: &str) -> Markup {
     let requests: u64 = servers.iter().filter_map(|s| s.connection.as_ref()).map(|c| c.requests).sum();
+    let rates = servers.iter().filter_map(|s| s.usage.as_ref()?.requests_per_second);
+    // A sum of nothing would be -0.
+    let rate = rates.fold(0.0, |sum: f64, rate| sum + rate);
     let well = health.states.get("converged").copied().unwrap_or(0);
     html! {
         div.pad {
@@ -79,9 +91,37 @@ fn summary(asked: &Asked, health: &PanelHealth, servers: &[ServerView], chosen: 
                     b { (health.states.get(word).copied().unwrap_or(0)) }
                 }
             }
-            div.tile { span { "requests" } b { (requests) } }
+            div.tile { span { "requests" } b { (chart::number(rate)) @if rate > 0.0 || requests > 0 { small { "/s" } } } }
+            @if let Some(host) = &health.host { (host_tile(host)) }
             div.tile.big { span { "engine" } b.words { @if health.engine { "Docker answers" } @else { "Docker does not answer" } } }
             a.tile.big href={ (asked.base) "/balancer" } { span { "load balancer" } b.words { (health.balancer) } }
+        }
+    }
+}
+
+/// This host: processors and memory as shares, the rest in words.
+fn host_tile(host: &HostView) -> Markup {
+    let memory = host.memory_bytes.zip(host.memory_available_bytes);
+    let share = memory.map(|(all, free)| (all.saturating_sub(free) * 100).checked_div(all).unwrap_or(0));
+    let disk = host.disk_bytes.zip(host.disk_free_bytes);
+    let full = disk.map(|(all, free)| (all.saturating_sub(free) * 100).checked_div(all).unwrap_or(0));
+    let words = [
+        host.cores.map(|cores| format!("{cores} cores")),
+        host.load.map(|load| format!("load {load:.2}")),
+        memory.map(|(all, free)| format!("{} of {} free", parts::bytes(free), parts::bytes(all))),
+        disk.map(|(_, free)| format!("disk {} free", parts::bytes(free))),
+        host.uptime_seconds.map(|secs| format!("up {}", parts::millis(secs.saturating_mul(1000)))),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let cpu = host.cpu_percent.map_or_else(|| "–".to_owned(), |cpu| format!("{cpu:.0} %"));
+    let of = |share: Option<u64>| share.map_or_else(|| "–".to_owned(), |share| format!("{share} %"));
+    html! {
+        div.tile.host title=(words.join(", ")) {
+            span { "host " (host.name.as_deref().unwrap_or("")) }
+            b.words {
+                span.nowrap { small { "CPU " } (cpu) } " " span.nowrap { small { "RAM " } (of(share)) } " " span.nowrap { small { "disk " } (of(full)) }
+            }
+            span.small { (words.iter().take(2).cloned().collect::<Vec<_>>().join(", ")) }
         }
     }
 }
@@ -142,36 +182,38 @@ fn all_acts(servers: &[ServerView]) -> Markup {
 }
 
 fn table(asked: &Asked, servers: &[&ServerView], none: bool) -> Markup {
+    let traces = asked.context.usage.traces(TRACE, TRACE_PARTS);
     html! {
         div.scroll {
             table.cards {
                 thead { tr {
-                    th { "Server" } th { "State" } th { "Transport" } th.opt { "Image" } th { "Container" } th { "Health" }
-                    th.num { "Port" } th.num { "Restarts" } th.num { "Requests" } th { span.vh { "Actions" } }
+                    th { "Server" } th { "State" } th { "Health" } th.opt { "Image" } th { "Transport" } th.num { "Restarts" }
+                    th.num { "CPU" } th.num { "Memory" } th.num { "Requests" } th { span.vh { "Actions" } }
                 } }
-                tbody #servers data-live="" data-rows="" {
-                    @for server in servers { (row(asked, server)) }
+                tbody #servers data-live="" data-rows="" data-usage="" {
+                    @for server in servers { (row(asked, server, find(&traces, server))) }
                 }
             }
         }
         @if servers.is_empty() {
             div.empty {
-                @if none { "No server is configured. Add one to " code { (asked.context.about.config) } "." }
+                @if none { "No server is configured. " a href={ (asked.base) "/add/server" } { "Add one" } ", or write it into " code { (asked.context.about.config) } "." }
                 @else { "No server fits. " a href=(asked.base) { "Show all" } }
             }
         }
     }
 }
 
-fn row(asked: &Asked, server: &ServerView) -> Markup {
+fn find<'a>(traces: &'a BTreeMap<ServerId, Trace>, server: &ServerView) -> Option<&'a Trace> {
+    traces.get(&ServerId::new(&server.id).ok()?)
+}
+
+fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
     let worst =
         server.reasons.iter().find(|reason| matches!(reason.kind.as_str(), "blocked-by" | "waiting-on"));
-    let (tone, health) = parts::health(server);
-    let why = server.connection.as_ref().and_then(|connection| connection.why.as_deref());
-    // What a reason says already is not said again.
-    let why = why.filter(|_| worst.is_none()).map(|why| why.chars().take(WHY_CHARS_MAX).collect::<String>());
     let none = |nothing: bool| nothing.then_some("none");
     let idle = server.connection.as_ref().is_none_or(|connection| connection.requests == 0);
+    let usage = server.usage.as_ref();
     html! {
         tr id={ "s-" (server.id) } {
             td.first {
@@ -181,32 +223,72 @@ fn row(asked: &Asked, server: &ServerView) -> Markup {
                 @if let Some(intent) = &server.intent { p.why { @if intent.run { "started" } @else { "stopped" } " by " (intent.by) } }
             }
             td { (parts::pill(&server.state)) }
-            td.nowrap { (server.transport.as_deref().unwrap_or(&server.kind)) @if let Some(route) = &server.route { span.faint { " · " (route) } } }
-            td class={ "opt wide " (none(server.image.is_none()).unwrap_or_default()) } { span.mono.clip.img title=[server.image.as_deref().filter(|image| image.len() > IMAGE_CHARS)] { (server.image.as_deref().unwrap_or("–")) } }
-            td class={ "nowrap " (none(server.container_state.is_none()).unwrap_or_default()) } data-l="container" { (server.container_state.as_deref().unwrap_or("–")) }
-            td.nowrap title=[&why] { @if tone.is_empty() { span.soft { (health) } } @else { (parts::pill_as(tone, health)) } }
-            td class={ "num " (none(server.port.is_none()).unwrap_or_default()) } data-l="port" { @match server.port { Some(port) => (port), None => "–" } }
-            td class={ "num " (none(server.restarts == 0).unwrap_or_default()) } data-l="restarts" { (server.restarts) }
-            td class={ "num " (none(idle).unwrap_or_default()) } data-l="requests" { (requests(server)) }
-            td.wide { div.rowacts { (parts::server_acts(server, false)) } }
+            (health(server, worst.is_none()))
+            td class={ "opt wide " (none(server.image.is_none()).unwrap_or_default()) } {
+                span.mono.clip.img title=[server.image.as_deref().filter(|image| image.len() > IMAGE_CHARS)] { (server.image.as_deref().unwrap_or("–")) }
+                @if let Some(id) = &server.image_id { span.mono.faint title=(id) { (parts::short_id(id)) } }
+            }
+            td.nowrap {
+                (server.transport.as_deref().unwrap_or(&server.kind))
+                @if let Some(route) = &server.route { div.small.soft { (route) @if let Some(port) = server.port { " :" (port) } } }
+            }
+            td class={ "num " (none(server.restarts == 0).unwrap_or_default()) } data-l="restarts" {
+                (server.restarts)
+                @if let Some(next) = server.next_try.filter(|_| worst.is_none_or(|reason| reason.until.is_none())) { div.small.soft { (parts::until(next)) } }
+            }
+            td class={ "num " (none(usage.is_none()).unwrap_or_default()) } data-l="CPU" { @if let Some(trace) = trace { (cpu(trace)) } (figure(usage.and_then(|usage| usage.cpu_percent).map(chart::percent))) }
+            td class={ "num " (none(usage.is_none()).unwrap_or_default()) } data-l="memory" { (figure(usage.and_then(|usage| usage.memory_bytes).map(parts::bytes))) }
+            td class={ "num " (none(idle).unwrap_or_default()) } data-l="requests" { (requests(server, trace)) }
+            td.wide { div.rowacts data-acts=(parts::acts_of(server)) {} }
         }
     }
+}
+
+fn health(server: &ServerView, say_why: bool) -> Markup {
+    let (tone, health) = parts::health(server);
+    let why = server.connection.as_ref().and_then(|connection| connection.why.as_deref());
+    // What a reason says already is not said again.
+    let why = why.filter(|_| say_why).map(|why| why.chars().take(WHY_CHARS_MAX).collect::<String>());
+    html! {
+        td class={ "nowrap " (if server.connection.is_none() { "none" } else { "" }) } title=[&why] {
+            @if tone.is_empty() { span.soft { (health) } } @else { (parts::pill_as(tone, health)) }
+            @if let Some(state) = server.container_state.as_deref().filter(|state| *state != "running") { div.small.soft { (state) } }
+        }
+    }
+}
+
+fn figure(text: Option<String>) -> Markup {
+    html! { @match text { Some(text) => (text), None => span.faint { "–" } } }
+}
+
+/// From nothing to the most of the last hour, and at least a tenth of a processor.
+fn cpu(trace: &Trace) -> Markup {
+    let most = trace.cpu_millis.iter().flatten().copied().max().unwrap_or(0);
+    html! { @if most > 0 { (chart::spark(&trace.cpu_millis, most.max(100), "cpu")) } }
 }
 
 fn reason_line(server: &ServerView, reason: &ReasonView) -> Markup {
     html! {
         p class={ "why " (server.state) } {
-            (reason.text)
+            @match reason.text.char_indices().nth(WHY_CHARS_MAX) {
+                Some((end, _)) => { (reason.text.get(..end).unwrap_or_default()) "…" }
+                None => (reason.text),
+            }
             @if let Some(at) = reason.until { " · " (parts::until(at)) }
         }
     }
 }
 
-fn requests(server: &ServerView) -> Markup {
+fn requests(server: &ServerView, trace: Option<&Trace>) -> Markup {
     let Some(connection) = &server.connection else { return html! { "–" } };
+    let usage = server.usage.as_ref();
+    let rate = usage.and_then(|usage| usage.requests_per_second).filter(|_| connection.requests > 0);
+    let p95 = usage.and_then(|usage| usage.p95_millis).or(connection.p95_millis);
+    let spark = trace.filter(|trace| trace.requests.iter().flatten().any(|count| *count > 0));
     html! {
-        (connection.requests)
-        @if connection.errors > 0 { span.soft { " (" (connection.errors) " failed)" } }
-        @if let Some(p95) = connection.p95_millis { div.small.soft { "p95 ≤ " (format!("{p95} ms")) } }
+        @if let Some(trace) = spark { (chart::spark(&trace.requests, trace.requests.iter().flatten().copied().max().unwrap_or(1), "req")) }
+        @match rate { Some(rate) => { (chart::number(rate)) "/s" }, None => (connection.requests) }
+        @if let Some(p95) = p95 { div.small.soft { "p95 ≤ " (chart::millis(p95)) } }
+        @if connection.errors > 0 { div.small.why.blocked { (connection.errors) " of " (connection.requests) " failed" } }
     }
 }

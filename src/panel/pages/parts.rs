@@ -1,6 +1,7 @@
 //! What several pages have: icons, times, states, reasons, buttons.
 
-use crate::api::view::{ActionView, ReasonView, ServerView};
+use crate::api::view::{ActionView, ReasonView, ServerView, SettingView};
+use crate::panel::pages::chart;
 use maud::{Markup, html};
 
 /// An icon; decoration only, a word stands beside it or in the label around it.
@@ -9,7 +10,7 @@ pub(super) fn icon(name: &str) -> Markup {
 }
 
 /// The shapes of all icons, once for every page.
-pub(super) const ICONS: &str = r##"<svg hidden><symbol id="i-play" viewBox="0 0 24 24"><path d="M7 5v14l11-7z"/></symbol><symbol id="i-stop" viewBox="0 0 24 24"><rect x="6" y="6" width="12" height="12" rx="1.5"/></symbol><symbol id="i-restart" viewBox="0 0 24 24"><path d="M20 11a8 8 0 1 0-2.3 6.3M20 5v6h-6"/></symbol><symbol id="i-moon" viewBox="0 0 24 24"><path d="M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z"/></symbol><symbol id="i-sync" viewBox="0 0 24 24"><path d="M4 12a8 8 0 0 1 13.7-5.7L20 8.6M20 4v4.6h-4.6M20 12a8 8 0 0 1-13.7 5.7L4 15.4M4 20v-4.6h4.6"/></symbol><symbol id="i-alert" viewBox="0 0 24 24"><path d="M12 4 2.5 20h19zM12 10v4.5M12 17.2v.1"/></symbol></svg>"##;
+pub(super) const ICONS: &str = r##"<svg hidden><symbol id="i-play" viewBox="0 0 24 24"><path d="M7 5v14l11-7z"/></symbol><symbol id="i-stop" viewBox="0 0 24 24"><rect x="6" y="6" width="12" height="12" rx="1.5"/></symbol><symbol id="i-restart" viewBox="0 0 24 24"><path d="M20 11a8 8 0 1 0-2.3 6.3M20 5v6h-6"/></symbol><symbol id="i-moon" viewBox="0 0 24 24"><path d="M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z"/></symbol><symbol id="i-sync" viewBox="0 0 24 24"><path d="M4 12a8 8 0 0 1 13.7-5.7L20 8.6M20 4v4.6h-4.6M20 12a8 8 0 0 1-13.7 5.7L4 15.4M4 20v-4.6h4.6"/></symbol><symbol id="i-plus" viewBox="0 0 24 24"><path d="M12 5v14M5 12h14"/></symbol><symbol id="i-edit" viewBox="0 0 24 24"><path d="M4 20h4L19 9l-4-4L4 16zM13 7l4 4"/></symbol><symbol id="i-bin" viewBox="0 0 24 24"><path d="M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13"/></symbol><symbol id="i-alert" viewBox="0 0 24 24"><path d="M12 4 2.5 20h19zM12 10v4.5M12 17.2v.1"/></symbol></svg>"##;
 
 /// A state or a result, as a pill.
 pub(super) fn pill(word: &str) -> Markup {
@@ -33,7 +34,7 @@ pub(super) fn until(millis: i64) -> Markup {
 
 fn time_as(millis: i64, kind: &str) -> Markup {
     let clock = clock(millis);
-    html! { time.nowrap data-at=(millis) data-kind=(kind) datetime=(clock) title=(clock) { (clock) } }
+    html! { time.nowrap data-at=(millis) data-kind=(kind) { (clock) } }
 }
 
 fn clock(millis: i64) -> String {
@@ -46,6 +47,34 @@ fn clock(millis: i64) -> String {
 /// A length of time in milliseconds.
 pub(super) fn millis(millis: u64) -> String {
     crate::model::time::Span(millis).to_string()
+}
+
+/// A size.
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+pub(super) fn bytes(bytes: u64) -> String {
+    chart::bytes(bytes as f64)
+}
+
+/// The beginning of an engine's id, as the engine itself shows it.
+pub(super) fn short_id(id: &str) -> &str {
+    let bare = id.trim_start_matches("sha256:");
+    bare.get(..12).unwrap_or(bare)
+}
+
+/// Settings and where each comes from.
+pub(super) fn settings(settings: &[SettingView]) -> Markup {
+    let plain = |origin: &str| matches!(origin, "built in" | "settings");
+    html! {
+        div.scroll { table.cards.settings {
+            thead { tr { th { "Setting" } th { "Value" } th { "From" } th { "Written at" } } }
+            tbody { @for setting in settings { tr {
+                td { code { (setting.key) } }
+                td.wide { code { (setting.value) } }
+                td data-l="from" { @if plain(&setting.origin) { span.faint { (setting.origin) } } @else { (setting.origin) } }
+                td.soft.small { (setting.place.as_deref().unwrap_or("")) }
+            } } }
+        } }
+    }
 }
 
 /// Sentences of why.
@@ -83,41 +112,50 @@ pub(super) fn actions(actions: &[ActionView]) -> Markup {
     }
 }
 
-/// A button that acts on `whom`: a server's id, `all`, or nothing for the whole. The script knows
-/// where it posts to and what it asks before.
-pub(super) fn act(act: &str, whom: &str, class: &str) -> Markup {
-    let (word, shape) = match act {
-        "start" => ("Start", "play"),
-        "stop" => ("Stop", "stop"),
-        "restart" => ("Restart", "restart"),
-        _ => ("Sync now", "sync"),
-    };
+/// A button that acts on all servers of a section.
+pub(super) fn section_act(act: &str, section: &str, class: &str) -> Markup {
+    let (word, shape) = word_of(act);
     html! {
-        @if class == "icon" {
-            // Its row says whom.
-            button.js-only.icon data-act=(act) title=(word) { (icon(shape)) }
-        } @else {
-            button class={ "js-only " (class) } data-act=(act) data-id=(whom) {
-                (icon(shape)) (word) @if whom == "all" { " all" }
-            }
+        button class={ "js-only " (class) } data-act=(act) data-id=(section) data-of="sections" aria-label={ (word) " section " (section) } {
+            (icon(shape)) (word)
         }
     }
 }
 
-/// Start, stop and restart of one server; only what can be done in its state.
-pub(super) fn server_acts(server: &ServerView, words: bool) -> Markup {
-    let class = |danger: bool| match (words, danger) {
-        (false, _) => "icon",
-        (true, true) => "danger",
-        (true, false) => "",
-    };
+fn word_of(act: &str) -> (&'static str, &'static str) {
+    match act {
+        "start" => ("Start", "play"),
+        "stop" => ("Stop", "stop"),
+        "restart" => ("Restart", "restart"),
+        _ => ("Sync now", "sync"),
+    }
+}
+
+/// A button that acts on `whom`: a server's id, `all`, or nothing for the whole. The script knows
+/// where it posts to and what it asks before.
+pub(super) fn act(act: &str, whom: &str, class: &str) -> Markup {
+    let (word, shape) = word_of(act);
     html! {
-        @if server.declared && server.state == "stopped" {
-            (act("start", &server.id, class(false)))
-        } @else if server.declared {
-            (act("restart", &server.id, class(false))) (act("stop", &server.id, class(true)))
+        button class={ "js-only " (class) } data-act=(act) data-id=(whom) {
+            (icon(shape)) (word) @if whom == "all" { " all" }
         }
     }
+}
+
+/// What can be done with a server in its state: the script makes buttons of it in rows, of which there
+/// may be very many.
+pub(super) fn acts_of(server: &ServerView) -> &'static str {
+    match (server.declared, server.state.as_str()) {
+        (true, "stopped") => "start",
+        (true, _) => "restart stop",
+        (false, _) => "",
+    }
+}
+
+/// The same as buttons with words.
+pub(super) fn server_acts(server: &ServerView) -> Markup {
+    let class = |word: &str| if word == "stop" { "danger" } else { "" };
+    html! { @for word in acts_of(server).split_ascii_whitespace() { (act(word, &server.id, class(word))) } }
 }
 
 /// How a server's connection stands, in a word, and why.

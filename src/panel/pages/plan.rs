@@ -10,7 +10,13 @@ use tokio::sync::oneshot;
 
 pub(super) async fn page(asked: &Asked) -> Page {
     let (reply, answer) = oneshot::channel();
-    let sent = asked.context.handle.requests.send(Request::Plan { reply }).await.is_ok();
+    let sent = asked
+        .context
+        .handle
+        .requests
+        .send(Request::Plan { desired: None, allow_mass_delete: false, reply })
+        .await
+        .is_ok();
     let plan = if sent { answer.await.ok().map(|answer| answer.0) } else { None };
     let content = html! {
         section.head {
@@ -24,7 +30,7 @@ pub(super) async fn page(asked: &Asked) -> Page {
             }
         }
     };
-    Page { title: "Plan".to_owned(), tab: "plan", content }
+    Page::new("Plan", "plan", content)
 }
 
 fn whole(asked: &Asked, plan: &Plan) -> Markup {

@@ -1,8 +1,10 @@
 //! The page of one server: how it stands and why, what it says, what it offers, its settings.
 
+use crate::api::usage::{self, HistoryView, PointView, UsageView};
 use crate::api::view::{Moment, ServerDetail, ServerView};
 use crate::model::id::ServerId;
-use crate::panel::pages::{Asked, Page, parts};
+use crate::panel::pages::chart::{Chart, Series};
+use crate::panel::pages::{Asked, Page, chart, parts};
 use maud::{Markup, html};
 
 /// Lines of its log that the page has from the start.
@@ -19,9 +21,10 @@ pub(super) fn page(asked: &Asked, id: &str) -> Option<Page> {
                 p.crumb { a href=(asked.base) { "Servers" } @if let Some(section) = &server.section { " / " a href={ (asked.base) "?section=" (section) } { (section) } } }
                 h1 { (server.name) " " (parts::pill(&server.state)) @if server.busy { " " span.soft.small { "working" } } }
             }
-            div.acts { (parts::server_acts(server, true)) }
+            div.acts { (parts::server_acts(server)) a.button.js-only href={ (asked.base) "/servers/" (id) "/edit" } { (parts::icon("edit")) "Edit" } }
         }
-        section #facts .card data-live="" { (facts(server)) }
+        section #facts .card data-live="" data-usage="" { (facts(server)) }
+        section #history .card data-live="" data-usage="" { (history(asked, &id)) }
         div.cols {
             section #why .card data-live="" {
                 header { h2 { "Why" } }
@@ -43,14 +46,12 @@ pub(super) fn page(asked: &Asked, id: &str) -> Option<Page> {
         noscript { p.banner { "Tools and actions need a script; " a href={ "/api/v1/servers/" (id) "/capabilities" } { "what it offers" } " can be read as JSON." } }
         (settings(&detail))
     };
-    Some(Page { title: format!("{}: {}", server.name, server.state), tab: "overview", content })
+    Some(Page::new(format!("{}: {}", server.name, server.state), "overview", content))
 }
 
 fn facts(server: &ServerView) -> Markup {
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".to_owned());
-    let short = |id: &Option<String>| {
-        id.as_deref().map_or("–", |id| id.trim_start_matches("sha256:").get(..12).unwrap_or(id)).to_owned()
-    };
+    let short = |id: &Option<String>| id.as_deref().map_or("–", parts::short_id).to_owned();
     let (_, health) = parts::health(server);
     let none = "–".to_owned();
     html! {
@@ -58,23 +59,51 @@ fn facts(server: &ServerView) -> Markup {
             (fact("Kind", &html! { (server.kind) @if let Some(transport) = &server.transport { ", " (transport) } }))
             (fact("Route", &html! { (text(&server.route)) @if let Some(port) = server.port { " on port " (port) } }))
             (fact("Endpoint", &html! { code { "/mcp/" (server.id) } }))
-            (fact("Image", &html! { span.mono { (text(&server.image)) } }))
-            (fact("Image id", &html! { span.mono title=[server.image_id.as_deref()] { (short(&server.image_id)) } }))
-            (fact("Container", &html! { span.mono { (text(&server.container)) } }))
-            (fact("Container state", &html! { (text(&server.container_state)) @if server.container_id.is_some() { span.mono.soft { " " (short(&server.container_id)) } } }))
+            @if server.kind == "container" {
+                (fact("Image", &html! { span.mono { (text(&server.image)) } }))
+                (fact("Image id", &html! { span.mono title=[server.image_id.as_deref()] { (short(&server.image_id)) } }))
+                (fact("Container", &html! { span.mono { (text(&server.container)) } }))
+                (fact("Container state", &html! { (text(&server.container_state)) @if server.container_id.is_some() { span.mono.soft { " " (short(&server.container_id)) } } }))
+            }
             (fact("Restarts in a row", &html! { (server.restarts) @if let Some(next) = server.next_try { ", next try " (parts::until(next)) } }))
             @if let Some(connection) = &server.connection {
                 (fact("Connection", &html! { (health) @if let Some(version) = &connection.version { ", MCP " (version) } @if let Some(why) = &connection.why { ": " (why) } }))
                 (fact("Sessions", &html! { (connection.sessions) ", " (connection.in_flight) " requests under way" }))
                 (fact("Requests", &html! { (connection.requests) ", " (connection.errors) " failed" }))
-                (fact("95 of 100 within", &html! { (connection.p95_millis.map_or(none, |p95| format!("{p95} ms"))) }))
+                (fact("95 of 100 within", &html! { (connection.p95_millis.map_or(none, chart::millis)) }))
             }
+            @if let Some(usage) = &server.usage { (used(usage)) }
             @if let Some(intent) = &server.intent {
                 (fact("By hand", &html! {
                     @if intent.run { "started" } @else { "stopped" } " by " (intent.by) ", " (parts::time(intent.at))
                     @if let Some(until) = intent.until { ", holds until " (parts::until(until)) }
                 }))
             }
+        }
+    }
+}
+
+fn used(usage: &UsageView) -> Markup {
+    let none = || "not known".to_owned();
+    let flow = usage.network_in_bytes_per_second.zip(usage.network_out_bytes_per_second);
+    html! {
+        (fact("CPU, of one core", &html! { (usage.cpu_percent.map_or_else(none, chart::percent)) }))
+        (fact("Memory", &html! {
+            (usage.memory_bytes.map_or_else(none, parts::bytes))
+            @if let Some(limit) = usage.memory_limit_bytes { span.soft { " of " (parts::bytes(limit)) } }
+        }))
+        (fact("Network", &html! {
+            @match flow {
+                Some((received, sent)) => { (chart::bytes(received)) "/s in, " (chart::bytes(sent)) "/s out" },
+                None => "not known",
+            }
+        }))
+        (fact("Processes and threads", &html! { (usage.pids.map_or_else(none, |pids| pids.to_string())) }))
+        @if let Some(rate) = usage.requests_per_second {
+            (fact("Requests now", &html! {
+                (chart::number(rate)) "/s"
+                @if let Some(p95) = usage.p95_millis { span.soft { ", 95 of 100 within " (chart::millis(p95)) } }
+            }))
         }
     }
 }
@@ -107,17 +136,77 @@ fn settings(detail: &ServerDetail) -> Markup {
             header { h2 { "Settings in force" } span.soft.small { "and where each comes from" } }
             @if detail.settings.is_empty() {
                 p.pad.soft { "Its entry cannot be used; what runs stays as it is." }
-            } @else {
-                div.scroll { table.cards {
-                    thead { tr { th { "Setting" } th { "Value" } th { "From" } th { "Written at" } } }
-                    tbody { @for setting in &detail.settings { tr {
-                        td { code { (setting.key) } }
-                        td.wide { code { (setting.value) } }
-                        td data-l="from" { @if matches!(setting.origin.as_str(), "built in" | "settings") { span.faint { (setting.origin) } } @else { (setting.origin) } }
-                        td.soft.small { (setting.place.as_deref().unwrap_or("")) }
-                    } } }
-                } }
-            }
+            } @else { (parts::settings(&detail.settings)) }
         }
     }
+}
+
+/// Figures of the last hours.
+fn history(asked: &Asked, id: &ServerId) -> Markup {
+    let query = asked.query();
+    let chosen = RANGES.iter().find(|range| query.get("hours").is_some_and(|hours| hours == range.0));
+    let (hours, span, _) = chosen.or(RANGES.get(1)).copied().unwrap_or(("3", 3.0, "3 hours"));
+    let view = usage::history(&asked.context, id, span);
+    html! {
+        header {
+            h2 { "Last " (hours) @if hours == "1" { " hour" } @else { " hours" } }
+            nav.range aria-label="Time shown" {
+                @for (key, _, word) in RANGES {
+                    a href={ "?hours=" (key) } aria-current=[(*key == hours).then_some("true")] { (word) }
+                }
+            }
+        }
+        @if view.points.is_empty() {
+            p.pad.soft { "Nothing was recorded in this time: a point is written each minute while the server runs." }
+        } @else { div.charts { @for chart in charts(&view) { (chart.show()) } } }
+    }
+}
+
+/// Time that can be shown: in the address, in hours, in words.
+const RANGES: &[(&str, f64, &str)] = &[("1", 1.0, "1 h"), ("3", 3.0, "3 h"), ("24", 24.0, "24 h")];
+
+fn charts(view: &HistoryView) -> Vec<Chart<'static>> {
+    let each = |value: fn(&PointView) -> Option<f64>| -> Vec<(i64, Option<f64>)> {
+        view.points.iter().map(|point| (point.at, value(point))).collect()
+    };
+    let a_minute = |count: fn(&PointView) -> u32| -> Vec<(i64, Option<f64>)> {
+        let before = view.points.iter().map(|point| Some(point.at));
+        let before = std::iter::once(None).chain(before);
+        let pairs = view.points.iter().zip(before);
+        pairs.map(|(point, before)| (point.at, Some(rate(count(point), before, point.at, view)))).collect()
+    };
+    let chart = |title, say, least, series| {
+        let gap = usage::gap_millis(view.step_seconds);
+        Chart { title, from: view.from, to: view.to, gap, say, least, bytes: title == "Memory", series }
+    };
+    let one = |class, points| vec![Series { name: "", class, points }];
+    let calls = vec![
+        Series { name: "requests", class: "req", points: a_minute(|point| point.requests) },
+        Series { name: "failed", class: "err", points: a_minute(|point| point.errors) },
+    ];
+    vec![
+        chart("CPU, of one core", chart::percent, 10.0, one("cpu", each(|point| point.cpu_percent))),
+        chart(
+            "Memory",
+            chart::bytes,
+            1024.0 * 1024.0,
+            one("mem", each(|point| point.memory_bytes.map(as_f64))),
+        ),
+        chart("Requests", chart::a_minute, 1.0, calls),
+        chart("95 of 100 requests within", chart::millis, 1.0, one("lat", each(|point| point.p95_millis))),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "it is drawn")]
+const fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+/// A count of one point as so many in a minute.
+#[expect(clippy::cast_precision_loss, reason = "it is drawn")]
+fn rate(count: u32, before: Option<i64>, at: i64, view: &HistoryView) -> f64 {
+    let gap = usage::gap_millis(view.step_seconds);
+    let near = before.map(|before| at - before).filter(|span| (1..=gap).contains(span));
+    let millis = near.map_or_else(|| view.step_seconds as f64 * 1000.0, |span| span as f64);
+    f64::from(count) * 60_000.0 / millis
 }
