@@ -42,7 +42,7 @@ impl std::fmt::Display for Failed {
 impl std::error::Error for Failed {}
 
 impl Gateway {
-    async fn reach(&self, id: &ServerId) -> Result<(Arc<Entry>, Arc<Live>), Failed> {
+    pub(crate) async fn reach(&self, id: &ServerId) -> Result<(Arc<Entry>, Arc<Live>), Failed> {
         let entry = self.entry(id).ok_or(Failed::Unknown)?;
         let live = entry.slot.ready().await.map_err(Failed::Unavailable)?;
         Ok((entry, live))
@@ -110,7 +110,7 @@ pub(crate) async fn list(live: &Live, method: &str, key: &str) -> Result<Vec<Box
 }
 
 /// A request of ours in the server's own era.
-async fn ask(
+pub(crate) async fn ask(
     live: &Live,
     method: &str,
     params: Option<&RawValue>,

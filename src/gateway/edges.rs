@@ -166,6 +166,7 @@ impl<F: Front> EdgeListeners<F> {
         let (listener, socket) =
             self.listen(adopted, address, port).map_err(|error| refusal(&error, server, address))?;
         let service = Service {
+            tls: Arc::default(),
             entry: Arc::new(Entry::Edge(server.clone())),
             limits: self.config.limits,
             sources: Arc::clone(&self.config.sources),

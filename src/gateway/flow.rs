@@ -6,6 +6,7 @@
 //! Dropping a flow gives the request up, as its [`OnDrop`] says. Must never reorder what a server
 //! said, and never show one client another's words.
 
+use crate::gateway::lens::Lens;
 use crate::gateway::metrics::Timed;
 use crate::gateway::sessions::{Asker, ClientAnswer, Session};
 use crate::mcp::wire::{INTERNAL_ERROR, LEGACY_LATEST, MODERN_LATEST};
@@ -82,6 +83,8 @@ pub struct Flow {
     quiet_since: Instant,
     timed: Timed,
     rounds: Option<Rounds>,
+    /// What its client sees of the server, and the request's method.
+    lens: Option<(Arc<Lens>, String)>,
 }
 
 /// The request that took a parked one's place.
@@ -133,9 +136,17 @@ impl Flow {
                 quiet_since: Instant::now(),
                 timed,
                 rounds: None,
+                lens: None,
             }),
             Err(error) => Err(failed(id, &tongue, &error, &mut timed)),
         }
+    }
+
+    /// The same, as its client sees the server.
+    #[must_use]
+    pub fn through(mut self, lens: Option<&Arc<Lens>>, method: &str) -> Self {
+        self.lens = lens.map(|lens| (Arc::clone(lens), method.to_owned()));
+        self
     }
 
     /// Notes that its client read too slowly for one of its messages.
@@ -283,7 +294,9 @@ impl Flow {
             }
             Tongue::Legacy | Tongue::Modern => None,
         };
-        Out::Answer(200, build::reply(&self.id, "result", translated.as_deref().unwrap_or(&result)))
+        let result = translated.unwrap_or(result);
+        let seen = self.lens.as_ref().and_then(|(lens, method)| lens.outward(method, &result));
+        Out::Answer(200, build::reply(&self.id, "result", seen.as_deref().unwrap_or(&result)))
     }
 }
 

@@ -4,7 +4,9 @@
 //! /healthz  /healthz/{id}          200 while the server answers MCP; on its own port without id
 //! /readyz                          200 and the generation of the files once servers are served
 //! /mcp/{id}  /mcp/{id}/  …/mcp     POST, GET, DELETE: streamable HTTP of both eras
+//! /mcp  /mcp/~{section}            the same for all servers as one; also /mcp?section=…
 //! /mcp/{id}/sse  …/messages        the pair of 2024-11-05
+//! /openapi …                      tools over HTTP, see [`toolproxy`]; on a port of its own at the root
 //! ```
 //! On a server's own port other servers do not exist. Must never look at a request before the
 //! guard admitted it, probes excepted.
@@ -12,14 +14,18 @@
 use crate::gateway::beside::Beside;
 use crate::gateway::body::Refusal as Boxed;
 use crate::gateway::body::{self, Response};
-use crate::gateway::guard::{Guard, cors};
+use crate::gateway::combined::{self, All, View};
+use crate::gateway::guard::{Guard, INSUFFICIENT, Principal, cors, is_probe};
+use crate::gateway::http::tls::Tls;
 use crate::gateway::http::{Entry as Way, Front, Request};
 use crate::gateway::hub::Entry;
+use crate::gateway::lens::Lens;
+use crate::gateway::toolproxy::{self, Below, ToolProxy};
 use crate::gateway::{Ask, Gateway, is_known, legacy, modern, not_allowed, old, refused};
 use crate::mcp::front::{self, Class, Head, Refusal};
 use crate::mcp::wire::{BadMessage, id_of, read};
 use crate::model::id::ServerId;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use std::sync::Arc;
 
@@ -30,8 +36,12 @@ pub struct GatewayFront {
     pub gateway: Arc<Gateway>,
     /// Who is let in.
     pub guard: Arc<Guard>,
+    /// Tools for clients that know no MCP.
+    pub tools: Arc<ToolProxy>,
     /// What the main listener serves beside MCP.
     pub beside: std::sync::OnceLock<Arc<dyn Beside>>,
+    /// How the main listener is encrypted.
+    pub tls: Arc<Tls>,
 }
 
 /// Where an admitted request goes.
@@ -40,7 +50,11 @@ pub enum Target {
     /// A probe.
     Health(Arc<Entry>),
     /// A server's endpoint, of its parts, for this principal.
-    Server(Arc<Entry>, Part, Arc<str>),
+    Server(Arc<Entry>, Part, Principal),
+    /// The endpoint of all servers or those of a section, for this principal.
+    Combined(View, Principal),
+    /// The tool proxy, below its root, for this principal.
+    Tools(Below, Principal),
     /// What is served beside MCP, for this user.
     Beside(Arc<dyn Beside>, Arc<str>),
 }
@@ -61,7 +75,7 @@ impl GatewayFront {
         let path = request.path().to_owned();
         let own = match &*request.entry {
             Way::Edge(id) => Some(id.clone()),
-            Way::Main | Way::Shared => None,
+            Way::Main | Way::Shared | Way::Tools => None,
         };
         if *request.entry == Way::Main
             && let Some(beside) = self.beside.get().filter(|beside| beside.serves(&path))
@@ -71,6 +85,9 @@ impl GatewayFront {
             }
             let who = beside.admit(request)?;
             return Ok(Target::Beside(Arc::clone(beside), who));
+        }
+        if is_probe(request) && !matches!(request.method, Method::GET | Method::HEAD) {
+            return Err(Box::new(not_allowed("GET, HEAD")));
         }
         if path == "/readyz" {
             return Err(Box::new(ready(self.gateway.generation())));
@@ -83,7 +100,16 @@ impl GatewayFront {
             };
             return id.and_then(|id| self.gateway.entry(&id)).map(Target::Health).ok_or_else(nothing_here);
         }
+        if let Some(below) = toolproxy::below(&request.entry, &path) {
+            let principal = self.tools.admit(&self.guard, request)?;
+            return Ok(Target::Tools(below, principal));
+        }
         let principal = self.guard.admit(request)?;
+        if own.is_none()
+            && let Some(view) = self.view(request, &path)?
+        {
+            return Ok(Target::Combined(view, principal));
+        }
         let rest = path.strip_prefix("/mcp/").ok_or_else(nothing_here)?;
         let (id, part) = match rest.split_once('/') {
             None | Some((_, "" | "mcp" | "mcp/")) => (rest.split('/').next().unwrap_or_default(), Part::Mcp),
@@ -93,7 +119,29 @@ impl GatewayFront {
         };
         let id = ServerId::new(id).ok().filter(|id| own.is_none_or(|own| own == *id));
         let entry = id.and_then(|id| self.gateway.entry(&id)).ok_or_else(no_such_server)?;
-        Ok(Target::Server(entry, part, principal.0))
+        let section = entry.slot.place().and_then(|place| place.offer.section.clone());
+        if !principal.grant.admits_server(&entry.slot.id, section.as_ref()) {
+            return Err(not_granted());
+        }
+        Ok(Target::Server(entry, part, principal))
+    }
+
+    /// The servers that a path and query name together; `None` when they name one, or none.
+    fn view(&self, request: &Request, path: &str) -> Result<Option<View>, Boxed> {
+        let rest = path.strip_prefix("/mcp").unwrap_or("no");
+        let named = match rest.strip_prefix("/~") {
+            Some(section) => Some(section.strip_suffix('/').unwrap_or(section).to_owned()),
+            None if rest.is_empty() || rest == "/" => {
+                let query = request.query().unwrap_or_default();
+                query.split('&').find_map(|pair| pair.strip_prefix("section=")).map(str::to_owned)
+            }
+            None => return Ok(None),
+        };
+        let view = match named {
+            None => View::new(None),
+            Some(name) => View::new(Some(combined::section(&name).ok_or_else(no_such_section)?)),
+        };
+        if view.exists(&self.gateway) { Ok(Some(view)) } else { Err(no_such_section()) }
     }
 }
 
@@ -108,6 +156,18 @@ fn ready(generation: u64) -> Response {
 fn nothing_here() -> Boxed {
     let detail = "MCP servers are at /mcp/{id}";
     Box::new(body::problem(StatusCode::NOT_FOUND, "MCPO-G022", "nothing is here", detail))
+}
+
+fn no_such_section() -> Boxed {
+    let detail = "no server is in a section of this name";
+    Box::new(body::problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such section", detail))
+}
+
+fn not_granted() -> Boxed {
+    let detail = "the token does not cover this server";
+    let mut response = body::problem(StatusCode::FORBIDDEN, "MCPO-G005", "not granted", detail);
+    response.headers_mut().insert(WWW_AUTHENTICATE, INSUFFICIENT);
+    Box::new(response)
 }
 
 fn no_such_server() -> Boxed {
@@ -126,14 +186,36 @@ impl Front for GatewayFront {
         match target {
             Target::Health(entry) => health(&entry).await,
             Target::Beside(beside, who) => beside.handle(request, who).await,
+            Target::Combined(view, Principal { name, grant }) => {
+                let all = All {
+                    gateway: &self.gateway,
+                    view: &view,
+                    head: &head(&request.headers),
+                    principal: &name,
+                    grant: &grant,
+                    body: &request.body,
+                };
+                let mut answer = combined::endpoint(&all, &request.method).await;
+                cors::let_read(&mut answer, &request.headers);
+                answer
+            }
+            Target::Tools(below, who) => {
+                let locked = self.guard.wants_tokens();
+                let asked = toolproxy::Asked { gateway: &self.gateway, below: &below, locked, who: &who };
+                let mut answer = self.tools.answer(&asked, &request).await;
+                cors::let_read(&mut answer, &request.headers);
+                answer
+            }
             Target::Server(entry, part, principal) => {
                 let head = head(&request.headers);
+                let lens = Lens::alone(&entry, &principal.grant);
                 let ask = Ask {
                     gateway: &self.gateway,
                     entry: &entry,
                     head: &head,
-                    principal: &principal,
+                    principal: &principal.name,
                     body: &request.body,
+                    lens: lens.as_ref(),
                 };
                 let mut answer = match part {
                     Part::Mcp => endpoint(&ask, &request.method).await,

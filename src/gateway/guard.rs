@@ -12,14 +12,18 @@
 //! Must never hand credentials on, nor show them.
 
 pub mod cors;
+pub mod key;
 pub mod names;
 pub mod sources;
 pub mod tokens;
 
 use crate::gateway::body::{Refusal, Response, json, problem};
+use crate::gateway::guard::key::Key;
 use crate::gateway::guard::names::Names;
 use crate::gateway::guard::tokens::TokenSet;
 use crate::gateway::http::{Entry, Request};
+use crate::model::access::Grant;
+use crate::world::Clock;
 use hyper::header::{AUTHORIZATION, FORWARDED, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, StatusCode};
 use std::fmt;
@@ -28,24 +32,39 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// What is asked of clients that did not say who they are.
 const CHALLENGE: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="mcp-orchestrator", Basic realm="mcp-orchestrator""#);
+/// What a client is told whose token does not reach far enough.
+pub(crate) const INSUFFICIENT: HeaderValue =
+    HeaderValue::from_static(r#"Bearer realm="mcp-orchestrator", error="insufficient_scope""#);
+/// The same where the key of the tool proxy is asked for: another realm, so that browsers keep the
+/// two apart.
+const KEY_CHALLENGE: HeaderValue = HeaderValue::from_static(
+    r#"Bearer realm="mcp-orchestrator tools", Basic realm="mcp-orchestrator tools""#,
+);
+/// Who a client with the key of the tool proxy is.
+const KEYHOLDER: &str = "openapi";
 /// Who a client is without tokens.
-const LOCAL: &str = "local";
+pub(crate) const LOCAL: &str = "local";
 
-/// Whose request it is: the name of the token's owner, or `local`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Principal(pub Arc<str>);
+/// Whose request it is: the name of the token's owner, or `local`; and what they may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The name.
+    pub name: Arc<str>,
+    /// What they may use.
+    pub grant: Arc<Grant>,
+}
 
 impl Principal {
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 }
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
@@ -69,17 +88,33 @@ pub struct Policy {
 }
 
 /// Looks at every request before its body is read.
-#[derive(Debug)]
 pub struct Guard {
     policy: RwLock<Policy>,
     local: Principal,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("policy", &self.policy).finish_non_exhaustive()
+    }
 }
 
 impl Guard {
     /// A guard with a policy.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy: RwLock::new(policy), local: Principal(Arc::from(LOCAL)) }
+        Self {
+            policy: RwLock::new(policy),
+            local: Principal { name: Arc::from(LOCAL), grant: Arc::default() },
+            clock: None,
+        }
+    }
+
+    /// The same with a clock, without which nothing is good that expires.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// Changes what is allowed, for requests from now on.
@@ -110,29 +145,90 @@ impl Guard {
         if let Some(answer) = well_known(request.path()) {
             return Err(answer.into());
         }
-        if cors::is_preflight(request) && request.path().starts_with("/mcp/") {
+        if cors::is_preflight(request) && (request.path() == "/mcp" || request.path().starts_with("/mcp/")) {
             return Err(cors::preflight(request).into());
         }
-        let admitted = match &policy.auth {
+        self.authenticated(&policy, request, credentials.as_ref()).map_err(|mut answer| {
+            // An allowed page may know why.
+            cors::let_read(&mut answer, &request.headers);
+            (*answer).into()
+        })
+    }
+}
+
+impl Guard {
+    /// Whose request it is by its credentials, as `[gateway] auth` has it.
+    fn authenticated(
+        &self,
+        policy: &Policy,
+        request: &Request,
+        credentials: Option<&HeaderValue>,
+    ) -> Result<Principal, Box<Response>> {
+        let for_this_host = matches!(*request.entry, Entry::Main | Entry::Tools);
+        let now = self.clock.as_ref().map(|clock| clock.now());
+        match &policy.auth {
             Auth::Tokens(tokens) => {
-                let owner = credentials.as_ref().and_then(|value| tokens.owner(value.to_str().ok()?));
-                owner.ok_or_else(unauthorized)
+                let owner = credentials.and_then(|value| tokens.owner(value.to_str().ok()?, now));
+                owner.ok_or_else(|| Box::new(unauthorized()))
             }
-            Auth::None if *request.entry == Entry::Main && !is_direct(request) => Err(problem(
+            Auth::None if for_this_host && !is_direct(request) => Err(Box::new(problem(
                 StatusCode::FORBIDDEN,
                 "MCPO-G003",
                 "not from here",
                 "with [gateway] auth = none this listener serves MCP to clients on this host alone, \
                  and not through a proxy; set auth = bearer and a tokens_file, or use the server's own port",
-            )),
+            ))),
             Auth::None => Ok(self.local.clone()),
+        }
+    }
+
+    /// Whose request to the tool proxy it is; takes the credentials out of it. Its key, if it has one,
+    /// is as good as a token.
+    ///
+    /// # Errors
+    /// The answer instead, as [`Self::admit`] has it.
+    pub fn admit_to_tools(&self, request: &mut Request, key: Option<&Key>) -> Result<Principal, Refusal> {
+        let credentials = request.headers.remove(AUTHORIZATION);
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        check_names(request, &policy.names)?;
+        if let Some(answer) = well_known(request.path()) {
+            return Err(answer.into());
+        }
+        if cors::is_preflight(request) {
+            return Err(cors::preflight(request).into());
+        }
+        let said = credentials.as_ref().and_then(|value| value.to_str().ok());
+        let admitted = match key {
+            Some(key) if said.is_some_and(|said| key.opens(said)) => {
+                Ok(Principal { name: Arc::from(KEYHOLDER), grant: Arc::default() })
+            }
+            Some(_) if matches!(policy.auth, Auth::None) => Err(Box::new(locked(said))),
+            Some(_) | None => self.authenticated(&policy, request, credentials.as_ref()),
         };
         admitted.map_err(|mut answer| {
-            // An allowed page may know why.
             cors::let_read(&mut answer, &request.headers);
-            answer.into()
+            (*answer).into()
         })
     }
+
+    /// Whether clients need a token.
+    #[must_use]
+    pub fn wants_tokens(&self) -> bool {
+        !matches!(self.policy.read().unwrap_or_else(PoisonError::into_inner).auth, Auth::None)
+    }
+}
+
+/// The key of the tool proxy is missing or wrong. A wrong one that no browser asked its user for gets the
+/// status that clients of tool proxies know.
+fn locked(said: Option<&str>) -> Response {
+    let wrong = said.is_some_and(|said| said.get(..7).is_some_and(|s| s.eq_ignore_ascii_case("bearer ")));
+    if wrong {
+        return problem(StatusCode::FORBIDDEN, "MCPO-G068", "the key is wrong", "Invalid API key");
+    }
+    let why = "Missing or invalid Authorization header";
+    let mut response = problem(StatusCode::UNAUTHORIZED, "MCPO-G068", "a key is needed", why);
+    response.headers_mut().insert(WWW_AUTHENTICATE, KEY_CHALLENGE);
+    response
 }
 
 /// Whether it is a health probe, which load balancers send under the target's address.

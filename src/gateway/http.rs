@@ -13,7 +13,7 @@ use crate::model::id::ServerId;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
@@ -31,6 +32,7 @@ mod io;
 mod path;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 /// Headers a request may have.
 pub const HEADERS_MAX: usize = 64;
@@ -102,6 +104,8 @@ pub enum Entry {
     Main,
     /// The listener for load balancers whose rules share a target group.
     Shared,
+    /// The port of the tool proxy alone.
+    Tools,
 }
 
 /// A request.
@@ -196,6 +200,8 @@ pub struct Service {
     pub sources: Arc<Sources>,
     /// Where it is counted.
     pub meter: Arc<Meter>,
+    /// How it is encrypted.
+    pub tls: Arc<tls::Tls>,
 }
 
 /// Serves `listener` until `shutdown` is true or its sender is gone, then finishes what runs:
@@ -253,9 +259,12 @@ pub async fn accept<F: Front>(
             linger: AtomicBool::new(false),
             events: Mutex::new(None),
         };
-        let (alive, shutdown) = (alive.clone(), shutdown.clone());
+        let (alive, shutdown, tls) = (alive.clone(), shutdown.clone(), service.tls.current());
         tokio::spawn(async move {
-            drive(stream, Arc::new(connection), shutdown).await;
+            match tls {
+                None => drive(stream, Arc::new(connection), shutdown).await,
+                Some(config) => encrypted((stream, config), Arc::new(connection), shutdown).await,
+            }
             drop((open, alive));
         });
     }
@@ -335,8 +344,33 @@ impl Drop for Busy<'_> {
     }
 }
 
+/// A connection that begins with a handshake. One that the end finds in it has as long as others have
+/// for their first request.
+async fn encrypted<F: Front>(
+    (stream, config): (TcpStream, Arc<rustls::ServerConfig>),
+    shared: Arc<Connection<F>>,
+    shutdown: watch::Receiver<bool>,
+) {
+    let mut end = shutdown.clone();
+    let late = async {
+        let _ended = end.wait_for(|ended| *ended).await.is_ok();
+        tokio::time::sleep(LAST_REQUEST_WITHIN).await;
+    };
+    let stream = tokio::select! {
+        stream = tls::accept(stream, config, shared.limits.first_within) => stream,
+        () = late => None,
+    };
+    if let Some(stream) = stream {
+        drive(stream, shared, shutdown).await;
+    }
+}
+
 /// One connection from its first byte to its last.
-async fn drive<F: Front>(stream: TcpStream, shared: Arc<Connection<F>>, mut shutdown: watch::Receiver<bool>) {
+async fn drive<F: Front, S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    shared: Arc<Connection<F>>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let limits = shared.limits;
     let for_requests = Arc::clone(&shared);
     let service = hyper::service::service_fn(move |request| {
@@ -383,6 +417,15 @@ async fn drive<F: Front>(stream: TcpStream, shared: Arc<Connection<F>>, mut shut
 }
 
 async fn answer<F: Front>(shared: &Connection<F>, request: hyper::Request<Incoming>) -> Response {
+    let mut response = found(shared, request).await;
+    if *shared.entry == Entry::Main {
+        // Browsers come here: what is sent is what its type says, and nothing else.
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    response
+}
+
+async fn found<F: Front>(shared: &Connection<F>, request: hyper::Request<Incoming>) -> Response {
     shared.moved.store(true, Ordering::Relaxed);
     shared.begun.store(true, Ordering::Relaxed);
     shared.busy.fetch_add(1, Ordering::Relaxed);

@@ -7,9 +7,11 @@
 //! ```
 //! Must never tell one client what another subscribed to.
 
+use crate::gateway::lists::Lists;
 use crate::gateway::lock;
 use crate::gateway::logs::LogRing;
 use crate::gateway::metrics::ServerMetrics;
+use crate::gateway::offered::Offered;
 use crate::gateway::sessions::Session;
 use crate::gateway::slot::{self, Inlets, Live, Owned, Slot, keep};
 use crate::gateway::streams::{Keep, Stream};
@@ -19,7 +21,6 @@ use crate::mcp::listen::{self, ListenFilter};
 use crate::mcp::mirror;
 use crate::mcp::wire::{Era, MODERN_LATEST, member, text_of};
 use crate::model::id::ServerId;
-use crate::model::session::SessionChange;
 use crate::upstream::error::CallError;
 use crate::upstream::leg::{Call, Leg, OnDrop};
 use crate::upstream::table::{Diagnostic, FromServer, Notice};
@@ -56,6 +57,10 @@ pub struct Entry {
     pub metrics: Arc<ServerMetrics>,
     /// What it printed.
     pub logs: Arc<LogRing>,
+    /// What it offers.
+    pub lists: Lists,
+    /// The same, as clients of all servers get it.
+    pub offered: Offered,
     own: Arc<Semaphore>,
     listeners: Mutex<Vec<Listener>>,
     schemas: tokio::sync::Mutex<Option<(u64, Arc<Schemas>)>>,
@@ -96,6 +101,8 @@ impl Entry {
             slot: Arc::clone(&slot),
             metrics: ServerMetrics::of(id),
             logs: Arc::default(),
+            lists: Lists::default(),
+            offered: Offered::new(Arc::clone(&gateway.combined.news)),
             own: Arc::new(Semaphore::new(OWN_MAX)),
             listeners: Mutex::default(),
             schemas: tokio::sync::Mutex::new(None),
@@ -210,7 +217,7 @@ impl Entry {
                 let level = params.and_then(|params| member(params, "level")).and_then(text_of);
                 let Some(level) = level else { return !modern };
                 session.set_log_level(&level);
-                gateway.keep_later(SessionChange::Put(session.record()));
+                gateway.keep_session(session);
                 // The server hears of the least severe level that anybody wants.
                 let wanted = crate::gateway::flow::severity(&level);
                 let least = gateway.sessions.of(&self.slot.id).iter().all(|other| {
@@ -221,7 +228,7 @@ impl Entry {
             "resources/subscribe" => {
                 let Some(uri) = uri() else { return !modern };
                 if session.subscribe(&uri) {
-                    gateway.keep_later(SessionChange::Put(session.record()));
+                    gateway.keep_session(session);
                 }
                 if modern {
                     self.hold(gateway);
@@ -231,7 +238,7 @@ impl Entry {
             "resources/unsubscribe" => {
                 let Some(uri) = uri() else { return !modern };
                 session.unsubscribe(&uri);
-                gateway.keep_later(SessionChange::Put(session.record()));
+                gateway.keep_session(session);
                 if modern {
                     self.hold(gateway);
                 }
@@ -289,6 +296,8 @@ impl Entry {
 
     fn tell(self: &Arc<Self>, gateway: &Arc<Gateway>, notice: &Notice) {
         let Notice { method, params } = notice;
+        self.lists.told(method);
+        self.offered.said(method);
         legacy::tell(self, gateway, method, params.as_deref());
         self.tell_listeners(notice);
     }
@@ -309,6 +318,7 @@ impl Entry {
 
     /// Another connection serves.
     fn renewed(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        self.offered.renewed();
         let Some(live) = self.slot.live() else { return };
         let modern = live.leg.greeting().era == Era::Modern;
         if modern {

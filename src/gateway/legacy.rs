@@ -15,20 +15,19 @@
 //! cancellation or answer to another's request.
 
 pub(crate) mod batch;
+pub(crate) mod own;
 
 use crate::gateway::body::{self, Refusal as Refused, Response};
 use crate::gateway::flow::{Begin, Flow, Out, Rounds, Tongue, negotiated};
 use crate::gateway::metrics::Timed;
-use crate::gateway::places::Down;
 use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
-use crate::gateway::slot::own::{self, Dedicated};
 use crate::gateway::slot::{Live, Unavailable};
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
 use crate::gateway::{Ask, Entry, Gateway, come_again, refused, unavailable};
-use crate::mcp::front::{self, Refusal};
+use crate::mcp::front::{self, Head, Refusal};
 use crate::mcp::wire::{Era, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Message, member, text_of};
 use crate::mcp::{build, translate};
-use crate::model::server::Sharing;
+use crate::model::id::ServerId;
 use crate::model::session::SessionChange;
 use crate::upstream::leg::{Leg, OnDrop};
 use hyper::StatusCode;
@@ -40,7 +39,7 @@ use std::time::Duration;
 /// An answer that takes longer is announced by an event stream, which can be kept alive.
 pub(crate) const JSON_WITHIN: Duration = Duration::from_secs(10);
 /// A client that asks for no stream may answer a server's request this late.
-const ASKED_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const ASKED_WITHIN: Duration = Duration::from_secs(60);
 /// The first version whose clients expect a stream to begin with an event without data.
 const PRIMING_SINCE: &str = "2025-11-25";
 /// The header with a session's id.
@@ -67,7 +66,17 @@ fn answer_to_stream(stream: &Stream, out: Out) {
 
 /// The session that a request names.
 fn session(ask: &Ask<'_>) -> Result<Arc<Session>, Refused> {
-    let Some(id) = ask.head.session else {
+    named(ask.gateway, ask.head, &ask.entry.slot.id, ask.principal)
+}
+
+/// The session of a server, or of all, that a request names.
+pub(crate) fn named(
+    gateway: &Gateway,
+    head: &Head<'_>,
+    server: &ServerId,
+    principal: &str,
+) -> Result<Arc<Session>, Refused> {
+    let Some(id) = head.session else {
         let refusal = Refusal::new(
             400,
             INVALID_REQUEST,
@@ -75,21 +84,21 @@ fn session(ask: &Ask<'_>) -> Result<Arc<Session>, Refused> {
         );
         return Err(refused(None, &refusal).into());
     };
-    let found = ask.gateway.sessions.find(id, &ask.entry.slot.id, ask.principal);
+    let found = gateway.sessions.find(id, server, principal);
     let Some((session, touch)) = found else {
         let refusal = Refusal::new(404, INVALID_REQUEST, "Session not found; send initialize again");
         return Err(refused(None, &refusal).into());
     };
-    if let Err(refusal) = front::check_legacy_version(ask.head) {
+    if let Err(refusal) = front::check_legacy_version(head) {
         return Err(refused(None, &refusal).into());
     }
     if let Some(touch) = touch {
-        ask.gateway.keep_later(touch);
+        gateway.keep_later(touch);
     }
     if let Backing::Dedicated(leg, _) = &session.backing
         && leg.is_closed()
     {
-        ask.gateway.end_session(&session.hash);
+        gateway.end_session(&session.hash);
         let refusal =
             Refusal::new(404, INVALID_REQUEST, "Session ended with its server; send initialize again");
         return Err(refused(None, &refusal).into());
@@ -130,11 +139,11 @@ async fn initialize(ask: &Ask<'_>, id: &RawValue, params: Option<&RawValue>) -> 
         Ok(live) => live,
         Err(why) => return unavailable(Some(id), &why),
     };
-    if wants_its_own(ask, &live, params) {
-        match own_connection(ask, params).await {
-            Ok(Some((session_id, result))) => return opened(&session_id, id, &result),
+    if own::wants_its_own(ask, &live, params) {
+        match own::own_connection(ask, params).await {
+            Ok(Some(own)) => return opened(&own.id, id, &own.result),
             Ok(None) => {}
-            Err(why) => return why(id),
+            Err(why) => return unavailable(Some(id), &why),
         }
     }
     let version = negotiated(asked.as_deref(), legacy_version(&live));
@@ -155,7 +164,7 @@ async fn initialize(ask: &Ask<'_>, id: &RawValue, params: Option<&RawValue>) -> 
     opened(&session_id, id, &result)
 }
 
-fn opened(session_id: &str, id: &RawValue, result: &RawValue) -> Response {
+pub(crate) fn opened(session_id: &str, id: &RawValue, result: &RawValue) -> Response {
     let mut response = body::json(StatusCode::OK, build::result(id, result));
     if let Ok(value) = HeaderValue::from_str(session_id) {
         response.headers_mut().insert(SESSION_HEADER, value);
@@ -194,99 +203,6 @@ fn with_version(result: &RawValue, version: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(crate::mcp::wire::splice(result.get(), old.get(), &version)?).ok()
 }
 
-/// Whether a client must not share: the server could ask it something.
-fn wants_its_own(ask: &Ask<'_>, live: &Live, params: &RawValue) -> bool {
-    let Some(place) = ask.entry.slot.place() else { return false };
-    match place.sharing {
-        Sharing::Shared => false,
-        Sharing::Isolated => true,
-        Sharing::Auto => {
-            let declared = member(params, "capabilities");
-            let any = ["sampling", "elicitation", "roots"]
-                .iter()
-                .any(|name| declared.is_some_and(|all| member(all, name).is_some()));
-            any && live.leg.greeting().era == Era::Legacy
-        }
-    }
-}
-
-type Refuse = Box<dyn FnOnce(&RawValue) -> Response + Send>;
-
-/// A session on a connection of its own; `None` when this server can have only one instance and
-/// sharing it is allowed.
-async fn own_connection(ask: &Ask<'_>, params: &RawValue) -> Result<Option<(String, Box<RawValue>)>, Refuse> {
-    let later = |why: String| -> Refuse {
-        Box::new(move |id: &RawValue| unavailable(Some(id), &Unavailable::Later(why)))
-    };
-    let Some(place) = ask.entry.slot.place() else { return Ok(None) };
-    if let Some(Down::Stopped(why) | Down::Coming(why) | Down::Failed(why, _)) = &place.down {
-        return Err(later(why.clone()));
-    }
-    let Some(permit) = ask.entry.own_connections() else {
-        return Err(later("too many clients have an instance of their own".to_owned()));
-    };
-    let opened = Dedicated::open(&ask.entry.slot, &ask.gateway.shared, &place, params.to_owned()).await;
-    let mut dedicated = match opened {
-        Ok(dedicated) => dedicated,
-        Err(why) if place.sharing == Sharing::Auto && own::only_one(&why) => {
-            tracing::debug!(MCP_SERVER = %ask.entry.slot.id, "clients share the one instance: {why}");
-            return Ok(None);
-        }
-        Err(why) => return Err(later(why.to_string())),
-    };
-    let greeting = dedicated.leg.greeting().clone();
-    let result = greeting.server.map_or_else(empty_object, |server| server.raw);
-    let keeper = dedicated.take_keeper();
-    let new = NewSession {
-        server: ask.entry.slot.id.clone(),
-        version: negotiated(Some(&greeting.version), &greeting.version),
-        principal: Arc::clone(ask.principal),
-        backing: Backing::Dedicated(
-            dedicated.leg.clone(),
-            keeper.as_ref().and_then(|keeper| keeper.container()),
-        ),
-        capabilities: member(params, "capabilities").map_or_else(empty_object, ToOwned::to_owned),
-        client: member(params, "clientInfo").map(ToOwned::to_owned),
-    };
-    let Some((session_id, session)) = ask.gateway.sessions.open(new) else {
-        own::end(dedicated.leg, keeper).await;
-        return Err(later("too many sessions are open".to_owned()));
-    };
-    ask.entry.metrics.sessions_opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let gateway = Arc::clone(ask.gateway);
-    tokio::spawn(async move {
-        look_after(&session, &mut dedicated).await;
-        gateway.end_session(&session.hash);
-        own::end(dedicated.leg, keeper).await;
-        // It counts until it is gone: whoever stops waits for that.
-        drop(permit);
-    });
-    Ok(Some((session_id, result)))
-}
-
-/// Hands what a server says outside of calls to its one client, until either is gone.
-async fn look_after(session: &Arc<Session>, dedicated: &mut Dedicated) {
-    use crate::upstream::table::FromServer;
-    loop {
-        tokio::select! {
-            () = session.over() => return,
-            _ = dedicated.leg.closed() => return,
-            said = dedicated.said.recv() => match said {
-                None => return,
-                Some(FromServer::Notice(notice)) => {
-                    let keep = if notice.method == "notifications/message" { Keep::May } else { Keep::Must };
-                    session.outside().push(&build::notification(&notice.method, notice.params.as_deref()), keep);
-                }
-                Some(FromServer::Refused(_)) => {}
-                Some(FromServer::Request(request)) => {
-                    let text = crate::gateway::flow::request_text(&request);
-                    ask_client(session, &dedicated.leg, &request.id, &text, session.outside());
-                }
-            },
-        }
-    }
-}
-
 /// Puts a request of the server to its client on one stream; nobody answering in time is an error
 /// for the server.
 fn ask_client(session: &Arc<Session>, leg: &Leg, id: &RawValue, text: &str, stream: &Arc<Stream>) {
@@ -317,7 +233,7 @@ pub(crate) fn error_object(code: i64, message: &str) -> Box<RawValue> {
 }
 
 /// Sends a request on, or answers it where the gateway must.
-async fn begin(
+pub(crate) async fn begin(
     ask: &Ask<'_>,
     session: &Arc<Session>,
     id: &RawValue,
@@ -333,14 +249,24 @@ async fn begin(
     if method == "ping" {
         return Err(nothing());
     }
+    let changed = match ask.lens {
+        Some(lens) => lens
+            .inward(ask.entry, method, params)
+            .await
+            .map_err(|refusal| Out::Answer(refusal.status, refusal.body(Some(id))))?,
+        None => None,
+    };
+    let params = changed.as_deref().or(params);
     let place = ask.entry.slot.place();
     let silence = place.map_or(Duration::from_secs(300), |place| place.timeout);
-    let timed = Timed::start(&ask.entry.metrics, method, &crate::gateway::tool_of(method, params))
-        .in_session(&session.hash);
+    let tool = crate::gateway::tool_of(method, params);
+    let timed = Timed::start(&ask.entry.metrics, method, &tool)
+        .in_session(&session.hash)
+        .by(ask.principal, (method, &tool));
     let begun = |leg: &Leg, params: Option<&RawValue>| {
         let begin =
             Begin { leg, id, method, params, tongue: Tongue::Legacy, on_drop: OnDrop::Leave, silence, timed };
-        Flow::begin(begin)
+        Flow::begin(begin).map(|flow| flow.through(ask.lens, method))
     };
     let flow = match &session.backing {
         Backing::Dedicated(leg, _) => begun(leg, params)?,
@@ -369,7 +295,7 @@ fn not_there(id: &RawValue, why: &Unavailable) -> Out {
 }
 
 /// What a client tells without wanting an answer.
-fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
+pub(crate) fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
     let leg = match &session.backing {
         Backing::Dedicated(leg, _) => Some(leg.clone()),
         Backing::Shared => None,
@@ -394,7 +320,11 @@ fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, params: Option<
 }
 
 /// A client's answer to a request of the server.
-fn answered(session: &Arc<Session>, id: &RawValue, answer: Result<&RawValue, &RawValue>) -> Response {
+pub(crate) fn answered(
+    session: &Arc<Session>,
+    id: &RawValue,
+    answer: Result<&RawValue, &RawValue>,
+) -> Response {
     match session.answered(id) {
         None => {
             refused(None, &Refusal::new(400, INVALID_REQUEST, "no request with this id waits for an answer"))
@@ -405,6 +335,7 @@ fn answered(session: &Arc<Session>, id: &RawValue, answer: Result<&RawValue, &Ra
             }
             body::empty(StatusCode::ACCEPTED)
         }
+        Some(Asker::Below(below, asked)) => answered(&below, &asked, answer),
         Some(Asker::Call(waiting)) => {
             let _given_up = waiting.send(answer.map(ToOwned::to_owned).map_err(ToOwned::to_owned));
             body::empty(StatusCode::ACCEPTED)
@@ -487,7 +418,7 @@ pub(crate) fn busy(text: String, secs: Option<u64>) -> Response {
     response
 }
 
-fn greeting(session: &Session) -> Greeting {
+pub(crate) fn greeting(session: &Session) -> Greeting {
     if session.version >= PRIMING_SINCE { Greeting::Priming } else { Greeting::None }
 }
 
@@ -497,11 +428,16 @@ pub(crate) fn get(ask: &Ask<'_>) -> Response {
         Ok(session) => session,
         Err(response) => return *response,
     };
-    if let Err(refusal) = front::check_accept_get(ask.head) {
+    stream_of(&session, ask.head)
+}
+
+/// The stream that a GET in a session gets.
+pub(crate) fn stream_of(session: &Session, head: &Head<'_>) -> Response {
+    if let Err(refusal) = front::check_accept_get(head) {
         return refused(None, &refusal);
     }
-    let greeting = greeting(&session);
-    if let Some(last) = ask.head.last_event_id
+    let greeting = greeting(session);
+    if let Some(last) = head.last_event_id
         && let Some(resumed) = session.streams.resume(last, greeting)
     {
         return body::events(resumed);

@@ -201,7 +201,7 @@ impl World {
     }
 
     fn ask<'a>(&'a self, head: &'a Head<'a>, principal: &'a Arc<str>, body: &'a [u8]) -> Ask<'a> {
-        Ask { gateway: &self.gateway, entry: &self.entry, head, principal, body }
+        Ask { gateway: &self.gateway, entry: &self.entry, head, principal, body, lens: None }
     }
 
     async fn open(&self, asks: bool) -> Option<Client> {
@@ -444,7 +444,9 @@ struct Stubborn {
 struct Slow(Arc<AtomicU64>);
 
 impl Keeper for Slow {
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
+    fn end(
+        self: Box<Self>,
+    ) -> Pin<Box<dyn Future<Output = Option<crate::gateway::places::HowEnded>> + Send>> {
         Box::pin(async move {
             tokio::time::sleep(END_WITHIN).await;
             self.0.fetch_add(1, Ordering::Relaxed);

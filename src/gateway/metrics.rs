@@ -5,8 +5,11 @@
 //! [`ACCESS`]) it costs one look at the filter. Must never look into arguments or results beyond a
 //! tool's name, and never hold a session's id.
 
+pub mod page;
 pub mod prometheus;
 
+use crate::gateway::guard::LOCAL;
+use crate::mcp::input::may_require_input;
 use crate::model::id::ServerId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,6 +39,9 @@ pub const BUCKETS_MICROS: [u64; 13] = [
 ];
 /// Target of the access log's events, at level DEBUG: `--log-level info,access=debug`.
 pub const ACCESS: &str = "access";
+/// Target of the events that say who called what, at level INFO: calls, prompts and resources of
+/// clients that proved who they are. Names only.
+pub const AUDIT: &str = "audit";
 /// Bytes of a session's hash that are logged, in hexadecimal digits twice as many.
 const SESSION_BYTES: usize = 4;
 
@@ -125,14 +131,24 @@ struct Logged {
     method: String,
     tool: String,
     session: String,
+    principal: String,
+    /// It is told to those who want to know who called what.
+    audited: bool,
+}
+
+impl Logged {
+    fn new(method: &str, tool: &str) -> Box<Self> {
+        let (session, principal) = (String::new(), String::new());
+        Box::new(Self { method: shown(method), tool: shown(tool), session, principal, audited: false })
+    }
 }
 
 impl Timed {
     /// Starts.
     #[must_use]
     pub fn start(server: &Arc<ServerMetrics>, method: &str, tool: &str) -> Self {
-        let logged = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG)
-            .then(|| Box::new(Logged { method: shown(method), tool: shown(tool), session: String::new() }));
+        let logged =
+            tracing::enabled!(target: ACCESS, tracing::Level::DEBUG).then(|| Logged::new(method, tool));
         Self {
             server: Arc::clone(server),
             kind: server.kind(method, tool),
@@ -140,6 +156,21 @@ impl Timed {
             done: false,
             logged,
         }
+    }
+
+    /// It is this principal's; `what` is the method and the tool again.
+    #[must_use]
+    pub fn by(mut self, principal: &str, (method, tool): (&str, &str)) -> Self {
+        let audited = principal != LOCAL
+            && may_require_input(method)
+            && tracing::enabled!(target: AUDIT, tracing::Level::INFO);
+        if audited && self.logged.is_none() {
+            self.logged = Some(Logged::new(method, tool));
+        }
+        if let Some(logged) = &mut self.logged {
+            (logged.principal, logged.audited) = (shown(principal), audited);
+        }
+        self
     }
 
     /// It belongs to the session with this hash.
@@ -184,12 +215,26 @@ impl Timed {
 
 impl Logged {
     fn tell(&self, server: Option<&ServerId>, status: &'static str, took: Duration) {
-        let Self { method, tool, session } = self;
+        let Self { method, tool, session, principal, audited } = self;
         let some = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
+        if *audited {
+            tracing::info!(
+                target: AUDIT,
+                MCP_SERVER = server.map(tracing::field::display),
+                MCP_PRINCIPAL = principal.as_str(),
+                MCP_METHOD = method.as_str(),
+                MCP_TOOL = some(tool),
+                MCP_STATUS = status,
+                "{principal}: {method}{}{tool} of {} {status}",
+                if tool.is_empty() { "" } else { " " },
+                server.map_or("?", ServerId::as_str),
+            );
+        }
         tracing::debug!(
             target: ACCESS,
             MCP_SERVER = server.map(tracing::field::display),
             MCP_SESSION = some(session),
+            MCP_PRINCIPAL = some(principal),
             MCP_METHOD = method.as_str(),
             MCP_TOOL = some(tool),
             MCP_DURATION_MS = (took.as_secs_f64() * 1e6).round() / 1e3,
@@ -265,6 +310,26 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(filter).with(layer), work);
         let bytes = page.0.lock().expect("a page").clone();
         String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn who_called_what_is_told_of_those_who_proved_who_they_are() {
+        let metrics = ServerMetrics::of(&ServerId::new("time").expect("an id"));
+        let work = || {
+            let call = |who| Timed::start(&metrics, "tools/call", "get").by(who, ("tools/call", "get"));
+            call("ci").done(true, 7);
+            call(LOCAL).done(true, 7);
+            Timed::start(&metrics, "tools/list", "").by("ci", ("tools/list", "")).done(true, 1);
+        };
+        let text = logged("info", work);
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        assert_eq!(
+            (&lines[0]["target"], &lines[0]["fields"]["MCP_PRINCIPAL"]),
+            (&"audit".into(), &"ci".into())
+        );
+        assert_eq!(logged("info,audit=off", work), "");
     }
 
     #[test]

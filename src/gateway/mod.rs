@@ -3,11 +3,15 @@
 //!
 //! - [`places`] is what the gateway is told: where each server is.
 //! - [`slot`] keeps one server's shared connection open, and lets requests wait for it.
+//! - [`lists`] is what servers offer, kept until it changes.
 //! - [`flow`] is one request on its way, in any pair of eras.
 //! - [`legacy`], [`modern`] and [`old`] are the three kinds of clients; [`sessions`] and [`parked`]
 //!   what they leave waiting.
+//! - [`combined`] is all servers as one; [`offered`] what of each is shown there, and [`lens`] what one
+//!   client sees of that.
 //! - [`hub`] tells everybody whom a server's news concern.
 //! - [`body`], [`streams`] are answers; [`front`] puts requests to all of this.
+//! - [`toolproxy`] serves tools to clients that know HTTP and no MCP.
 //! - [`metrics`], [`logs`], [`overview`] are what people see of it.
 //!
 //! Must never log or count arguments and results, and never start or stop a server by itself.
@@ -15,6 +19,7 @@
 pub mod beside;
 pub mod body;
 pub mod call;
+pub mod combined;
 pub mod edges;
 pub mod flow;
 pub mod front;
@@ -22,11 +27,14 @@ pub mod guard;
 pub mod http;
 pub mod hub;
 pub mod legacy;
+pub mod lens;
+pub mod lists;
 pub mod logs;
 #[cfg(test)]
 mod machine_tests;
 pub mod metrics;
 pub mod modern;
+pub mod offered;
 pub mod old;
 pub mod overview;
 pub mod parked;
@@ -36,10 +44,11 @@ mod played;
 pub mod sessions;
 pub mod slot;
 pub mod streams;
+pub mod toolproxy;
 
 use crate::gateway::body::Response;
 use crate::gateway::hub::Entry;
-use crate::gateway::places::Places;
+use crate::gateway::places::{Down, Places, Source};
 use crate::gateway::sessions::{Backing, IdHash, Sessions};
 use crate::gateway::slot::Unavailable;
 use crate::mcp::build;
@@ -82,6 +91,7 @@ pub struct Gateway {
     pub(crate) pool: Arc<parked::Pool>,
     pub(crate) doors: old::Doors,
     pub(crate) seal_key: [u8; 32],
+    pub(crate) combined: combined::Combined,
     entries: RwLock<BTreeMap<ServerId, Arc<Entry>>>,
     keeping: mpsc::Sender<Change>,
     /// The version of the files that the places are of; 0: none yet.
@@ -104,6 +114,8 @@ pub struct Ask<'a> {
     pub principal: &'a Arc<str>,
     /// Its body.
     pub body: &'a [u8],
+    /// What its sender sees of the server, where that is not all.
+    pub lens: Option<&'a Arc<lens::Lens>>,
 }
 
 impl Gateway {
@@ -119,12 +131,14 @@ impl Gateway {
             pool: Arc::default(),
             doors: old::Doors::default(),
             seal_key,
+            combined: combined::Combined::default(),
             entries: RwLock::default(),
             keeping,
             generation: AtomicU64::new(0),
         });
         tokio::spawn(keep_changes(store, changes));
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
+        tokio::spawn(combined::watch(Arc::downgrade(&gateway), Arc::clone(&gateway.combined.news)));
         gateway
     }
 
@@ -150,7 +164,9 @@ impl Gateway {
         for (id, place) in places {
             if let Some(entry) = self.entry(id) {
                 let moved = |held: &Arc<places::Place>| !held.key.is_empty() && held.key != place.key;
-                if place.down.is_none() && entry.slot.place().as_ref().is_some_and(moved) {
+                let process = matches!(place.source, Source::Process(_));
+                let stopped = process && matches!(place.down, Some(Down::Stopped(_)));
+                if stopped || (place.down.is_none() && entry.slot.place().as_ref().is_some_and(moved)) {
                     self.end_dedicated(id);
                 }
                 entry.slot.set_place(Arc::clone(place));
@@ -210,7 +226,9 @@ impl Gateway {
             stream.finish();
         }
         if matches!(session.backing, Backing::Shared) {
-            self.keep_later(SessionChange::Remove(sessions::hex(hash)));
+            if session.is_kept() {
+                self.keep_later(SessionChange::Remove(sessions::hex(hash)));
+            }
             if let Some(entry) = self.entry(&session.server) {
                 entry.unsubscribe_all(self, &session);
             }
@@ -221,6 +239,13 @@ impl Gateway {
     pub(crate) fn keep_later(&self, change: SessionChange) {
         // A lost touch costs a session at worst half an hour of its idle time.
         let _full = self.keeping.try_send((change, None));
+    }
+
+    /// Keeps what changed of a session some time soon.
+    pub(crate) fn keep_session(&self, session: &sessions::Session) {
+        if session.is_kept() {
+            self.keep_later(SessionChange::Put(session.record()));
+        }
     }
 
     /// Keeps a change and returns when it is kept.
@@ -235,6 +260,17 @@ impl Gateway {
     #[must_use]
     pub fn shared(&self) -> Arc<slot::Shared> {
         Arc::clone(&self.shared)
+    }
+
+    /// Has a process, with what clients have of their own of it, or the connection to a server elsewhere
+    /// started anew; returns when nothing of what served is left.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn restart(&self, server: &ServerId) -> Result<(), String> {
+        let Some(entry) = self.entry(server) else { return Ok(()) };
+        self.end_dedicated(server);
+        entry.slot.restart().await
     }
 
     /// Ends the sessions and waiting calls that stand on these instances of a server.
@@ -253,6 +289,7 @@ impl Gateway {
     /// running.
     pub async fn stop(&self) {
         self.pool.clear();
+        self.combined.stop();
         for entry in self.entries() {
             self.end_dedicated(&entry.slot.id);
             entry.slot.end_process();

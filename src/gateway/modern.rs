@@ -58,11 +58,28 @@ pub(crate) async fn post(ask: &Ask<'_>, message: Message<'_>) -> Response {
     if !front::known_method_modern(method) {
         return refused(Some(id), &front::unknown_method(method));
     }
+    let inward = match ask.lens {
+        Some(lens) => lens.inward(ask.entry, method, *params).await,
+        None => Ok(None),
+    };
+    match inward {
+        Ok(changed) => serve(ask, id, (method, changed.as_deref().or(*params)), &facts).await,
+        Err(refusal) => body::json(code(refusal.status), refusal.body(Some(id))),
+    }
+}
+
+/// A request that was checked, under the server's own names.
+pub(crate) async fn serve(
+    ask: &Ask<'_>,
+    id: &RawValue,
+    (method, params): (&str, Option<&RawValue>),
+    facts: &Modern<'_>,
+) -> Response {
     let live = match ask.entry.slot.ready().await {
         Ok(live) => live,
         Err(why) => return unavailable(Some(id), &why),
     };
-    let call = Asked { ask, id, method, params: *params, facts: &facts };
+    let call = Asked { ask, id, method, params, facts };
     match live.leg.greeting().era {
         Era::Modern => call.passed_on(&live).await,
         Era::Legacy => call.translated(&live).await,
@@ -84,7 +101,8 @@ impl Asked<'_> {
     }
 
     fn timed(&self) -> Timed {
-        Timed::start(&self.ask.entry.metrics, self.method, &tool_of(self.method, self.params))
+        let tool = tool_of(self.method, self.params);
+        Timed::start(&self.ask.entry.metrics, self.method, &tool).by(self.ask.principal, (self.method, &tool))
     }
 
     fn flow(&self, leg: &Leg, params: Option<&RawValue>, tongue: Tongue) -> Result<Flow, Out> {
@@ -98,6 +116,7 @@ impl Asked<'_> {
             silence: self.silence(),
             timed: self.timed(),
         })
+        .map(|flow| flow.through(self.ask.lens, self.method))
     }
 
     /// To a modern server.

@@ -110,6 +110,21 @@ fn median_micros(classes: &[u64]) -> Option<f64> {
     None
 }
 
+/// The upper end of the class in which the 95th of 100 requests lies, in microseconds; of the last
+/// class its lower end. `None` without requests.
+#[must_use]
+pub fn p95_micros(classes: &[u64]) -> Option<u64> {
+    let all: u64 = classes.iter().sum();
+    let mut below = 0;
+    for (class, count) in classes.iter().enumerate() {
+        below += count;
+        if *count > 0 && below * 100 >= all * 95 {
+            return BUCKETS_MICROS.get(class).or_else(|| BUCKETS_MICROS.last()).copied();
+        }
+    }
+    None
+}
+
 impl Gateway {
     /// All servers at this moment.
     #[must_use]
@@ -163,7 +178,7 @@ impl Gateway {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUCKETS_MICROS, median_micros};
+    use super::{BUCKETS_MICROS, median_micros, p95_micros};
 
     #[test]
     fn the_median_lies_in_its_class() {
@@ -175,5 +190,15 @@ mod tests {
         assert!((1_000.0..5_000.0).contains(&median), "{median}");
         let last = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
         assert_eq!(median_micros(&last), Some(3e8));
+    }
+
+    #[test]
+    fn the_95th_of_100_lies_in_its_class() {
+        let mut classes = [0; BUCKETS_MICROS.len() + 1];
+        assert_eq!(p95_micros(&classes), None);
+        (classes[0], classes[3]) = (94, 6);
+        assert_eq!(p95_micros(&classes), Some(BUCKETS_MICROS[3]));
+        classes[0] = 950;
+        assert_eq!(p95_micros(&classes), Some(BUCKETS_MICROS[0]));
     }
 }

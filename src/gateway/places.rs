@@ -3,8 +3,9 @@
 //! The loop decides what runs; the gateway only follows. Must never decide that a server should
 //! run, and never hold a container's environment.
 
-use crate::model::id::{ContainerId, ImageId, ServerId};
-use crate::model::server::{ProcessDecl, RemoteDecl, Sharing};
+use crate::model::access::ToolPolicy;
+use crate::model::id::{ContainerId, ImageId, SectionId, ServerId};
+use crate::model::server::{ProcessDecl, RemoteDecl, RestartWhen, Sharing};
 use crate::model::time::Timestamp;
 use crate::upstream::leg::LegIo;
 use crate::world::Answer;
@@ -18,6 +19,11 @@ use std::time::Duration;
 pub struct Place {
     /// Changes whenever requests must go somewhere else: a container's id, a declaration's hash.
     pub key: String,
+    /// The server's name as the file has it.
+    pub name: String,
+    /// Tells the declaration that the container or process was made from from others of the server, in
+    /// eight hexadecimal digits; empty when nobody knows.
+    pub spec: String,
     /// What runs there, as far as its protocol is concerned: image and arguments. Servers with
     /// equal values speak the same era.
     pub program: String,
@@ -27,12 +33,25 @@ pub struct Place {
     pub container: Option<ContainerId>,
     /// Who may share a connection.
     pub sharing: Sharing,
+    /// What of it is offered, and to whom it belongs.
+    pub offer: Arc<Offer>,
     /// How long a call may stay silent.
     pub timeout: Duration,
     /// How it is tried again.
     pub retry: Retry,
     /// Why it cannot be reached now; `None` when it can.
     pub down: Option<Down>,
+}
+
+/// What of a server is offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The section it is in.
+    pub section: Option<SectionId>,
+    /// Which of its tools, and under which names.
+    pub tools: ToolPolicy,
+    /// Headers of clients that it gets, in lower case.
+    pub forward_headers: Vec<String>,
 }
 
 /// How a server that does not answer is tried again.
@@ -47,6 +66,21 @@ pub struct Retry {
     pub stable: Duration,
     /// Somebody else starts the server: failures within this time are part of that.
     pub grace: Duration,
+    /// Which ends of a process are answered with a restart.
+    pub when: RestartWhen,
+    /// Restarts in a row before it is given up; `None` is no limit.
+    pub restarts_max: Option<u32>,
+}
+
+/// What becomes of a server that ended or did not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is tried again.
+    Again,
+    /// Its restart policy leaves it so.
+    Left,
+    /// It ended as often in a row as is allowed.
+    GaveUp,
 }
 
 impl Retry {
@@ -56,6 +90,22 @@ impl Retry {
         let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
         let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
         self.delay.saturating_mul(factor).min(self.delay_max)
+    }
+
+    /// What follows on failure number `failures` in a row (1 is the first); `ended` is how its process
+    /// did, if one ran.
+    #[must_use]
+    pub fn next(&self, failures: u32, ended: Option<&HowEnded>) -> Next {
+        let left = ended.is_some_and(|ended| match self.when {
+            RestartWhen::Always => false,
+            RestartWhen::OnFailure => ended.clean,
+            RestartWhen::Never => true,
+        });
+        if left {
+            return Next::Left;
+        }
+        // Each failure but the first was preceded by a restart.
+        if self.restarts_max.is_some_and(|max| failures > max) { Next::GaveUp } else { Next::Again }
     }
 }
 
@@ -94,7 +144,16 @@ pub trait Keeper: Send + Sync {
     }
 
     /// Ends it, politely first and within [`END_WITHIN`]; returns when it is gone, with how it ended where that is known.
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<HowEnded>> + Send>>;
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HowEnded {
+    /// In words: `exited with code 1`.
+    pub how: String,
+    /// It exited with code 0.
+    pub clean: bool,
 }
 
 /// Streams that were opened, and what must be ended with them.

@@ -1,13 +1,13 @@
 //! Servers as tests play them: just enough of either era, over in-memory pipes, on the runtime's
 //! clock.
 
-use crate::gateway::places::{Keeper, Opened, Opener, Place, Retry, Source};
+use crate::gateway::places::{HowEnded, Keeper, Opened, Opener, Place, Retry, Source};
 use crate::gateway::slot::{Handshakes, Shared};
 use crate::gateway::streams::reader::EventBody;
 use crate::mcp::wire::Era;
 use crate::model::fingerprint::{Fingerprint, HashKey};
 use crate::model::id::{ContainerId, ServerId};
-use crate::model::server::{ProcessDecl, Sharing};
+use crate::model::server::{ProcessDecl, RestartWhen, Sharing};
 use crate::model::time::{Span, Timestamp};
 use crate::upstream::leg::{Greeting, LegIo};
 use crate::upstream::open::Remembered;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -75,6 +75,8 @@ pub(crate) struct Stage {
     script: Mutex<VecDeque<Act>>,
     rest: Act,
     opened: AtomicUsize,
+    /// What processes end with.
+    code: AtomicU8,
     servers: mpsc::UnboundedSender<Played>,
 }
 
@@ -83,7 +85,13 @@ impl Stage {
     pub(crate) fn new(script: &[Act], rest: Act) -> (Arc<Self>, mpsc::UnboundedReceiver<Played>) {
         let (servers, on_stage) = mpsc::unbounded_channel();
         let script = Mutex::new(script.iter().copied().collect());
-        (Arc::new(Self { script, rest, opened: AtomicUsize::new(0), servers }), on_stage)
+        let (opened, code) = (AtomicUsize::new(0), AtomicU8::new(1));
+        (Arc::new(Self { script, rest, opened, code, servers }), on_stage)
+    }
+
+    /// Processes that are opened from now on end with this code.
+    pub(crate) fn exit_with(&self, code: u8) {
+        self.code.store(code, Ordering::Relaxed);
     }
 
     /// Tries so far.
@@ -115,7 +123,7 @@ impl Stage {
                 let _nobody = self.servers.send(Played { heard, say });
             }
         }
-        Ok(Opened { io, keeper: Some(Box::new(Ended)), fresh: true })
+        Ok(Opened { io, keeper: Some(Box::new(Ended(self.code.load(Ordering::Relaxed)))), fresh: true })
     }
 }
 
@@ -133,11 +141,14 @@ impl Opener for Stage {
     }
 }
 
-struct Ended;
+/// With this code.
+struct Ended(u8);
 
 impl Keeper for Ended {
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
-        Box::pin(async { Some("exited with code 1".to_owned()) })
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<HowEnded>> + Send>> {
+        Box::pin(
+            async move { Some(HowEnded { how: format!("exited with code {}", self.0), clean: self.0 == 0 }) },
+        )
     }
 }
 
@@ -246,10 +257,13 @@ pub(crate) fn place(key: &str, retry: Retry) -> Arc<Place> {
     };
     Arc::new(Place {
         key: key.to_owned(),
+        name: "Played Server".to_owned(),
+        spec: format!("spec-{key}"),
         program: key.to_owned(),
         source: Source::Process(Box::new(decl)),
         container: None,
         sharing: Sharing::Auto,
+        offer: Arc::default(),
         timeout: Duration::from_secs(30),
         retry,
         down: None,
@@ -262,6 +276,8 @@ pub(crate) const RETRY: Retry = Retry {
     delay_max: Duration::from_secs(60),
     stable: Duration::from_secs(10),
     grace: Duration::ZERO,
+    when: RestartWhen::Always,
+    restarts_max: None,
 };
 
 /// The messages that a client reads off a stream, until its end.

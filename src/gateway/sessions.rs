@@ -6,6 +6,7 @@
 //! The id is a secret: it is given to the client once and only its SHA-256 is kept. Must never
 //! answer whether a session of another principal exists.
 
+use crate::gateway::combined::below::Below;
 use crate::gateway::streams::store::EventStore;
 use crate::gateway::streams::{Stream, StreamKind};
 use crate::mcp::wire::LEGACY_VERSIONS;
@@ -18,7 +19,7 @@ use crate::world::Clock;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{oneshot, watch};
 
@@ -57,6 +58,19 @@ pub enum Asker {
     Server(Box<RawValue>),
     /// We do, on behalf of a call.
     Call(oneshot::Sender<ClientAnswer>),
+    /// A session below this one, under its own id.
+    Below(Arc<Session>, Box<RawValue>),
+}
+
+impl Asker {
+    /// Whether nobody waits any more.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Below(session, id) => !session.is_asked(id),
+            Self::Call(waiting) => waiting.is_closed(),
+            Self::Server(_) => false,
+        }
+    }
 }
 
 /// One session.
@@ -83,6 +97,8 @@ pub struct Session {
     last_kept: AtomicI64,
     outside: OnceLock<Arc<Stream>>,
     inner: Mutex<Inner>,
+    below: Mutex<BTreeMap<ServerId, Arc<Below>>>,
+    forgotten: AtomicBool,
     ended: watch::Sender<bool>,
 }
 
@@ -130,6 +146,8 @@ impl Session {
             last_kept: AtomicI64::new(now.0),
             outside: OnceLock::new(),
             inner: Mutex::default(),
+            below: Mutex::default(),
+            forgotten: AtomicBool::new(false),
             ended: watch::Sender::new(false),
         }
     }
@@ -160,6 +178,7 @@ impl Session {
     #[must_use]
     pub fn ask(&self, id: &RawValue, asker: Asker) -> bool {
         let mut inner = self.inner();
+        inner.asked.retain(|_, asker| !asker.is_gone());
         if inner.asked.len() >= ASKED_MAX {
             return false;
         }
@@ -249,6 +268,37 @@ impl Session {
     /// Sets that.
     pub fn set_log_level(&self, level: &str) {
         self.inner().log_level = Some(level.to_owned());
+    }
+
+    /// The place of a server's session below this one.
+    #[must_use]
+    pub fn below(&self, server: &ServerId) -> Arc<Below> {
+        let mut below = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(below.entry(server.clone()).or_default())
+    }
+
+    /// The sessions below this one.
+    #[must_use]
+    pub fn all_below(&self) -> Vec<Arc<Self>> {
+        let below = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        below.values().filter_map(|below| below.session()).collect()
+    }
+
+    /// It ends with this process: nothing of it is kept.
+    pub fn forget_at_the_end(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it outlives this process.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        !self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        *self.ended.borrow()
     }
 
     /// Resolves when the session has ended.
@@ -390,7 +440,8 @@ impl Sessions {
         let now = self.clock.now();
         session.last_used.store(now.0, Relaxed);
         let kept = Timestamp(session.last_kept.load(Relaxed));
-        let due = now >= kept.after(TOUCH_EVERY) && matches!(session.backing, Backing::Shared);
+        let due =
+            now >= kept.after(TOUCH_EVERY) && matches!(session.backing, Backing::Shared) && session.is_kept();
         let touch = due.then(|| {
             session.last_kept.store(now.0, Relaxed);
             SessionChange::Touch { id_hash: hex(&session.hash), last_used: now }

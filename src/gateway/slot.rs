@@ -6,6 +6,7 @@
 //! up, new key    opening             wait for it, or go through the old one while it lives
 //! up             opening             wait up to a limit
 //! up             next try later      503 at once, with the time until then
+//! up             left, given up      503 with the reason, until somebody restarts it
 //! down, coming   -                   wait up to a limit
 //! down, failed   -                   503 at once, with the time until the next start
 //! down, stopped  -                   503 with the reason
@@ -21,8 +22,8 @@ pub mod own;
 mod tests;
 
 use crate::gateway::lock;
-use crate::gateway::places::{Down, Opener, Place, Source};
-use crate::gateway::slot::keep::{drain, open};
+use crate::gateway::places::{Down, END_WITHIN, Opener, Place, Source};
+use crate::gateway::slot::keep::{DRAIN_MAX, RESTART_DRAIN, drain, open};
 use crate::mcp::handshake::ClientInfo;
 use crate::mcp::wire::Era;
 use crate::model::id::{ContainerId, ServerId};
@@ -47,6 +48,13 @@ pub const PARKED_MAX: usize = 1024;
 const LATER_SECS: u64 = 2;
 /// A server may finish writing this long after its input was closed.
 pub(crate) const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// A restart ends what ran within this time: its requests, its input's end, its keeper.
+pub const RESTART_MAX: Duration = Duration::from_secs(40);
+const _: () = assert!(
+    RESTART_DRAIN.as_millis() + CLOSE_GRACE.as_millis() + 2 * END_WITHIN.as_millis()
+        < RESTART_MAX.as_millis(),
+    "a restart ends in time"
+);
 /// Notifications that may wait to be fanned out.
 const OWNED_MAX: usize = 1024;
 /// Lines of diagnostics that may wait to be kept.
@@ -112,6 +120,8 @@ pub struct Live {
     pub since: Instant,
     /// The container it leads to.
     pub container: Option<ContainerId>,
+    /// The declaration that what answers was made from, see [`Place::spec`].
+    pub spec: String,
 }
 
 impl std::fmt::Debug for Live {
@@ -124,6 +134,13 @@ impl std::fmt::Debug for Live {
 enum State {
     Down(Unavailable),
     Up(Arc<Live>),
+}
+
+/// Where the server is, and how often somebody wanted it started anew.
+#[derive(Clone, Debug)]
+struct Spot {
+    place: Arc<Place>,
+    turn: u64,
 }
 
 /// What all slots need.
@@ -179,11 +196,15 @@ pub enum Owned {
 pub struct Slot {
     /// Its id.
     pub id: ServerId,
-    place: watch::Sender<Option<Arc<Place>>>,
+    place: watch::Sender<Option<Spot>>,
     state: watch::Sender<State>,
+    /// The last turn that was begun: nothing of those before is left.
+    turned: watch::Sender<u64>,
     handed: Mutex<Option<Handed>>,
     /// The last try failed; kept while the next one is under way.
     trouble: Mutex<Option<Trouble>>,
+    /// Ends and failed starts in a row, and how the last one was.
+    ends: Mutex<(u32, String)>,
     /// What was told of the connection last.
     told: Mutex<(Standing, Option<Trouble>)>,
     news: Arc<Notify>,
@@ -202,8 +223,16 @@ struct Handed {
     to: String,
 }
 
-/// Why the last try failed, and when the next one is due.
-type Trouble = (String, Instant);
+/// What is the matter with the place of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Why the last try failed, and when the next one is due.
+    Failing(String, Instant),
+    /// It ended, and its restart policy leaves it so.
+    Left(String),
+    /// It ended as often in a row as is allowed.
+    GaveUp(String),
+}
 
 /// Whether the connection leads to the place of now, whether there is one, and the containers in use.
 type Standing = (bool, bool, BTreeSet<ContainerId>);
@@ -218,8 +247,10 @@ impl Slot {
             id,
             place: watch::Sender::new(None),
             state: watch::Sender::new(State::Down(Unavailable::Later("it is starting".to_owned()))),
+            turned: watch::Sender::new(0),
             handed: Mutex::new(None),
             trouble: Mutex::default(),
+            ends: Mutex::default(),
             told: Mutex::default(),
             news,
             removed: std::sync::atomic::AtomicBool::new(false),
@@ -247,9 +278,9 @@ impl Slot {
             }
         }
         self.place.send_if_modified(|held| {
-            let new = held.as_ref().is_none_or(|held| **held != *place);
+            let new = held.as_ref().is_none_or(|held| *held.place != *place);
             if new {
-                *held = Some(Arc::clone(&place));
+                put(held, Arc::clone(&place));
             }
             new
         });
@@ -258,7 +289,27 @@ impl Slot {
     /// The place now.
     #[must_use]
     pub fn place(&self) -> Option<Arc<Place>> {
-        self.place.borrow().clone()
+        self.place.borrow().as_ref().map(|spot| Arc::clone(&spot.place))
+    }
+
+    /// Ends what serves now, all of it, and has it started anew; returns when nothing of it is left.
+    ///
+    /// # Errors
+    /// When that takes longer than [`RESTART_MAX`].
+    pub async fn restart(&self) -> Result<(), String> {
+        let mut wanted = None;
+        self.place.send_if_modified(|held| {
+            wanted = held.as_mut().map(|spot| {
+                spot.turn += 1;
+                spot.turn
+            });
+            wanted.is_some()
+        });
+        // Nobody said yet where it is: nothing of it runs.
+        let Some(wanted) = wanted else { return Ok(()) };
+        let mut turned = self.turned.subscribe();
+        let over = tokio::time::timeout(RESTART_MAX, turned.wait_for(|turned| *turned >= wanted)).await;
+        over.map(drop).map_err(|_late| format!("what ran has not ended in {} s", RESTART_MAX.as_secs()))
     }
 
     /// The connection, if it is open.
@@ -273,7 +324,7 @@ impl Slot {
     /// The container it is in, if it is in one.
     #[must_use]
     pub fn container(&self) -> Option<String> {
-        match &self.place.borrow().as_ref()?.source {
+        match &self.place.borrow().as_ref()?.place.source {
             Source::Container(container, _) => Some(container.0.clone()),
             Source::Process(_) | Source::Remote(_) | Source::Nowhere => None,
         }
@@ -284,15 +335,20 @@ impl Slot {
         let held = self.place();
         let Some(place) = held.filter(|place| matches!(place.source, Source::Process(_))) else { return };
         let down = Some(Down::Stopped("the daemon is ending".to_owned()));
-        self.place.send_replace(Some(Arc::new(Place { down, ..(*place).clone() })));
+        self.put_place(Arc::new(Place { down, ..(*place).clone() }));
+    }
+
+    fn put_place(&self, place: Arc<Place>) {
+        self.place.send_modify(|held| put(held, place));
     }
 
     /// Lets go of the connection.
     pub fn close(self: &Arc<Self>) {
         self.removed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.turned.send_replace(u64::MAX);
         if let Some(old) = self.publish_down(Unavailable::Stopped("it was removed".to_owned())) {
             let slot = Arc::clone(self);
-            tokio::spawn(async move { drain(&slot, &old).await });
+            tokio::spawn(async move { drain(&slot, &old, DRAIN_MAX).await });
         }
     }
 
@@ -320,12 +376,23 @@ impl Slot {
         let (current, live, uses) = self.standing();
         let state = match &*lock(&self.trouble) {
             _ if live && current => ContactState::Up,
-            Some((why, again)) => {
+            Some(Trouble::Failing(why, again)) => {
                 ContactState::Failed { why: why.clone(), next_try: now.after(left(*again)) }
             }
+            Some(Trouble::Left(why)) => ContactState::Left(why.clone()),
+            Some(Trouble::GaveUp(why)) => ContactState::GaveUp(why.clone()),
             None => ContactState::Starting,
         };
-        Contact { state, uses }
+        Contact { state, uses, ends: self.ends() }
+    }
+
+    /// A server that has run long enough has its ends counted anew.
+    fn ends(&self) -> (u32, String) {
+        let stable = self.place().map(|place| place.retry.stable);
+        match (self.live(), stable) {
+            (Some(live), Some(stable)) if live.since.elapsed() >= stable => (0, String::new()),
+            _ => lock(&self.ends).clone(),
+        }
     }
 
     fn standing(&self) -> Standing {
@@ -409,11 +476,11 @@ impl Slot {
         let from = self.place().map(|place| place.key.clone()).unwrap_or_default();
         *lock(&self.handed) = Some(Handed { from, to: place.key.clone() });
         let old = self.publish_up(new);
-        self.place.send_replace(Some(place));
+        self.put_place(place);
         self.tell();
         let _full = self.owned.try_send(Owned::Renewed);
         if let Some(old) = old {
-            drain(self, &old).await;
+            drain(self, &old, DRAIN_MAX).await;
         }
         Ok(())
     }
@@ -430,7 +497,7 @@ impl Slot {
 
     fn publish_down(&self, why: Unavailable) -> Option<Arc<Live>> {
         *lock(&self.trouble) = match &why {
-            Unavailable::Failing(why, again) => Some((why.clone(), *again)),
+            Unavailable::Failing(why, again) => Some(Trouble::Failing(why.clone(), *again)),
             Unavailable::Later(_) | Unavailable::Stopped(_) => None,
         };
         let old = self.state.send_replace(State::Down(why));
@@ -442,18 +509,20 @@ impl Slot {
     }
 
     /// The place of now cannot be reached; an older connection stays in use.
-    fn publish_failing(&self, why: String, again: Instant) {
+    fn publish_trouble(&self, trouble: Trouble) {
+        *lock(&self.trouble) = Some(trouble.clone());
         if self.live().is_none() {
-            self.publish_down(Unavailable::Failing(why, again));
-        } else {
-            *lock(&self.trouble) = Some((why, again));
-            self.tell();
+            self.state.send_replace(State::Down(match trouble {
+                Trouble::Failing(why, again) => Unavailable::Failing(why, again),
+                Trouble::Left(why) | Trouble::GaveUp(why) => Unavailable::Stopped(why),
+            }));
         }
+        self.tell();
     }
 
     /// Another try begins: who comes now may wait for it.
     fn begins(&self) {
-        let Some((why, _)) = lock(&self.trouble).clone() else { return };
+        let Some(Trouble::Failing(why, _)) = lock(&self.trouble).clone() else { return };
         let why = Unavailable::Later(format!("it is being tried again, after this: {why}"));
         self.state.send_if_modified(|state| {
             let down = matches!(state, State::Down(_));
@@ -463,6 +532,11 @@ impl Slot {
             down
         });
     }
+}
+
+fn put(held: &mut Option<Spot>, place: Arc<Place>) {
+    let turn = held.as_ref().map_or(0, |spot| spot.turn);
+    *held = Some(Spot { place, turn });
 }
 
 /// Counts a waiting request while it waits.

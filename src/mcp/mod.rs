@@ -20,7 +20,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod base64;
+pub mod budget;
 pub mod build;
+pub mod combine;
 pub mod era;
 pub mod front;
 pub mod handshake;

@@ -71,6 +71,13 @@ impl ServerId {
         Self::new(&slug(name))
     }
 
+    /// What stands for servers put together behind one endpoint, all of them or those of a section;
+    /// no server can have it.
+    #[must_use]
+    pub fn combined(section: Option<&SectionId>) -> Self {
+        Self(section.map_or_else(|| "mcp".to_owned(), |section| format!("mcp~{section}")))
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -6,10 +6,12 @@
 //! (held by `tests/it/tidy.rs`).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod access;
 pub mod balancer;
 pub mod container;
 pub mod desired;
 pub mod fingerprint;
+pub mod foreign;
 pub mod id;
 pub mod mark;
 pub mod memory;
@@ -21,3 +23,4 @@ pub mod record;
 pub mod server;
 pub mod session;
 pub mod time;
+pub mod usage;

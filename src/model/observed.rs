@@ -61,6 +61,8 @@ pub struct Contact {
     pub state: ContactState,
     /// Containers that requests are under way to, also over connections that were replaced.
     pub uses: BTreeSet<ContainerId>,
+    /// Ends and failed starts in a row, and how the last one was.
+    pub ends: (u32, String),
 }
 
 /// How a connection stands.
@@ -77,6 +79,10 @@ pub enum ContactState {
         /// When it is tried again.
         next_try: Timestamp,
     },
+    /// Its process ended, and its restart policy leaves it so.
+    Left(String),
+    /// It ended as often in a row as is allowed.
+    GaveUp(String),
 }
 
 /// A container as the engine lists it.

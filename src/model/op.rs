@@ -125,6 +125,52 @@ impl Op {
         }
     }
 
+    /// Its kind in one word, for counting: `create_container`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Engine(op) => match op {
+                EngineOp::Pull { .. } => "pull_image",
+                EngineOp::Create(_) => "create_container",
+                EngineOp::Start(_) => "start_container",
+                EngineOp::Stop(_) => "stop_container",
+                EngineOp::Remove { .. } => "remove_container",
+                EngineOp::Rename { .. } => "rename_container",
+                EngineOp::Unpause(_) => "unpause_container",
+            },
+            Self::Balancer(op) => match op {
+                BalancerOp::CreateTargetGroup { .. } => "create_target_group",
+                BalancerOp::SetHealthCheck { .. } => "set_health_check",
+                BalancerOp::SetDeregistrationDelay { .. } => "set_deregistration_delay",
+                BalancerOp::SetTags { .. } => "set_tags",
+                BalancerOp::Register { .. } => "register_targets",
+                BalancerOp::Deregister { .. } => "deregister_targets",
+                BalancerOp::CreateRule { .. } => "create_rule",
+                BalancerOp::ModifyRule { .. } => "modify_rule",
+                BalancerOp::SetPriorities { .. } => "set_priorities",
+                BalancerOp::DeleteRule { .. } => "delete_rule",
+                BalancerOp::DeleteTargetGroup { .. } => "delete_target_group",
+            },
+            Self::Edge(op) => match op {
+                EdgeOp::Open { .. } => "open_port",
+                EdgeOp::Close { .. } => "close_port",
+                EdgeOp::HandOver { .. } => "hand_over",
+                EdgeOp::EndLegs { .. } => "end_legs",
+                EdgeOp::Restart { .. } => "restart",
+            },
+        }
+    }
+
+    /// The part of the world it changes: `engine`, `balancer` or `edge`.
+    #[must_use]
+    pub const fn part(&self) -> &'static str {
+        match self {
+            Self::Engine(_) => "engine",
+            Self::Balancer(_) => "balancer",
+            Self::Edge(_) => "edge",
+        }
+    }
+
     /// The container it is for, once that has an id.
     #[must_use]
     pub const fn container(&self) -> Option<&ContainerId> {
@@ -253,6 +299,12 @@ pub enum EdgeOp {
         /// Their containers.
         legs: Vec<ContainerRef>,
     },
+    /// End a server's process, with what clients have of their own of it, or let go of the connection to
+    /// one elsewhere; then return. It is started, or reached, anew by itself.
+    Restart {
+        /// Which.
+        server: ServerId,
+    },
 }
 
 impl EdgeOp {
@@ -267,6 +319,7 @@ impl EdgeOp {
                 let names: Vec<&str> = legs.iter().map(ContainerRef::name).collect();
                 format!("end the sessions of {}", names.join(", "))
             }
+            Self::Restart { server } => format!("restart {server}"),
         }
     }
 }

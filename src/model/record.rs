@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Task {
     /// Counts up; never given twice.
     pub id: i64,
-    /// `start`, `stop`, `restart` or `sync`.
+    /// `start`, `stop`, `restart`, `sync`, or `edit: …` for a change of the file.
     pub act: String,
     /// The servers it is for; empty: all.
     pub servers: Vec<String>,

@@ -2,6 +2,7 @@
 //!
 //! Must never hold anything that was observed; that is [`crate::model::observed`].
 
+use crate::model::access::ToolPolicy;
 use crate::model::container::ContainerSpec;
 use crate::model::fingerprint::Fingerprint;
 use crate::model::id::{SectionId, ServerId};
@@ -33,6 +34,11 @@ pub struct Server {
     pub sharing: Sharing,
     /// How long one request may stay without a sign of life (`timeout`); `None` is the default.
     pub request_timeout: Option<Span>,
+    /// Which of its tools are offered, and how they are called (`orchestrator.tools`).
+    pub tools: ToolPolicy,
+    /// Headers of clients' requests that a server elsewhere gets (`orchestrator.forwardHeaders`), in
+    /// lower case.
+    pub forward_headers: Vec<String>,
     /// Path of the MCP endpoint inside an HTTP server (`orchestrator.httpPath`).
     pub http_path: Option<String>,
     /// Restart after a crash.

@@ -22,8 +22,9 @@ const HEADERS: &str = "Accept, Authorization, Content-Type, Last-Event-ID, Mcp-M
 /// How the headers begin that repeat arguments.
 const PARAM: &str = "mcp-param-";
 /// Headers of answers that clients need.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("Mcp-Session-Id, Mcp-Protocol-Version, Retry-After, WWW-Authenticate");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Mcp-Session-Id, Mcp-Protocol-Version, Retry-After, WWW-Authenticate, X-MCP-Server, X-MCP-Spec-Hash",
+);
 /// What the answer to a preflight depends on.
 const VARIES: HeaderValue =
     HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");

@@ -6,12 +6,19 @@
 //! 9d03…                    a token; its owner is called token-3, after the line
 //! laptop:sha256:5e88…      name and SHA-256 of a token, in hex
 //! ```
-//! A name may have several tokens, so that one can be replaced without a gap.
+//! A name may have several tokens, so that one can be replaced without a gap. Behind a token may
+//! stand what it is good for; a token alone is good for everything, always:
+//!
+//! ```text
+//! bot:sha256:5e88… servers=time,git-* sections=ops tools=get_*,git/log read-only expires=2027-01-31
+//! ```
 //!
 //! Must never show a token nor what may be part of one: problems name lines.
 
 use crate::gateway::guard::Principal;
 use crate::mcp::base64;
+use crate::model::access::{Grant, PATTERN_BYTES_MAX, PATTERNS_MAX};
+use crate::model::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +41,8 @@ struct Owner {
     principal: Principal,
     digest: [u8; 32],
     line: usize,
+    /// Not good any more from then on.
+    expires: Option<Timestamp>,
 }
 
 impl fmt::Debug for TokenSet {
@@ -94,13 +103,14 @@ impl TokenSet {
         if problems.is_empty() { Ok(Self { owners }) } else { Err(problems) }
     }
 
-    /// Whose `Authorization` header that is: `Bearer <token>`, or `Basic` with name and token.
+    /// Whose `Authorization` header that is: `Bearer <token>`, or `Basic` with name and token. What
+    /// expires is good only while `now` is known.
     #[must_use]
-    pub fn owner(&self, header: &str) -> Option<Principal> {
+    pub fn owner(&self, header: &str, now: Option<Timestamp>) -> Option<Principal> {
         let (scheme, rest) = header.split_once(' ')?;
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
-            return self.find(None, rest.as_bytes());
+            return self.find(None, rest.as_bytes(), now);
         }
         if !scheme.eq_ignore_ascii_case("basic") {
             return None;
@@ -110,16 +120,17 @@ impl TokenSet {
         let decoded = base64::decode(&format!("{rest}{padding}"))?;
         let colon = decoded.iter().position(|byte| *byte == b':')?;
         let (name, token) = decoded.split_at_checked(colon)?;
-        self.find(Some(name), token.get(1..)?)
+        self.find(Some(name), token.get(1..)?, now)
     }
 
     /// Takes the same time wherever the token stands and whatever of it is right.
-    fn find(&self, name: Option<&[u8]>, token: &[u8]) -> Option<Principal> {
+    fn find(&self, name: Option<&[u8]>, token: &[u8], now: Option<Timestamp>) -> Option<Principal> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
         for owner in &self.owners {
             let named = name.is_none_or(|name| name == owner.principal.as_str().as_bytes());
-            if equal(&owner.digest, &digest) && named {
+            let good = owner.expires.is_none_or(|end| now.is_some_and(|now| now < end));
+            if equal(&owner.digest, &digest) && named && good {
                 found = Some(&owner.principal);
             }
         }
@@ -138,6 +149,9 @@ fn owner(line: usize, content: &str) -> Result<Owner, &'static str> {
         Some((name, token)) => (Some(name.trim_end()), token.trim_start()),
         None => (None, content),
     };
+    let mut words = token.split_ascii_whitespace();
+    let token = words.next().unwrap_or_default();
+    let (grant, expires) = scopes(words)?;
     if let Some(name) = name {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
         if name.is_empty() || name.len() > NAME_LEN_MAX || !name.bytes().all(good) {
@@ -159,7 +173,45 @@ fn owner(line: usize, content: &str) -> Result<Owner, &'static str> {
         None => Sha256::digest(token).into(),
     };
     let name = name.map_or_else(|| Arc::from(format!("token-{line}")), Arc::from);
-    Ok(Owner { principal: Principal(name), digest, line })
+    let principal = Principal { name, grant: Arc::new(grant) };
+    Ok(Owner { principal, digest, line, expires })
+}
+
+/// What stands behind a token.
+fn scopes<'a>(words: impl Iterator<Item = &'a str>) -> Result<(Grant, Option<Timestamp>), &'static str> {
+    let (mut grant, mut expires) = (Grant::default(), None);
+    for word in words {
+        match word.split_once('=') {
+            Some(("servers", list)) => patterns(list, &mut grant.servers)?,
+            Some(("sections", list)) => patterns(list, &mut grant.sections)?,
+            Some(("tools", list)) => patterns(list, &mut grant.tools)?,
+            Some(("expires", day)) => {
+                let end = day.parse::<jiff::Timestamp>().ok().or_else(|| {
+                    day.parse::<jiff::civil::Date>()
+                        .ok()?
+                        .to_zoned(jiff::tz::TimeZone::UTC)
+                        .ok()
+                        .map(|z| z.timestamp())
+                });
+                let end = end.ok_or("'expires' takes a day such as 2027-01-31, or a time in UTC")?;
+                expires = Some(Timestamp(end.as_millisecond()));
+            }
+            None if word == "read-only" => grant.read_only = true,
+            // Not repeated: it may be part of a token.
+            _ => return Err("behind a token stand servers=, sections=, tools=, expires= and read-only only"),
+        }
+    }
+    Ok((grant, expires))
+}
+
+fn patterns(list: &str, into: &mut Vec<String>) -> Result<(), &'static str> {
+    for pattern in list.split(',') {
+        if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX || into.len() >= PATTERNS_MAX {
+            return Err("a list of servers, sections or tools has patterns with commas between");
+        }
+        into.push(pattern.to_owned());
+    }
+    Ok(())
 }
 
 fn decode_hex(text: &str) -> Option<[u8; 32]> {
@@ -176,12 +228,12 @@ fn decode_hex(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sha256, TOKENS_MAX, TokenSet, decode_hex};
+    use super::{Sha256, TOKENS_MAX, Timestamp, TokenSet, decode_hex};
     use sha2::Digest as _;
     use std::fmt::Write as _;
 
     fn owner(tokens: &TokenSet, header: &str) -> Option<String> {
-        tokens.owner(header).map(|principal| principal.to_string())
+        tokens.owner(header, None).map(|principal| principal.to_string())
     }
 
     fn hex(token: &str) -> String {
@@ -243,6 +295,36 @@ mod tests {
         assert_eq!(TokenSet::parse("# none\n").unwrap_err()[0].to_string(), "there is no token in it");
         let many: String = (0..=TOKENS_MAX).map(|number| format!("t{number}\n")).collect();
         assert_eq!(TokenSet::parse(&many).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn scopes_stand_behind_a_token_and_end_in_time() {
+        let tokens = TokenSet::parse(
+            "bot:s1 servers=time,git-* sections=ops tools=get_*,git/log read-only\nall:s2\nold:s3 expires=2027-01-31\nlate:s4 expires=2027-01-31T12:00:00Z\n",
+        )
+        .unwrap();
+        let grant = |header: &str| tokens.owner(header, None).unwrap().grant;
+        let bot = grant("Bearer s1");
+        assert_eq!(
+            (bot.servers.len(), bot.sections.as_slice(), bot.tools.len()),
+            (2, &["ops".to_owned()][..], 2)
+        );
+        assert!(bot.read_only && grant("Bearer s2").is_all());
+        let at = |text: &str| Some(Timestamp(text.parse::<jiff::Timestamp>().unwrap().as_millisecond()));
+        let is_good = |header: &str, now| tokens.owner(header, now).is_some();
+        assert!(
+            is_good("Bearer s3", at("2027-01-30T23:59:59Z"))
+                && !is_good("Bearer s3", at("2027-01-31T00:00:00Z"))
+        );
+        assert!(
+            is_good("Bearer s4", at("2027-01-31T11:59:59Z"))
+                && !is_good("Bearer s4", at("2027-01-31T12:00:00Z"))
+        );
+        assert!(!is_good("Bearer s3", None), "what expires needs a clock");
+        for bad in ["a:t SECRET", "a:t servers=", "a:t servers=a,,b", "a:t expires=soon", "a:t scope=x"] {
+            let problem = TokenSet::parse(bad).unwrap_err()[0].to_string();
+            assert!(problem.starts_with("line 1: ") && !problem.contains("SECRET"), "{problem}");
+        }
     }
 
     #[test]

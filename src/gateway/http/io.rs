@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
 /// How long a client may go on sending after it was refused.
@@ -23,15 +23,15 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A socket that notes progress.
-pub(super) struct Watched<F> {
-    stream: TokioIo<TcpStream>,
+pub(super) struct Watched<F, S> {
+    stream: TokioIo<S>,
     shared: Arc<Connection<F>>,
     /// At the end: until when, and bytes thrown away.
     end: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-impl<F> Watched<F> {
-    pub(super) fn new(stream: TokioIo<TcpStream>, shared: Arc<Connection<F>>) -> Self {
+impl<F, S: AsyncRead + AsyncWrite + Unpin> Watched<F, S> {
+    pub(super) fn new(stream: TokioIo<S>, shared: Arc<Connection<F>>) -> Self {
         Self { stream, shared, end: None }
     }
 
@@ -58,13 +58,13 @@ impl<F> Watched<F> {
     }
 }
 
-impl<F> Read for Watched<F> {
+impl<F, S: AsyncRead + AsyncWrite + Unpin> Read for Watched<F, S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }
 
-impl<F> Write for Watched<F> {
+impl<F, S: AsyncRead + AsyncWrite + Unpin> Write for Watched<F, S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);

@@ -85,7 +85,13 @@ async fn start(limits: Limits) -> Running {
     let (end, shutdown) = watch::channel(false);
     let (front, meter) = (Arc::new(Echo::default()), Arc::new(Meter::default()));
     let sources = Arc::new(Sources::any());
-    let service = Service { entry: Arc::new(Entry::Main), limits, sources, meter: Arc::clone(&meter) };
+    let service = Service {
+        entry: Arc::new(Entry::Main),
+        limits,
+        sources,
+        meter: Arc::clone(&meter),
+        tls: Arc::default(),
+    };
     let task = tokio::spawn(serve(listener, Arc::clone(&front), service, shutdown));
     Running { address, front, meter, end, task }
 }

@@ -2,18 +2,22 @@
 //!
 //! Tries in a row wait ever longer, as the place says. A server that somebody else starts may fail
 //! for a while as a part of its start; one of our own that failed has failed, and who asks for it is
-//! told so at once.
+//! told so at once. A process that ended is gone before the next one starts; its restart policy may
+//! leave it so, until somebody wants it started anew.
 //!
 //! Must never go on opening a connection to a place that is no longer the server's.
 
 use crate::gateway::lock;
-use crate::gateway::places::{Keeper, Opened, Place, Source};
-use crate::gateway::slot::{CLOSE_GRACE, Live, OWNED_MAX, Owned, Shared, Slot, Unavailable, who_we_are};
+use crate::gateway::places::{HowEnded, Keeper, Next, Opened, Place, Retry, Source};
+use crate::gateway::slot::{
+    CLOSE_GRACE, Live, OWNED_MAX, Owned, Shared, Slot, Spot, Trouble, Unavailable, who_we_are,
+};
 use crate::mcp::era::EraError;
 use crate::upstream::error::{CloseReason, LegError};
 use crate::upstream::leg::Leg;
 use crate::upstream::open::{Mode, OpenOptions};
 use crate::upstream::table::Outlets;
+use crate::world::ErrorKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +28,20 @@ use tokio::time::Instant;
 const FAILURES_TOLD: u32 = 3;
 /// A replaced connection may finish its requests for this long.
 pub const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// One that is restarted by hand may finish them for this long: as long as Docker waits for a container.
+pub const RESTART_DRAIN: Duration = Duration::from_secs(10);
 /// Between two looks at whether a replaced connection is idle.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Keeps a slot's connection open until the slot has no place any more.
 pub async fn keep(slot: Arc<Slot>, shared: Arc<Shared>) {
     let mut places = slot.place.subscribe();
-    let mut keeping =
-        Keeping { slot: Arc::clone(&slot), shared, keepers: Keepers::default(), tries: Tries::new("") };
+    let (keepers, tries) = (Keepers::default(), Tries::new(""));
+    let mut keeping = Keeping { slot: Arc::clone(&slot), shared, keepers, tries, turn: 0 };
     loop {
-        let place = places.borrow_and_update().clone();
-        let wait = match place {
-            Some(place) => keeping.turn(&place, &mut places).await,
+        let spot = places.borrow_and_update().clone();
+        let wait = match spot {
+            Some(spot) => keeping.turn(&spot, &mut places).await,
             None => None,
         };
         let changed = match wait {
@@ -55,11 +61,13 @@ struct Tries {
     failures: u32,
     /// Since when there is no connection.
     since: Instant,
+    /// There are no more tries, as long as this is how they are to be.
+    over: Option<Retry>,
 }
 
 impl Tries {
     fn new(key: &str) -> Self {
-        Self { key: key.to_owned(), failures: 0, since: Instant::now() }
+        Self { key: key.to_owned(), failures: 0, since: Instant::now(), over: None }
     }
 }
 
@@ -68,95 +76,155 @@ struct Keeping {
     shared: Arc<Shared>,
     keepers: Keepers,
     tries: Tries,
+    /// The last turn that was begun.
+    turn: u64,
 }
 
 impl Keeping {
     /// Does what is to be done now; how long to wait before the next look, `None` until something
     /// changes.
-    async fn turn(
-        &mut self,
-        place: &Place,
-        places: &mut watch::Receiver<Option<Arc<Place>>>,
-    ) -> Option<Duration> {
+    async fn turn(&mut self, spot: &Spot, places: &mut watch::Receiver<Option<Spot>>) -> Option<Duration> {
+        let place: &Place = &spot.place;
+        if spot.turn != self.turn {
+            self.begin_turn(spot).await;
+        }
         if let Some(down) = &place.down {
             let down = Unavailable::of(down, self.shared.clock.now());
             if let Some(old) = self.slot.publish_down(down) {
                 self.keepers.retire(&self.slot, &old);
             }
-            self.tries = Tries::new("");
+            self.anew("");
             return None;
         }
-        if self.tries.key != place.key {
-            self.tries = Tries::new(&place.key);
+        if self.tries.key != place.key || self.tries.over.is_some_and(|over| over != place.retry) {
+            self.anew(&place.key);
             // What went wrong elsewhere says nothing of this place.
             if self.slot.live().is_none() {
                 self.slot.publish_down(Unavailable::Later("it is starting".to_owned()));
             }
         }
         if let Some(live) = self.slot.live().filter(|live| live.key == place.key) {
-            return tokio::select! {
-                why = live.leg.closed() => Some(self.lost(&live, place, &why)),
+            let why = tokio::select! {
+                why = live.leg.closed() => why,
                 // Whoever gave it holds the slot, as this task does.
-                _ = places.changed() => Some(Duration::ZERO),
+                _ = places.changed() => return Some(Duration::ZERO),
             };
+            return self.lost(&live, place, &why).await;
+        }
+        if self.tries.over.is_some() {
+            return None;
         }
         self.slot.begins();
         let opened = tokio::select! {
             biased;
             opened = open_kept(&self.slot, &self.shared, place, &mut self.keepers) => opened,
-            () = moved(place, places) => return Some(Duration::ZERO),
+            () = moved(spot, places) => return Some(Duration::ZERO),
         };
         match opened {
             Ok(()) => Some(Duration::ZERO),
-            Err(why) => Some(self.failed(place, &why)),
+            Err(why) => self.failed(place, &why),
         }
     }
 
+    /// Tries at this place are counted from none.
+    fn anew(&mut self, key: &str) {
+        self.tries = Tries::new(key);
+        *lock(&self.slot.ends) = (0, String::new());
+    }
+
+    /// Somebody wants the server started anew: what serves ends first.
+    async fn begin_turn(&mut self, spot: &Spot) {
+        if spot.place.down.is_none() {
+            let old = self.slot.publish_down(Unavailable::Later("it is being restarted".to_owned()));
+            if let Some(old) = old {
+                drain(&self.slot, &old, RESTART_DRAIN).await;
+                let _how = self.keepers.end(&old).await;
+            }
+        }
+        self.anew("");
+        self.turn = spot.turn;
+        self.slot.turned.send_if_modified(|turned| {
+            let new = *turned < spot.turn;
+            *turned = spot.turn.max(*turned);
+            new
+        });
+    }
+
     /// The connection closed by itself.
-    fn lost(&mut self, live: &Arc<Live>, place: &Place, why: &CloseReason) -> Duration {
+    async fn lost(&mut self, live: &Arc<Live>, place: &Place, why: &CloseReason) -> Option<Duration> {
         tracing::info!(MCP_SERVER = %self.slot.id, "connection to the server closed: {why}");
         forget(&self.shared, place);
-        let tries = &mut self.tries;
-        if live.since.elapsed() >= place.retry.stable {
+        let stable = live.since.elapsed() >= place.retry.stable;
+        self.slot.publish_down(Unavailable::Later(format!("it ended and is coming back ({why})")));
+        let ended = self.keepers.end(live).await;
+        let (slot, tries) = (&self.slot, &mut self.tries);
+        if stable {
             tries.failures = 0;
         }
         let wait = place.retry.wait(tries.failures);
         tries.failures = tries.failures.saturating_add(1);
         tries.since = Instant::now();
-        self.slot.publish_down(if wait.is_zero() {
-            Unavailable::Later(format!("it ended and is coming back ({why})"))
-        } else {
-            Unavailable::Failing(format!("it ended again ({why})"), Instant::now() + wait)
-        });
-        self.keepers.end(live);
-        wait
+        let how = ended.as_ref().map_or_else(|| format!("ended ({why})"), |ended| ended.how.clone());
+        *lock(&slot.ends) = (tries.failures, format!("it {how}"));
+        match place.retry.next(tries.failures, ended.as_ref()) {
+            Next::Again if wait.is_zero() => {}
+            Next::Again => {
+                let again = Instant::now() + wait;
+                slot.publish_trouble(Trouble::Failing(format!("it ended again ({how})"), again));
+            }
+            next => return self.over(next, place, &format!("it {how}")),
+        }
+        Some(wait)
     }
 
     /// The connection did not open; an older one stays in use.
-    fn failed(&mut self, place: &Place, why: &Failed) -> Duration {
+    fn failed(&mut self, place: &Place, why: &Failed) -> Option<Duration> {
         let (slot, tries) = (&self.slot, &mut self.tries);
         tries.failures = tries.failures.saturating_add(1);
         let wait = place.retry.wait(tries.failures);
+        *lock(&slot.ends) = (tries.failures, why.to_string());
         if tries.failures == FAILURES_TOLD {
             tracing::warn!(MCP_SERVER = %slot.id, MCP_ERROR_CODE = "MCPO-G020", "no MCP connection: {why}");
         }
+        // Who starts processes is away: nothing is wrong with this one.
+        let away = matches!(&why.why, LegError::World(error) if error.kind == ErrorKind::Unreachable);
+        match place.retry.next(tries.failures, why.ended.as_ref()) {
+            next @ (Next::Left | Next::GaveUp) if !away => return self.over(next, place, &why.to_string()),
+            _ => {}
+        }
         if tries.since.elapsed() >= place.retry.grace {
-            slot.publish_failing(why.to_string(), Instant::now() + wait);
+            slot.publish_trouble(Trouble::Failing(why.to_string(), Instant::now() + wait));
         } else if slot.live().is_none() {
             slot.publish_down(Unavailable::Later(format!("it does not answer yet: {why}")));
         }
-        wait
+        Some(wait)
+    }
+
+    /// There are no more tries by themselves.
+    fn over(&mut self, next: Next, place: &Place, what: &str) -> Option<Duration> {
+        self.tries.over = Some(place.retry);
+        let restarts = self.tries.failures.saturating_sub(1);
+        self.slot.publish_trouble(match next {
+            Next::GaveUp => Trouble::GaveUp(format!(
+                "{what}; gave up after {restarts} restarts in a row (restart-server tries again)"
+            )),
+            Next::Left | Next::Again => Trouble::Left(format!("{what} and its restart policy leaves it so")),
+        });
+        None
     }
 }
 
-/// Resolves when the server is no longer at `place`.
-async fn moved(place: &Place, places: &mut watch::Receiver<Option<Arc<Place>>>) {
+/// Resolves when the server is no longer at this place, or is to be started anew.
+async fn moved(spot: &Spot, places: &mut watch::Receiver<Option<Spot>>) {
+    let same = |new: &Spot| {
+        let (new, place, turn) = (&new.place, &spot.place, new.turn);
+        turn == spot.turn && new.down.is_none() && new.key == place.key && new.source == place.source
+    };
     loop {
         if places.changed().await.is_err() {
             return std::future::pending().await;
         }
-        let new = places.borrow_and_update().clone();
-        if !new.is_some_and(|new| new.down.is_none() && new.key == place.key && new.source == place.source) {
+        if !places.borrow_and_update().as_ref().is_some_and(same) {
             return;
         }
     }
@@ -178,23 +246,23 @@ impl Keepers {
         let keeper = self.0.remove(&old.generation);
         let (slot, old) = (Arc::clone(slot), Arc::clone(old));
         tokio::spawn(async move {
-            drain(&slot, &old).await;
+            drain(&slot, &old, DRAIN_MAX).await;
             if let Some(keeper) = keeper {
                 let _how = keeper.end().await;
             }
         });
     }
 
-    /// It closed by itself.
-    fn end(&mut self, old: &Live) {
-        if let Some(keeper) = self.0.remove(&old.generation) {
-            tokio::spawn(keeper.end());
-        }
+    /// Ends it; how it did, where it was a process. Goes on when nobody waits for it any more.
+    async fn end(&mut self, old: &Live) -> Option<HowEnded> {
+        let keeper = self.0.remove(&old.generation)?;
+        tokio::spawn(keeper.end()).await.ok().flatten()
     }
 }
 
-/// Waits until nothing but subscriptions is under way on a replaced connection, then lets go of it.
-pub(super) async fn drain(slot: &Slot, old: &Live) {
+/// Waits until nothing but subscriptions is under way on a replaced connection, at most `within`, then
+/// lets go of it.
+pub(super) async fn drain(slot: &Slot, old: &Live, within: Duration) {
     lock(&slot.draining).insert(old.generation, old.container.clone());
     let idle = async {
         // A request that was given this connection just now has not begun yet.
@@ -203,7 +271,7 @@ pub(super) async fn drain(slot: &Slot, old: &Live) {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     };
-    let _too_long = tokio::time::timeout(DRAIN_MAX, idle).await;
+    let _too_long = tokio::time::timeout(within, idle).await;
     old.leg.close(CLOSE_GRACE).await;
     lock(&slot.draining).remove(&old.generation);
     slot.tell();
@@ -235,20 +303,23 @@ pub(super) async fn open(slot: &Arc<Slot>, shared: &Shared, place: &Place) -> Re
 /// Why a connection did not open.
 struct Failed {
     why: LegError,
-    /// How its process ended, where it did so by itself.
-    how: Option<String>,
+    /// How its process ended, where one ran.
+    ended: Option<HowEnded>,
+    /// It did so by itself.
+    by_itself: bool,
 }
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.why)?;
-        self.how.as_ref().map_or(Ok(()), |how| write!(f, " ({how})"))
+        let told = self.ended.as_ref().filter(|_| self.by_itself);
+        told.map_or(Ok(()), |ended| write!(f, " ({})", ended.how))
     }
 }
 
 impl From<LegError> for Failed {
     fn from(why: LegError) -> Self {
-        Self { why, how: None }
+        Self { why, ended: None, by_itself: false }
     }
 }
 
@@ -276,11 +347,12 @@ async fn open_once(
                 }
                 let generation = GENERATION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let (key, container) = (place.key.clone(), place.container.clone());
-                let live = Live { leg, key, generation, since: Instant::now(), container };
+                let spec = place.spec.clone();
+                let live = Live { leg, key, generation, since: Instant::now(), container, spec };
                 return Ok((Arc::new(live), keeper));
             }
             Err(why) => {
-                let how = match keeper {
+                let ended = match keeper {
                     Some(keeper) => keeper.end().await,
                     None => None,
                 };
@@ -288,14 +360,16 @@ async fn open_once(
                     why,
                     LegError::Ended(_) | LegError::Era(EraError::Ended) | LegError::Closed(CloseReason::Eof)
                 );
-                let failed = Failed { how: how.filter(|_| by_itself), why };
-                let ended = matches!(failed.why, LegError::Ended(_));
+                let died = matches!(why, LegError::Ended(_));
+                // One that we ended because it said nothing sensible did not end well.
+                let ended = ended.map(|ended| HowEnded { clean: ended.clean && by_itself, ..ended });
+                let failed = Failed { why, ended, by_itself };
                 let (LegError::Again(era) | LegError::Ended(era)) = failed.why else { return Err(failed) };
                 if second {
                     return Err(failed);
                 }
                 forget(shared, place);
-                if ended && matches!(place.source, Source::Container(..)) {
+                if died && matches!(place.source, Source::Container(..)) {
                     // Whoever looks after the container starts it again, in its own time.
                     lock(&shared.eras).insert(place.program.clone(), era);
                     return Err(failed);

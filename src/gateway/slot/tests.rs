@@ -6,6 +6,7 @@ use crate::gateway::slot::keep::keep;
 use crate::gateway::slot::{PARK_MAX, Shared, Slot, Unavailable};
 use crate::mcp::wire::Era;
 use crate::model::observed::ContactState as Contact;
+use crate::model::server::RestartWhen;
 use crate::model::time::Span;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +89,7 @@ async fn who_asks_for_a_server_that_did_not_start_is_refused_at_once_with_the_ti
             bench
                 .until("failed again", |contact| match contact {
                     Contact::Failed { next_try: again, .. } => *again > next_try,
-                    Contact::Up | Contact::Starting => false,
+                    _ => false,
                 })
                 .await;
         }
@@ -211,4 +212,112 @@ async fn a_new_place_is_opened_while_the_old_one_still_serves() {
     let _second = bench.on_stage.recv().await.expect("a server");
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(bench.slot.ready().await.expect("up").key, "two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ended_is_started_again_left_or_given_up_as_its_policy_says() {
+    use RestartWhen::{Always, Never, OnFailure};
+    for (when, code, again) in
+        [(Always, 0, true), (Always, 1, true), (OnFailure, 0, false), (OnFailure, 1, true), (Never, 1, false)]
+    {
+        let mut bench = Bench::new(&[], Act::Serve(Era::Legacy));
+        bench.stage.exit_with(code);
+        bench.slot.set_place(place("k", Retry { when, ..RETRY }));
+        let played = bench.on_stage.recv().await.expect("a server");
+        let live = bench.slot.ready().await.expect("up");
+        drop(played);
+        bench.over(live.generation).await;
+        let answer = asked(&bench.slot).await.0;
+        assert_eq!(answer.is_ok(), again, "{when:?} {code}: {answer:?}");
+        assert_eq!(
+            bench.slot.contact(bench.shared.clock.now()).ends,
+            (1, format!("it exited with code {code}"))
+        );
+        if again {
+            continue;
+        }
+        let refused = answer.expect_err("a refusal");
+        let says = format!("it exited with code {code} and its restart policy leaves it so");
+        assert_eq!((refused.to_string(), refused.retry_after_secs()), (says.clone(), None));
+        assert_eq!(bench.contact(), Contact::Left(says));
+        // It stays so, until somebody wants it.
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(bench.stage.opened(), 1);
+        bench.slot.restart().await.expect("in time");
+        assert!(bench.slot.ready().await.is_ok());
+        assert_eq!((bench.stage.opened(), bench.contact()), (2, Contact::Up));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_given_up_after_as_many_restarts_as_are_allowed_until_somebody_wants_it() {
+    let retry = Retry { restarts_max: Some(2), ..RETRY };
+    for act in [Act::Refuse, Act::Dead] {
+        let bench = Bench::new(&[], act);
+        bench.slot.set_place(place("k", retry));
+        let given_up = |contact: &Contact| matches!(contact, Contact::GaveUp(_));
+        bench.until("given up", given_up).await;
+        // A process that dies at its first message is asked in the other era at once.
+        let tries = if act == Act::Dead { 2 } else { 1 };
+        assert_eq!(bench.stage.opened(), 3 * tries, "a start and two restarts");
+        let refused = asked(&bench.slot).await.0.expect_err("a refusal");
+        assert!(
+            refused.to_string().ends_with("; gave up after 2 restarts in a row (restart-server tries again)"),
+            "{refused}"
+        );
+        assert_eq!(refused.retry_after_secs(), None);
+        bench.slot.restart().await.expect("in time");
+        bench.until("given up again", given_up).await;
+        assert_eq!(bench.stage.opened(), 6 * tries, "counted anew");
+        // An entry that allows more is tried by itself.
+        bench.slot.set_place(place("k", RETRY));
+        bench.until("tried again", |contact| matches!(contact, Contact::Failed { .. })).await;
+    }
+    // One that ran long enough in between is not given up.
+    let mut bench = Bench::new(&[], Act::Serve(Era::Legacy));
+    bench.slot.set_place(place("k", retry));
+    for _ in 0..5 {
+        let played = bench.on_stage.recv().await.expect("a server");
+        let live = bench.slot.ready().await.expect("up");
+        tokio::time::sleep(retry.stable).await;
+        assert_eq!(bench.slot.contact(bench.shared.clock.now()).ends, (0, String::new()));
+        drop(played);
+        bench.over(live.generation).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_ends_what_serves_before_it_starts_another_and_who_asks_meanwhile_waits() {
+    let mut bench = Bench::new(&[], Act::Serve(Era::Legacy));
+    bench.slot.restart().await.expect("nothing to end");
+    bench.slot.set_place(place("k", RETRY));
+    let first = bench.on_stage.recv().await.expect("a server");
+    let before = bench.slot.ready().await.expect("up");
+    let asks = async {
+        tokio::task::yield_now().await;
+        bench.slot.ready().await
+    };
+    let (restarted, after) = tokio::join!(bench.slot.restart(), asks);
+    restarted.expect("in time");
+    assert!(before.leg.is_closed(), "the old one is gone");
+    assert_ne!(after.expect("another one").generation, before.generation);
+    assert_eq!(bench.stage.opened(), 2);
+    drop(first);
+    // One that failed and waits is tried at once.
+    let bench = Bench::new(&[], Act::Refuse);
+    bench.slot.set_place(place(
+        "k",
+        Retry { delay: Duration::from_secs(600), delay_max: Duration::from_secs(600), ..RETRY },
+    ));
+    bench.failed().await;
+    bench.slot.restart().await.expect("in time");
+    bench.failed().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.stage.opened(), 2);
+    // One that is stopped stays so.
+    let bench = Bench::new(&[], Act::Serve(Era::Legacy));
+    bench.slot.set_place(down(&place("k", RETRY), Down::Stopped("stopped by ada".to_owned())));
+    tokio::task::yield_now().await;
+    bench.slot.restart().await.expect("in time");
+    assert_eq!((bench.stage.opened(), asked(&bench.slot).await.0.is_err()), (0, true));
 }

@@ -49,6 +49,15 @@ impl EventBody {
         Poll::Ready(Some(Bytes::from(out)))
     }
 
+    /// The next bytes of events, without comments in between. `None` at the end.
+    pub fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let polled = self.stream.take(self.reader, cx);
+        if polled.is_ready() {
+            self.stream.after(None);
+        }
+        polled
+    }
+
     /// What ends this connection from outside.
     #[must_use]
     pub fn ender(&self) -> Ender {

@@ -1,0 +1,257 @@
+//! Clients of the legacy era, with a session for all servers.
+//!
+//! Must never answer a request in another's place: ids are the client's own all the way.
+
+use crate::gateway::body::{self, Refusal as Boxed, Response};
+use crate::gateway::combined::route::{self, Routed};
+use crate::gateway::combined::{All, CAPABILITIES, below, no_such, server_info};
+use crate::gateway::flow::{Flow, Out, negotiated};
+use crate::gateway::legacy::{self, JSON_WITHIN, busy, code, empty_object, greeting, opened};
+use crate::gateway::lens::Lens;
+use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
+use crate::gateway::slot::Unavailable;
+use crate::gateway::streams::{Keep, Pushed, Stream, StreamKind};
+use crate::gateway::{refused, unavailable};
+use crate::mcp::build;
+use crate::mcp::combine::Kind;
+use crate::mcp::front::Refusal;
+use crate::mcp::wire::{
+    INVALID_PARAMS, INVALID_REQUEST, LEGACY_LATEST, METHOD_NOT_FOUND, Message, member, text_of,
+};
+use hyper::StatusCode;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// A message of a legacy client.
+pub(super) async fn post(all: &All<'_>, message: Message<'_>) -> Response {
+    if let Message::Request { id, method, params } = &message
+        && method == "initialize"
+    {
+        return initialize(all, id, *params);
+    }
+    let session = match session(all) {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    match message {
+        Message::Request { id, method, params } => request(all, &session, id, (&method, params)).await,
+        Message::Notification { method, params } => {
+            notified(all, &session, &method, params);
+            body::empty(StatusCode::ACCEPTED)
+        }
+        Message::Response { id, result } => legacy::answered(&session, id, Ok(result)),
+        Message::Error { id: Some(id), error } => legacy::answered(&session, id, Err(error)),
+        Message::Error { id: None, .. } => {
+            refused(None, &Refusal::new(400, INVALID_REQUEST, "an answer needs the id of its request"))
+        }
+    }
+}
+
+fn session(all: &All<'_>) -> Result<Arc<Session>, Boxed> {
+    legacy::named(all.gateway, all.head, &all.view.id, all.principal)
+}
+
+/// GET: the stream outside of requests, or what was missed of any stream.
+pub(super) fn get(all: &All<'_>) -> Response {
+    match session(all) {
+        Ok(session) => legacy::stream_of(&session, all.head),
+        Err(response) => *response,
+    }
+}
+
+/// DELETE: the end of the session.
+pub(super) fn delete(all: &All<'_>) -> Response {
+    match session(all) {
+        Ok(session) => {
+            all.gateway.end_session(&session.hash);
+            body::empty(StatusCode::OK)
+        }
+        Err(response) => *response,
+    }
+}
+
+fn initialize(all: &All<'_>, id: &RawValue, params: Option<&RawValue>) -> Response {
+    let asked = params.and_then(|params| member(params, "protocolVersion")).and_then(text_of);
+    let (Some(params), Some(asked)) = (params, asked) else {
+        return refused(Some(id), &Refusal::new(200, INVALID_PARAMS, "params.protocolVersion is missing"));
+    };
+    let version = negotiated(Some(&asked), LEGACY_LATEST);
+    let new = NewSession {
+        server: all.view.id.clone(),
+        version,
+        principal: Arc::clone(all.principal),
+        backing: Backing::Shared,
+        capabilities: member(params, "capabilities").map_or_else(empty_object, ToOwned::to_owned),
+        client: member(params, "clientInfo").map(ToOwned::to_owned),
+    };
+    let Some((session_id, session)) = all.gateway.sessions.open(new) else {
+        return unavailable(Some(id), &Unavailable::Later("too many sessions are open".to_owned()));
+    };
+    session.forget_at_the_end();
+    let instructions = all
+        .instructions()
+        .map_or_else(String::new, |text| format!(r#","instructions":{}"#, serde_json::Value::from(text)));
+    let text = format!(
+        r#"{{"protocolVersion":"{version}","capabilities":{CAPABILITIES},"serverInfo":{}{instructions}}}"#,
+        server_info().get()
+    );
+    opened(&session_id, id, &RawValue::from_string(text).unwrap_or_default())
+}
+
+async fn request(
+    all: &All<'_>,
+    session: &Arc<Session>,
+    id: &RawValue,
+    (method, params): (&str, Option<&RawValue>),
+) -> Response {
+    let Some(guard) = session.enter(id) else {
+        let why = "a request with this id is under way, or too many are";
+        return body::json(StatusCode::BAD_REQUEST, build::error(Some(id), INVALID_REQUEST, why));
+    };
+    if let Some(kind) = Kind::of_method(method) {
+        return match all.page(kind, params).await {
+            Ok(page) => body::json(StatusCode::OK, build::result(id, &page)),
+            Err(refusal) => no_such(id, &refusal),
+        };
+    }
+    match method {
+        "ping" => body::json(StatusCode::OK, build::result(id, &empty_object())),
+        "logging/setLevel" => set_level(all, session, id, params).await,
+        _ if route::is_for_one(method) => match route::route(all, method, params).await {
+            Ok(routed) => pass_on(all, (session, guard), (id, method), &routed).await,
+            Err(refusal) => no_such(id, &refusal),
+        },
+        _ => no_such(id, &Refusal::new(200, METHOD_NOT_FOUND, "method not found")),
+    }
+}
+
+/// To one server.
+async fn pass_on(
+    all: &All<'_>,
+    (session, guard): (&Arc<Session>, InFlight),
+    (id, method): (&RawValue, &str),
+    routed: &Routed,
+) -> Response {
+    let below = match below::of(all, session, routed).await {
+        Ok(below) => below,
+        Err(why) => return unavailable(Some(id), &why),
+    };
+    let ask = all.ask(routed);
+    match legacy::begin(&ask, &below, id, method, Some(&routed.params)).await {
+        Ok((flow, inner)) => {
+            let ways = Ways { above: Arc::clone(session), below, _held: [guard, inner] };
+            deliver(flow, ways).await
+        }
+        Err(Out::Answer(status, text)) => body::json(code(status), text),
+        Err(Out::Busy(text, secs)) => busy(text, secs),
+        Err(Out::Notice(_) | Out::Request(..) | Out::Wants(_)) => body::empty(StatusCode::ACCEPTED),
+    }
+}
+
+/// The two sessions that a request goes through.
+struct Ways {
+    above: Arc<Session>,
+    below: Arc<Session>,
+    _held: [InFlight; 2],
+}
+
+/// The answer as JSON when nothing comes before it, else as an event stream of the session above.
+async fn deliver(mut flow: Flow, ways: Ways) -> Response {
+    let first = tokio::select! {
+        biased;
+        out = flow.next() => Some(out),
+        () = tokio::time::sleep(JSON_WITHIN) => None,
+    };
+    match first {
+        Some(Out::Answer(status, text)) => body::json(code(status), text),
+        Some(Out::Busy(text, secs)) => busy(text, secs),
+        first => {
+            let stream = ways.above.streams.open(StreamKind::Post);
+            let body = stream.body(greeting(&ways.above));
+            tokio::spawn(async move {
+                let mut over = first.is_some_and(|out| show(&flow, &ways, &stream, out));
+                while !over {
+                    tokio::select! {
+                        () = ways.above.over() => over = true,
+                        out = flow.next() => over = show(&flow, &ways, &stream, out),
+                    }
+                }
+                stream.finish();
+                drop(ways);
+            });
+            body::events(body)
+        }
+    }
+}
+
+/// Puts one thing on a stream; true when it was the last.
+fn show(flow: &Flow, ways: &Ways, stream: &Arc<Stream>, out: Out) -> bool {
+    match out {
+        Out::Notice(text) => {
+            if stream.push(&text, Keep::May) == Pushed::Dropped {
+                flow.dropped();
+            }
+            false
+        }
+        Out::Request(id, text) => {
+            let Ways { above, below, .. } = ways;
+            // What a call of ours waits for is asked already.
+            if below.is_asked(&id) || below.ask(&id, Asker::Server(id.clone())) {
+                below::ask_above(above, below, &id, &text, stream);
+            } else {
+                let error = legacy::error_object(
+                    crate::mcp::wire::INTERNAL_ERROR,
+                    "too many requests wait for the client",
+                );
+                flow.leg().reply(&id, Err(&error));
+            }
+            false
+        }
+        Out::Wants(_) => false,
+        Out::Answer(_, text) | Out::Busy(text, _) => {
+            stream.push(&text, Keep::Must);
+            true
+        }
+    }
+}
+
+/// For all servers that the session uses, and those that it will.
+async fn set_level(
+    all: &All<'_>,
+    session: &Arc<Session>,
+    id: &RawValue,
+    params: Option<&RawValue>,
+) -> Response {
+    let level = params.and_then(|params| member(params, "level")).and_then(text_of);
+    let Some(level) = level else {
+        return no_such(id, &Refusal::new(200, INVALID_PARAMS, "params.level is missing"));
+    };
+    session.set_log_level(&level);
+    for below in session.all_below() {
+        if let Some(routed) = of_server(all, &below) {
+            below::set_level(&all.ask(&routed), &below, &level).await;
+        }
+    }
+    body::json(StatusCode::OK, build::result(id, &empty_object()))
+}
+
+fn of_server(all: &All<'_>, below: &Session) -> Option<Routed> {
+    let entry = all.gateway.entry(&below.server)?;
+    let lens = Lens::together(&entry, all.grant);
+    Some(Routed { entry, params: empty_object(), lens })
+}
+
+/// What a client tells without wanting an answer.
+fn notified(all: &All<'_>, session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
+    let id = params.and_then(|params| member(params, "requestId"));
+    let concerned = |below: &Session| match method {
+        "notifications/cancelled" => id.is_some_and(|id| below.upstream_id(id).is_some()),
+        "notifications/roots/list_changed" => true,
+        _ => false,
+    };
+    for below in session.all_below().iter().filter(|below| concerned(below)) {
+        if let Some(routed) = of_server(all, below) {
+            legacy::notified(&all.ask(&routed), below, method, params);
+        }
+    }
+}
