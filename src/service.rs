@@ -157,6 +157,10 @@ pub enum Request {
     },
     /// A plan for looking at.
     Plan {
+        /// For these servers instead of those in force.
+        desired: Option<Arc<Desired>>,
+        /// With removals that the guard would hold back.
+        allow_mass_delete: bool,
         /// The plan and its time.
         reply: oneshot::Sender<Box<(Plan, Timestamp)>>,
     },
@@ -440,9 +444,12 @@ impl<O: Observer> Service<O> {
                 let _gone = reply.send(answer);
                 due
             }
-            Request::Plan { reply } => {
+            Request::Plan { desired, allow_mass_delete, reply } => {
                 let wish = Arc::clone(&self.wishes.borrow());
-                let (plan, _, _) = self.reconciler.preview(&wish.desired, &wish.policy).await;
+                let desired = desired.as_ref().unwrap_or(&wish.desired);
+                let mut policy = wish.policy.clone();
+                policy.allow_mass_delete |= allow_mass_delete;
+                let (plan, _, _) = self.reconciler.preview(desired, &policy).await;
                 let _gone = reply.send(Box::new((plan, self.clock.now())));
                 false
             }
@@ -469,9 +476,11 @@ impl<O: Observer> Service<O> {
         let chosen = if servers.is_empty() { all } else { servers.to_vec() };
         let now = self.clock.now();
         let desired = Arc::clone(&wish.desired);
+        let rows = Arc::clone(&self.publish.borrow());
+        let over = |id: &ServerId| rows.report.servers.get(id).is_some_and(is_over);
         let kept: Result<(), WorldError> = self
             .reconciler
-            .remember(|memory| intend(memory, &desired, &chosen, act, &Asked { by, now, until }))
+            .remember(|memory| intend(memory, &desired, &chosen, act, &Asked { by, now, until, over }))
             .await;
         kept.map_err(|error| {
             format!("the wish holds until this process ends, but could not be kept: {error}")
@@ -496,16 +505,33 @@ fn over(pass: &Pass, ending: Ending, now: Timestamp) -> bool {
 }
 
 /// Who asked, when, until when.
-struct Asked<'a> {
+struct Asked<'a, F> {
     by: &'a str,
     now: Timestamp,
     until: Option<Timestamp>,
+    /// Whether a server is not started again by itself.
+    over: F,
+}
+
+/// It ended, and is not started again by itself.
+fn is_over(row: &Row) -> bool {
+    row.state == RowState::Stopped || row.reasons.iter().any(|reason| reason.code == Some("MCPO-P041"))
 }
 
 /// Writes down what was asked for by hand.
-fn intend(memory: &mut Memory, desired: &Desired, servers: &[ServerId], act: Act, asked: &Asked<'_>) {
+fn intend(
+    memory: &mut Memory,
+    desired: &Desired,
+    servers: &[ServerId],
+    act: Act,
+    asked: &Asked<'_, impl Fn(&ServerId) -> bool>,
+) {
     for id in servers {
         let file_enabled = desired.servers.get(id).is_some_and(|server| server.enabled);
+        // Nothing keeps it stopped but its own end: only another start helps.
+        let stopped = memory.intents.get(id).is_some_and(|intent| !intent.run);
+        let ended = act == Act::Start && file_enabled && !stopped && (asked.over)(id);
+        let act = if ended { Act::Restart } else { act };
         if let Some(attempts) = memory.attempts.get_mut(id).filter(|_| act != Act::Stop) {
             // Somebody looked at it: crashes and failures count anew.
             attempts.crashes = 0;
@@ -559,7 +585,9 @@ fn at_rest(row: &Row) -> bool {
     match row.state {
         RowState::Converged | RowState::Stopped | RowState::Blocked => true,
         RowState::Changing => false,
-        RowState::Waiting => row.reasons.iter().any(|reason| failed(reason.code)),
+        RowState::Waiting => {
+            row.reasons.iter().any(|reason| reason.kind != ReasonKind::Note && failed(reason.code))
+        }
     }
 }
 

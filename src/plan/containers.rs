@@ -127,6 +127,7 @@ pub(crate) fn show(draft: &mut Draft<'_>, id: &ServerId, container: &Container) 
     row.container = Some(container.name.clone());
     row.container_id = Some(container.id.0.clone());
     row.image_id = Some(container.image.0.clone());
+    row.spec = container.mark.as_ref().and_then(|mark| Some(mark.fingerprint.as_ref()?.short()));
     row.published = container.host_ports.first().copied();
     row.container_state = Some(state_words(container.state));
 }

@@ -131,6 +131,8 @@ mod tests {
             gateway_reasons: Vec::new(),
             sharing: crate::model::server::Sharing::Auto,
             request_timeout: None,
+            tools: crate::model::access::ToolPolicy::default(),
+            forward_headers: Vec::new(),
             http_path: None,
             restart: RestartPolicy::default(),
             health: HealthPolicy::default(),

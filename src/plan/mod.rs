@@ -17,6 +17,7 @@ pub mod display;
 mod draft;
 mod fleet;
 mod guard;
+pub mod health;
 mod images;
 pub mod legs;
 mod outside;

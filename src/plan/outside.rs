@@ -7,18 +7,21 @@
 //! a container of an older entry, behind the gateway  it serves until the new connection is open and
 //!                                                    nothing is under way to it, then it goes
 //! a container of an older entry, on its own port     it is drained and goes, then the listener opens
+//! a process that was to be restarted by hand         it ends, and the gateway starts it anew
+//! a process that ended                               the gateway starts it again, or leaves it so
 //! ```
 //! Must never remove a container before the file says that the server is no container any more.
 
 use crate::model::balancer::{RouteKind, RouteWant};
 use crate::model::id::ServerId;
-use crate::model::observed::{ContactState, Container, ContainerState};
+use crate::model::observed::{Contact, ContactState, Container, ContainerState};
+use crate::model::op::{EdgeOp, Op};
 use crate::model::policy::Ending;
-use crate::model::server::Server;
+use crate::model::server::{Server, ServerKind};
 use crate::plan::containers::{drained, show};
 use crate::plan::draft::{Draft, runs};
 use crate::plan::report::{Reason, ReasonKind, RowState};
-use crate::plan::runs::{Want, want};
+use crate::plan::runs::{Want, restart_due, want};
 
 /// Decides for one server; `what` names its kind.
 pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
@@ -55,12 +58,41 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
     let ports = served.filter(|port| Some(*port) == draft.port(id)).into_iter().collect();
     let want = RouteWant { server: id.clone(), kind: RouteKind::Edge, ports, health_path: None };
     draft.routes.insert(id.clone(), want);
-    let contacts = draft.input.observed.contacts.as_ref();
-    match contacts.map(|contacts| contacts.get(id).map(|contact| &contact.state)) {
-        // Nobody here keeps connections.
-        None | Some(Some(ContactState::Up)) => {}
-        Some(Some(ContactState::Failed { .. })) => say_silent(draft, id),
-        Some(None | Some(ContactState::Starting)) => draft.wait(id, format!("{what} to answer"), None),
+    // Nobody here keeps connections.
+    let Some(contacts) = &draft.input.observed.contacts else { return };
+    let contact = contacts.get(id);
+    if let Some(why) = restart_due(&draft.memory, id) {
+        draft.say(id, Reason::new(ReasonKind::ChangedBecause, why.clone()));
+        draft.attempts(id).started = Some(draft.input.now);
+        draft.act(Some(id), Op::Edge(EdgeOp::Restart { server: id.clone() }), &why, &[]);
+        return;
+    }
+    say_ends(draft, server, contact);
+    match contact.map(|contact| &contact.state) {
+        Some(ContactState::Up) => {}
+        Some(ContactState::Failed { .. }) => say_silent(draft, id),
+        None | Some(ContactState::Starting) => draft.wait(id, format!("{what} to answer"), None),
+        Some(ContactState::Left(why)) => {
+            draft.row(id).state = RowState::Stopped;
+            draft.row(id).ended = true;
+            draft.say(id, Reason::new(ReasonKind::LeftAlone, why.clone()));
+        }
+        Some(ContactState::GaveUp(why)) => draft.block(id, "MCPO-P041", why.clone()),
+    }
+}
+
+/// How often a process ended lately, and how: it is told also when it is up again before anybody looked.
+fn say_ends(draft: &mut Draft<'_>, server: &Server, contact: Option<&Contact>) {
+    let Some(Contact { state, ends: (times, last), uses: _ }) = contact else { return };
+    if *times == 0 || !matches!(server.kind, ServerKind::Process(_)) {
+        return;
+    }
+    let again = matches!(state, ContactState::Up | ContactState::Starting);
+    // Where it is not started again yet, its last end had no restart.
+    draft.row(&server.id).restarts = if again { *times } else { times.saturating_sub(1) };
+    if again {
+        let text = format!("restart {times} in a row: {last}");
+        draft.say(&server.id, Reason::new(ReasonKind::Note, text).code("MCPO-P042"));
     }
 }
 

@@ -47,6 +47,10 @@ pub struct Row {
     pub container_id: Option<String>,
     /// The image its container was made from, by the engine's id.
     pub image_id: Option<String>,
+    /// The declaration that its container was made from, in short; not shown, but told to callers of its
+    /// tools.
+    #[serde(skip)]
+    pub spec: Option<String>,
     /// The host port on which its container is published, where the engine chose it.
     pub published: Option<HostPort>,
     /// What its container does: `running`, `exited (1)`, …
@@ -57,6 +61,9 @@ pub struct Row {
     pub restarts: u32,
     /// When the next try is due.
     pub next_try: Option<Timestamp>,
+    /// It is no container, ended by itself, and its restart policy leaves it so.
+    #[serde(skip)]
+    pub ended: bool,
 }
 
 /// How a server stands.
@@ -170,11 +177,13 @@ impl Row {
             container: None,
             container_id: None,
             image_id: None,
+            spec: None,
             published: None,
             container_state: None,
             image: None,
             restarts: 0,
             next_try: None,
+            ended: false,
         }
     }
 }

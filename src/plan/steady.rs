@@ -356,7 +356,7 @@ fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
         draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P042").until(due));
         return;
     }
-    draft.say(id, Reason::new(ReasonKind::ChangedBecause, what.clone()));
+    draft.say(id, Reason::new(ReasonKind::ChangedBecause, what.clone()).code("MCPO-P042"));
     start(draft, id, refer(main), &what, &[]);
     draft.attempts(id).crashes = attempts.crashes + 1;
 }

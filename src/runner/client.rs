@@ -73,12 +73,27 @@ impl fmt::Debug for Command {
     }
 }
 
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// In words: `exited with code 1`.
+    pub how: String,
+    /// It exited with code 0.
+    pub clean: bool,
+}
+
+impl Outcome {
+    fn failed(how: &str) -> Self {
+        Self { how: how.to_owned(), clean: false }
+    }
+}
+
 /// A running process; dropping it kills it and all it started.
 #[derive(Debug)]
 pub struct Process {
     id: u32,
     ends: mpsc::Sender<End>,
-    ended: watch::Receiver<Option<String>>,
+    ended: watch::Receiver<Option<Outcome>>,
 }
 
 impl Process {
@@ -88,12 +103,10 @@ impl Process {
         self.id
     }
 
-    /// Resolves when the process has ended and nothing of it is left, with how: `exited with code 1`.
-    pub async fn ended(&mut self) -> String {
-        match self.ended.wait_for(Option::is_some).await {
-            Ok(how) => how.clone().unwrap_or_default(),
-            Err(_runtime_is_gone) => "ended with the runtime".to_owned(),
-        }
+    /// Resolves when the process has ended and nothing of it is left.
+    pub async fn ended(&mut self) -> Outcome {
+        let ended = self.ended.wait_for(Option::is_some).await;
+        ended.ok().and_then(|how| how.clone()).unwrap_or_else(|| Outcome::failed("ended with the runtime"))
     }
 
     /// Resolves as [`Self::ended`] does, also for somebody who does not hold it.
@@ -109,11 +122,11 @@ impl Process {
     ///
     /// The keeper waits `asked` for that, which is what remains when the leg has waited before; then
     /// it sends SIGTERM, waits `terminated`, then sends SIGKILL.
-    pub async fn stop(mut self, asked: Duration, terminated: Duration) -> String {
+    pub async fn stop(mut self, asked: Duration, terminated: Duration) -> Outcome {
         let _ended = self.ends.send(End::within(asked, terminated)).await;
         let most = asked.saturating_add(terminated).saturating_add(KILL_WAIT.saturating_mul(2));
         let how = tokio::time::timeout(most, self.ended()).await;
-        how.unwrap_or_else(|_stuck| "did not end after SIGKILL".to_owned())
+        how.unwrap_or_else(|_stuck| Outcome::failed("did not end after SIGKILL"))
     }
 }
 
@@ -201,7 +214,7 @@ async fn ask(channel: &mut Channel, frame: &[u8]) -> Result<(u32, [OwnedFd; STRE
             Ok((pid, streams))
         }
         (Ok(Some(Answer::Refused(refusal))), _) => Err((refusal.kind.into(), refusal.cause)),
-        (Ok(Some(Answer::Ended { how })), _) => Err((ErrorKind::Failed, format!("it {how}"))),
+        (Ok(Some(Answer::Ended { how, clean: _ })), _) => Err((ErrorKind::Failed, format!("it {how}"))),
         (Ok(None), Ok(())) => {
             Err((ErrorKind::Unreachable, "its keeper closed the connection without an answer".to_owned()))
         }
@@ -240,7 +253,7 @@ fn connect(
 }
 
 /// Holds the life line until the keeper says how the process ended.
-async fn hold(mut channel: Channel, mut asked: mpsc::Receiver<End>) -> String {
+async fn hold(mut channel: Channel, mut asked: mpsc::Receiver<End>) -> Outcome {
     let mut told = false;
     loop {
         tokio::select! {
@@ -253,9 +266,9 @@ async fn hold(mut channel: Channel, mut asked: mpsc::Receiver<End>) -> String {
                 }
             }
             answer = channel.next(ANSWER_BYTES_MAX) => return match answer {
-                Ok(Some(Answer::Ended { how })) => how,
+                Ok(Some(Answer::Ended { how, clean })) => Outcome { how, clean },
                 Ok(Some(Answer::Started { .. } | Answer::Refused(_)) | None) | Err(_) => {
-                    "ended with its keeper".to_owned()
+                    Outcome::failed("ended with its keeper")
                 }
             },
         }

@@ -244,7 +244,7 @@ struct Kept {
 
 impl Kept {
     async fn run(mut self, server: &str, group: Option<Group>) {
-        let mut how = self.ended().await;
+        let (mut how, clean) = self.ended().await;
         let _gone = kill_process_group(self.leader, Sig::KILL);
         if let Some(group) = &group {
             group.kill();
@@ -256,13 +256,13 @@ impl Kept {
             group.remove();
         }
         tracing::info!(MCP_SERVER = server, pid = self.leader.as_raw_nonzero(), "process {how}");
-        if let Ok(frame) = encode(&Answer::Ended { how }, ANSWER_BYTES_MAX) {
+        if let Ok(frame) = encode(&Answer::Ended { how, clean }, ANSWER_BYTES_MAX) {
             let _gone = self.channel.send(&frame, &[]).await;
         }
     }
 
-    /// Resolves when the process has ended, by itself or by our doing.
-    async fn ended(&mut self) -> String {
+    /// Resolves when the process has ended, by itself or by our doing: how, and whether with code 0.
+    async fn ended(&mut self) -> (String, bool) {
         loop {
             let due = self.when.next();
             let wait = async {
@@ -302,11 +302,11 @@ impl Kept {
     }
 
     /// Reaps what ended; how the process did, if it is among them.
-    fn reap(&self) -> Option<String> {
+    fn reap(&self) -> Option<(String, bool)> {
         let mut ended = None;
         tree::reap(|child, status| {
             if child == self.leader {
-                ended = Some(tree::how(status));
+                ended = Some((tree::how(status), status.exit_status() == Some(0)));
             }
         });
         ended

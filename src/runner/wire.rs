@@ -129,6 +129,9 @@ pub enum Answer {
     Ended {
         /// `exited with code 1`.
         how: String,
+        /// It exited with code 0.
+        #[serde(default)]
+        clean: bool,
     },
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Must never decide anything and never name an adapter's crate.
 
+mod calls;
 pub mod error;
 pub mod fake;
 
@@ -15,11 +16,13 @@ use crate::model::op::{EdgeOp, EngineOp};
 use crate::model::record::{AuditEntry, AuditFilter, Task};
 use crate::model::session::{LegMemory, SessionChange, SessionRecord};
 use crate::model::time::{Span, Timestamp};
+use crate::model::usage::{Counters, HostCounters, KeptPoint};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use calls::Calls;
 pub use error::{ErrorKind, WorldError};
 
 /// Variables by which a service manager speaks to one process alone: no child may inherit them.
@@ -139,6 +142,25 @@ pub trait Records: Send + Sync {
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()>;
     /// Lines of the audit, newest first.
     fn audit<'a>(&'a self, filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>>;
+}
+
+/// What servers and this host use, counted by those who run them. Reading is not free: whoever asks
+/// says how often.
+pub trait Meter: Send + Sync {
+    /// What a container has used by now.
+    fn container<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, Counters>;
+    /// What local processes have used by now, and which processes that is said of.
+    fn processes(&self) -> Answer<'_, BTreeMap<ServerId, (String, Counters)>>;
+    /// What this host says of itself.
+    fn host(&self) -> Answer<'_, HostCounters>;
+}
+
+/// The history of what servers use, as lasting as [`SessionStore`]; bounded by age and number.
+pub trait UsageStore: Send + Sync {
+    /// All points that are not too old at `now`, oldest first.
+    fn load_usage(&self, now: Timestamp) -> Answer<'_, Vec<KeptPoint>>;
+    /// Adds points, all or none, and forgets what is too old at `now`.
+    fn keep_usage<'a>(&'a self, points: &'a [KeptPoint], now: Timestamp) -> Answer<'a, ()>;
 }
 
 /// The world of one process: everything a pass may ask or change.

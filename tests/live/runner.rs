@@ -237,3 +237,75 @@ fn nobody_else_may_ask() {
         eventually("it was run", 20, || site.path(&format!("touched-by-{own}")).exists().then_some(()));
     }
 }
+
+/// What `status` says of a server: its state and all its words.
+fn stands(site: &Site, server: &str) -> (String, String) {
+    let status = site.run(&["status", "--json"]).json();
+    let row = &status["snapshot"]["report"]["servers"][server];
+    (row["state"].as_str().unwrap_or_default().to_owned(), row["reasons"].to_string())
+}
+
+#[test]
+fn restart_policies_and_orders_by_hand_reach_local_processes() {
+    let site = site("runner-policy");
+    let _runner = Runner::start(&site);
+    let fixture = |after: &str| {
+        let script = format!("{} --era legacy{after}", fixture_path());
+        json!({"command": "/bin/sh", "args": ["-c", script]})
+    };
+    let with = |mut entry: Value, restart: Value| {
+        entry["orchestrator"] = json!({ "restart": restart });
+        entry
+    };
+    site.write(&json!({
+        "again": fixture(""),
+        "once": with(fixture("; exit 0"), json!({"policy": "on-failure"})),
+        "tired": with(json!({"command": "/bin/false"}), json!({"maxAttempts": 2, "delay": "100ms"})),
+    }));
+    let daemon = site.daemon();
+    let client = At::of(&site, "again").open();
+
+    // By hand: another process, the same session; stopped is stopped.
+    let first = pid(&client);
+    site.run(&["restart-server", "again"]).exits(0).says("converged");
+    assert!(!is_alive(&first), "the old one is gone when the command returns");
+    let second = pid(&client);
+    assert_ne!(second, first);
+    site.run(&["stop-server", "again"]).exits(0).says("stopped");
+    eventually("its process ends", 20, || (!is_alive(&second)).then_some(()));
+    assert!(client.try_call("echo", &json!({"message": "no"})).is_err());
+    site.run(&["start-server", "again"]).exits(0).says("converged");
+    assert_eq!(client.call("echo", &json!({"message": "on"})), "on");
+
+    // An end by itself is answered with a restart, and told.
+    let third = pid(&client);
+    let _crashed = client.try_call("nasty_crash", &json!({"code": 3}));
+    eventually("it is back", 20, || client.try_call("echo", &json!({"message": "back"})).ok());
+    assert_ne!(pid(&client), third);
+    eventually("the end is in the log as an event", 20, || {
+        let event = "1c42b168a4b04a35b01ab35fcd7bfd00";
+        daemon.log().lines().any(|line| line.contains(event) && line.contains("again")).then_some(())
+    });
+
+    // Unless its policy leaves it so; a start by hand starts it.
+    let once = At::of(&site, "once").open();
+    for order in ["start-server", "restart-server"] {
+        let _crashed = once.try_call("nasty_crash", &json!({"code": 3}));
+        let (_, why) = eventually("it is left as it is", 20, || {
+            Some(stands(&site, "once")).filter(|(state, _)| state == "stopped")
+        });
+        assert!(why.contains("it exited with code 0 and its restart policy leaves it so"), "{why}");
+        site.run(&[order, "once"]).exits(0).says("converged");
+        assert_eq!(At::of(&site, "once").open().call("echo", &json!({"message": "on"})), "on", "{order}");
+    }
+
+    // One that always ends is given up.
+    let (_, why) = eventually("it is given up", 60, || {
+        Some(stands(&site, "tired")).filter(|(state, _)| state == "blocked")
+    });
+    assert!(why.contains("gave up after 2 restarts in a row") && why.contains("MCPO-P041"), "{why}");
+    site.run(&["why", "tired"]).exits(0).says("restarts in a row: 2");
+    site.run(&["restart-server", "tired"]).exits(1).says("tired");
+    eventually("it is given up once more", 60, || (stands(&site, "tired").0 == "blocked").then_some(()));
+    assert_eq!(daemon.stop(), 0);
+}

@@ -86,6 +86,8 @@ impl State {
                 self.end_legs(legs);
                 Ok(())
             }
+            // Connections are not played here.
+            EdgeOp::Restart { .. } => Ok(()),
         }
     }
 }

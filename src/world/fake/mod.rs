@@ -397,6 +397,7 @@ impl Edges for FakeWorld {
                 let names: Vec<&str> = legs.iter().map(crate::model::op::ContainerRef::name).collect();
                 ("end legs", format!("{server}: {}", names.join(" ")))
             }
+            EdgeOp::Restart { server } => ("restart", server.to_string()),
         };
         ready(self.lock().call(Call::effect(Side::Edges, kind, &target), |state| state.edge_op(op)))
     }

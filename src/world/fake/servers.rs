@@ -127,6 +127,8 @@ pub fn server(entry: &Entry) -> Option<Server> {
         gateway_reasons: Vec::new(),
         sharing: crate::model::server::Sharing::Auto,
         request_timeout: None,
+        tools: crate::model::access::ToolPolicy::default(),
+        forward_headers: Vec::new(),
         http_path: None,
         restart: entry.restart.clone(),
         health: HealthPolicy::default(),
