@@ -14,6 +14,8 @@
 
 mod apply;
 mod cache;
+mod calls;
+pub mod checkup;
 mod errors;
 mod find;
 mod imds;
@@ -26,14 +28,14 @@ use crate::alb::cache::Cache;
 use crate::alb::limit::Bucket;
 use crate::model::balancer::{BalancerOp, BalancerView};
 use crate::model::id::Stack;
-use crate::world::{Answer, Balancer, TargetsToRead, WorldError};
+use crate::world::{Answer, Balancer, Calls, TargetsToRead, WorldError};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use limit::Rate;
@@ -121,9 +123,19 @@ impl Alb {
     /// Prepares; asks nothing yet.
     #[must_use]
     pub fn new(config: AlbConfig, sdk: &SdkConfig) -> Self {
+        Self::counting(config, sdk, Arc::default())
+    }
+
+    /// The same; every request to the API is counted in `calls`.
+    #[must_use]
+    pub fn counting(config: AlbConfig, sdk: &SdkConfig, calls: Arc<Calls>) -> Self {
         let imds = imds::Imds::new(&config, sdk);
         let bucket = Bucket::new(config.rate);
-        Self { config, client: Client::new(sdk), imds, bucket, cache: Mutex::new(Cache::default()) }
+        let counted = aws_sdk_elasticloadbalancingv2::config::Builder::from(sdk)
+            .interceptor(calls::Counter::new(calls))
+            .build();
+        let client = Client::from_conf(counted);
+        Self { config, client, imds, bucket, cache: Mutex::new(Cache::default()) }
     }
 
     /// The VPC's IPv4 address blocks, from the instance metadata service.
