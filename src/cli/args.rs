@@ -1,6 +1,9 @@
 //! The command line as clap reads it; names and meanings are the contract's section 6.
 
+use crate::cli::complete;
+use crate::cli::export::Export;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 use std::path::PathBuf;
 
 /// Makes MCP servers, host ports and load balancer rules match mcp.config.json, and keeps them so.
@@ -29,6 +32,9 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 }
+
+/// States of servers.
+const STATES: [&str; 5] = ["converged", "changing", "waiting", "blocked", "stopped"];
 
 /// Output for programs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -70,29 +76,97 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Set a server's entry in mcp.config.json, or add it; the rest of the file stays as it is.
+    SetServer {
+        /// The server.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Its entry as JSON, `-` for standard input.
+        #[arg(value_name = "ENTRY")]
+        entry: String,
+        /// Change only the members that the entry has (a merge patch); null takes one away.
+        #[arg(long)]
+        patch: bool,
+        /// The section it goes to.
+        #[arg(long, value_name = "SECTION")]
+        section: Option<String>,
+        /// How it is done.
+        #[command(flatten)]
+        edit: Edit,
+    },
+    /// Take a server out of mcp.config.json.
+    RemoveServer {
+        /// The server.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// How it is done.
+        #[command(flatten)]
+        edit: Edit,
+    },
     /// List servers.
     ListServers {
         /// For programs.
         #[command(flatten)]
         json: Json,
-        /// Only those in this state (converged, changing, waiting, blocked, stopped).
-        #[arg(long, value_name = "STATE")]
+        /// Only those in this state.
+        #[arg(long, value_name = "STATE", value_parser = STATES)]
         status: Option<String>,
+        /// Show their effective settings, and where each comes from.
+        #[arg(long)]
+        config: bool,
+        /// Show again whenever something changes.
+        #[arg(long, conflicts_with = "config")]
+        watch: bool,
+    },
+    /// Show whether servers answer, how often they failed and how fast they are.
+    Health {
+        /// Only this server.
+        #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
+        server: Option<String>,
+        /// For programs.
+        #[command(flatten)]
+        json: Json,
+        /// Show again whenever something changes.
+        #[arg(long)]
+        watch: bool,
     },
     /// Show which server holds which host port.
     Ports {
         /// For programs.
         #[command(flatten)]
         json: Json,
+        /// Show again whenever something changes.
+        #[arg(long)]
+        watch: bool,
     },
+    /// Show what was asked for by hand and what became of it, newest first.
+    Tasks {
+        /// All about this one.
+        #[arg(value_name = "ID")]
+        id: Option<i64>,
+        /// At most this many.
+        #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+        /// For programs.
+        #[command(flatten)]
+        json: Json,
+        /// Show again whenever something changes.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show who did what, newest first.
+    Audit(Audit),
     /// Say why a server is as it is, and what happens next.
     Why {
         /// The server.
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         name: String,
         /// For programs.
         #[command(flatten)]
         json: Json,
+        /// Show again whenever something changes.
+        #[arg(long)]
+        watch: bool,
     },
     /// Start servers, and keep them running whatever the file's `disabled` says.
     StartServer(Servers),
@@ -118,7 +192,7 @@ pub enum Command {
     /// Show what servers offer: tools, prompts and resources.
     Capabilities {
         /// The server; all of them, one line each, when none is named.
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         name: Option<String>,
         /// For programs.
         #[command(flatten)]
@@ -132,7 +206,7 @@ pub enum Command {
     /// its number and its stream.
     Logs {
         /// The server.
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         name: String,
         /// Go on with what it prints from now on, until Ctrl-C.
         #[arg(long, short)]
@@ -147,6 +221,7 @@ pub enum Command {
     /// Call a tool of a server: `call time get_current_time '{"timezone":"UTC"}'`.
     Call {
         /// The server.
+        #[arg(add = ArgValueCandidates::new(complete::servers))]
         name: String,
         /// The tool.
         tool: String,
@@ -154,6 +229,38 @@ pub enum Command {
         #[arg(default_value = "{}")]
         arguments: String,
         /// Print the whole result, not only its text.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Find MCP servers that other programs know of.
+    ///
+    /// Looks into settings of MCP clients, projects, images and containers. Without a PATH: the
+    /// clients' settings in your home, the engine, and the directories of `[discovery]` or else the
+    /// current one. Nothing that is found is run, and nothing is written without `--write` and a yes.
+    Discover(Discover),
+    /// Take servers over from a file of another program.
+    ///
+    /// Reads the settings of Claude, Cursor, VS Code, Windsurf, Zed, Codex and others, and
+    /// `mcp-config.yaml`. The change is shown as a diff first; what was there is kept as a backup.
+    Import(Import),
+    /// Print the servers of the file as another program's file.
+    ///
+    /// Works without a daemon. Tokens are never in it: what clients need is a name to be filled in.
+    Export(Export),
+    /// Check everything that this program needs, and say what helps where something is wrong.
+    ///
+    /// Works without a daemon and without Docker. Exits with 1 when a check fails.
+    Doctor {
+        /// For programs.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Fetch what servers need ahead of time: images, and packages of npx and uvx.
+    Prepare {
+        /// The servers; all that shall run when none is named.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// For programs.
         #[command(flatten)]
         json: Json,
     },
@@ -192,7 +299,10 @@ pub enum Command {
     Runner(Runner),
     /// Hash a password for `[dashboard] password_hash`; it is asked for, or read from standard input.
     HashPassword,
-    /// Print shell completions.
+    /// Print shell completions, which also complete the names of servers.
+    ///
+    /// bash: `source <(mcp-orchestrator completions bash)`; the packages install them for bash, zsh and
+    /// fish. They call the program, so that both should be of one version.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -229,11 +339,88 @@ pub struct Runner {
     pub cgroup: Option<PathBuf>,
 }
 
+/// Which lines of the audit.
+#[derive(Clone, Debug, Args)]
+pub struct Audit {
+    /// Only what is about this server.
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
+    pub server: Option<String>,
+    /// Only what they did, as the audit names them.
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
+    /// Only what ended so.
+    #[arg(long, value_parser = ["ok", "failed", "refused"])]
+    pub result: Option<String>,
+    /// At most this many.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub limit: u16,
+    /// For programs.
+    #[command(flatten)]
+    pub json: Json,
+    /// Show again whenever something changes.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Finding servers.
+#[derive(Debug, Args)]
+pub struct Discover {
+    /// Directories and files to look at instead.
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Have the running daemon search its directories now, and show what it finds.
+    #[arg(long, conflicts_with_all = ["paths", "write"])]
+    pub rescan: bool,
+    /// Write what is found into mcp.config.json, after showing the change.
+    #[arg(long)]
+    pub write: bool,
+    /// What is written, and how.
+    #[command(flatten)]
+    pub apply: Apply,
+    /// For programs.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// Taking servers over.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The file.
+    #[arg(value_name = "FILE", required_unless_present = "undo", conflicts_with = "undo")]
+    pub file: Option<PathBuf>,
+    /// Take the last `import` or `discover --write` back.
+    #[arg(long)]
+    pub undo: bool,
+    /// What is written, and how.
+    #[command(flatten)]
+    pub apply: Apply,
+    /// For programs.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// Writing finds.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Write without asking.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Let the new servers run at once; without it they are written with `disabled`.
+    #[arg(long)]
+    pub enable: bool,
+    /// Only finds of this name; may be said several times.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Of `discover`: the least confidence of what is written (high, medium, low).
+    #[arg(long, value_name = "CONFIDENCE", default_value = "medium", value_parser = crate::daemon::importing::confidence)]
+    pub least: crate::discovery::Confidence,
+}
+
 /// Servers to act on.
 #[derive(Debug, Args)]
 pub struct Servers {
     /// The servers.
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
     pub names: Vec<String>,
     /// Whether to wait.
     #[command(flatten)]
@@ -241,6 +428,20 @@ pub struct Servers {
     /// Hold the wish this long (`90s`, `30m`, `2h`), then the file decides again.
     #[arg(long = "for", value_name = "TIME")]
     pub duration: Option<String>,
+}
+
+/// Editing the file.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Edit {
+    /// Show the difference, what is wrong with it and the plan; write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Whether to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+    /// For programs.
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// Acting on all servers.

@@ -57,6 +57,14 @@ impl Client {
         self.send("PUT", path, body).await
     }
 
+    /// PATCH.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn patch(&self, path: &str, body: String) -> Result<Value, Failure> {
+        self.send("PATCH", path, body).await
+    }
+
     /// DELETE.
     ///
     /// # Errors
@@ -102,8 +110,12 @@ fn refused(value: &Value, status: u16) -> Failure {
     let code = text("code").map(|code| format!(" [{code}]")).unwrap_or_default();
     let title = text("title").unwrap_or_else(|| format!("the daemon answered with status {status}"));
     let failure = Failure::new(Exit::Failed, format!("{title}{code}"));
-    match text("detail") {
+    let failure = match text("detail") {
         Some(detail) => failure.cause(detail),
+        None => failure,
+    };
+    match text("hint") {
+        Some(hint) => failure.hint(hint),
         None => failure,
     }
 }

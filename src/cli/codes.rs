@@ -74,6 +74,66 @@ const DOCS: &[CodeDoc] = &[
         "Delete it by hand if nobody needs it.",
     ),
     doc(
+        "MCPO-E001",
+        "the file was changed meanwhile",
+        "A change of mcp.config.json was made for another version (`If-Match`) than is there now. Nothing was written.",
+        "Read the file again (`GET /api/v1/panel`), make the change anew, and send the new `ETag`.",
+    ),
+    doc(
+        "MCPO-E002",
+        "say which version is meant",
+        "`If-Match` is missing: a whole text replaces one version of the file, or somebody else changed the file and the daemon has not taken that into account yet.",
+        "Send the `ETag` of `GET /api/v1/panel` as `If-Match`; `*` overwrites whatever is there.",
+    ),
+    doc(
+        "MCPO-E003",
+        "the file cannot be written",
+        "mcp.config.json or its directory is read-only for the daemon, or the file is mounted on its own and cannot be replaced.",
+        "Let the user of the daemon write the file and its directory; in a container mount the directory, not the file.",
+    ),
+    doc(
+        "MCPO-E004",
+        "the file would have an error",
+        "A change would bring an error into mcp.config.json that it does not have. Nothing was written; `problems` names each place in the new text.",
+        "Correct the change. `?dry_run=true` shows what would be.",
+    ),
+    doc(
+        "MCPO-E005",
+        "not over the network",
+        "A change over HTTP sets `allow`, the command of a process, a host path or `${file:}`, or changes what runs in an entry that has one. That is as much as having the host.",
+        "Edit the file, use the control socket (`mcp-orchestrator set-server`), or set `[dashboard] full_control`.",
+    ),
+    doc(
+        "MCPO-E006",
+        "the name is taken",
+        "A server or section of this name is there already, or the name means more than one.",
+        "Take another name, or change the one that is there.",
+    ),
+    doc(
+        "MCPO-E007",
+        "the section has servers",
+        "A section that goes still has servers.",
+        "Ask with `?servers=move` (and `&to=SECTION`) or `?servers=delete`.",
+    ),
+    doc(
+        "MCPO-E008",
+        "the file cannot be changed from here",
+        "The file is YAML, or cannot be read as JSON with comments.",
+        "Edit the file itself; it is read again at once. A broken text can be replaced by a whole one (`PUT /api/v1/panel`).",
+    ),
+    doc(
+        "MCPO-E009",
+        "too much would be removed",
+        "A change takes more than half of at least four servers out of the file, or all of them. Nothing was written.",
+        "Ask again with `allow_mass_delete=true`, if that is meant.",
+    ),
+    doc(
+        "MCPO-E010",
+        "the change makes no sense",
+        "The body is no entry, or a placeholder in it stands for nothing, or a section is missing that the file's form needs.",
+        "See the detail, and `/docs`.",
+    ),
+    doc(
         "MCPO-G001",
         "not a name of this host",
         "The Host header is missing, or names neither loopback, nor the address connected to, nor a configured name.",
@@ -96,6 +156,12 @@ const DOCS: &[CodeDoc] = &[
         "a token is needed",
         "The request has no token, or one that is not in the tokens file.",
         "Send `Authorization: Bearer TOKEN`, or Basic with name and token.",
+    ),
+    doc(
+        "MCPO-G005",
+        "not granted",
+        "The token is good, but what stands behind it in the tokens file does not cover this server.",
+        "Use another token, or add the server or its section to this one's line.",
     ),
     doc(
         "MCPO-G010",
@@ -136,7 +202,7 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-G023",
         "a listener's port is taken",
-        "Something else listens on the port of the main listener, or of `[gateway] port`.",
+        "Something else listens on the port of the main listener, of `[gateway] port` or of `[metrics] port`.",
         "End it, or set another `[dashboard] port`. The daemon tries again by itself; servers' own ports are not affected.",
     ),
     doc(
@@ -144,6 +210,72 @@ const DOCS: &[CodeDoc] = &[
         "not ready yet",
         "The daemon has not done its first pass, or no configuration could be used since it started.",
         "Wait for the first pass; see `status` for what is wrong with the file.",
+    ),
+    doc(
+        "MCPO-G025",
+        "the certificate cannot be used",
+        "A file that `[tls]` names is not PEM, or certificate and key do not belong together. The start fails; a running daemon keeps the certificate it has.",
+        "Mend the file named: `cert_file` has the host's own certificate first and then the chain, `key_file` its private key without a passphrase. It is looked at again by itself.",
+    ),
+    doc(
+        "MCPO-G026",
+        "private key is open to others",
+        "Everybody on this host can read the file of `[tls] key_file`.",
+        "Take the permission away (`chmod o-r FILE`) and, if others use this host, renew the certificate with another key.",
+    ),
+    doc(
+        "MCPO-G060",
+        "the tool failed",
+        "The tool itself answered that it failed; its words are the message.",
+        "Read the message: the tool may say what it wants instead.",
+    ),
+    doc(
+        "MCPO-G061",
+        "the tool asks for input",
+        "The tool asks its caller for something before it goes on, which an HTTP caller cannot give.",
+        "Call the tool with a client that speaks MCP, at `/mcp/{id}`.",
+    ),
+    doc(
+        "MCPO-G062",
+        "the server is not available",
+        "The server of the tool is stopped, is starting, or did not start; the message says which.",
+        "Come again after `Retry-After`; without it, see `why NAME`.",
+    ),
+    doc(
+        "MCPO-G063",
+        "the tool did not answer in time",
+        "Nothing came from the server for as long as `timeout` of the entry says; the server was told to stop.",
+        "Raise `timeout` of the entry, or ask with `Accept: text/event-stream`, where each sign of progress counts.",
+    ),
+    doc(
+        "MCPO-G064",
+        "the server went away during the call",
+        "The server ended, or its connection broke, before it answered. Whether the tool did its work is not known.",
+        "See `logs NAME`. The call is not tried again by itself.",
+    ),
+    doc(
+        "MCPO-G065",
+        "the server has too much to do",
+        "Too many requests wait for this server.",
+        "Come again after `Retry-After`.",
+    ),
+    doc(
+        "MCPO-G066",
+        "the server's answer cannot be used",
+        "The answer was longer than a message may be, or was none.",
+        "Have the tool give large results by reference, as a resource.",
+    ),
+    doc(
+        "MCPO-G068",
+        "a key is needed",
+        "The request has no key, or another than `[openapi] api_key`.",
+        "Send `Authorization: Bearer KEY`, or Basic with any user and the key as password.",
+    ),
+    doc(
+        "MCPO-G085",
+        "names of tools",
+        "A server has two tools of one name, or one whose name Claude, LiteLLM or Bedrock do not take.",
+        "Give the tool another name with `orchestrator.tools.rename`, or leave it out with `tools.deny`. At `/mcp` names that are too long are cut.",
     ),
     doc(
         "MCPO-H001",
@@ -211,6 +343,12 @@ const DOCS: &[CodeDoc] = &[
         "the log cannot be read",
         "The engine keeps the output of this container and did not give it: its log driver keeps nothing that can be read, or the engine does not answer.",
         "Use the log driver `json-file`, `local` or `journald` for it, or look where its driver sends the output.",
+    ),
+    doc(
+        "MCPO-H050",
+        "the search takes long",
+        "A search for servers that was asked for has not ended within a minute; it goes on.",
+        "Ask for its result later, or name fewer directories in `[discovery] paths`.",
     ),
     doc(
         "MCPO-H400",
@@ -324,7 +462,7 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-P042",
         "waits before a restart",
-        "The server ended. The first restart has no delay, the next ones do.",
+        "The server ended. The first restart has no delay, the next ones do, and each one doubles it up to `restart.maxDelay`. It is told also of a server that is up again.",
         "See its log for why it ends.",
     ),
     doc(
@@ -372,7 +510,7 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-R002",
         "settings refused",
-        "The newest settings.conf, or the tokens it names, cannot be used. All settings in force stay as they are, and so does everything that runs.",
+        "The newest settings.conf, or the tokens or the certificate that it names, cannot be used. All settings in force stay as they are, and so does everything that runs.",
         "Mend the place named; `mcp-orchestrator validate` shows all of them. The daemon goes on by itself once the file is good.",
     ),
     doc(

@@ -4,7 +4,9 @@
 //! no server can paint on somebody's terminal. `--json` has it as it is.
 
 use crate::cli::client::Client;
-use crate::cli::online::{encode, text};
+use crate::cli::online::encode;
+use crate::cli::shown::text;
+use crate::plan::display;
 use crate::terminal::failure::{Exit, Failure};
 use crate::terminal::output;
 use futures_util::StreamExt as _;
@@ -150,7 +152,12 @@ pub(super) fn connection(view: &Value, width: usize, colour: bool) -> String {
         Some(Value::Bool(true)) => {
             format!("{}: speaks MCP, {} {}\n", text(view, "server"), text(view, "era"), text(view, "version"))
         }
-        _ => format!("{}: no MCP connection: {}\n", text(view, "server"), plain(&text(view, "why"))),
+        _ => {
+            let why = format!("{}: no MCP connection: {}", text(view, "server"), plain(&text(view, "why")));
+            let mut out = String::new();
+            display::wrapped(&mut out, "", &why, width);
+            out
+        }
     };
     out.push_str(&format!(
         "  sessions {} shared, {} own; connections of their own {}; opened so far {}\n",
@@ -311,6 +318,9 @@ time: speaks MCP, legacy 2025-11-25
         let down = json!({"server": "time", "up": false, "why": "it is starting"});
         let shown = connection(&down, 80, false);
         assert!(shown.starts_with("time: no MCP connection: it is starting\n"), "{shown}");
+        let long = json!({"server": "time", "up": false, "why": "it ended ".repeat(20)});
+        let shown = connection(&long, 80, false);
+        assert!(shown.lines().all(|line| line.len() <= 80), "{shown}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Must never send what is no level: it is refused here as by the daemon, so that a typing error is
 //! one without a daemon, too.
 
-use crate::cli::online::{client, seconds, text};
+use crate::cli::online::{client, seconds};
+use crate::cli::shown::text;
 use crate::config::settings::level;
 use crate::daemon::logging::level::hint;
 use crate::daemon::{self, Options};

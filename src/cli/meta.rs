@@ -1,7 +1,7 @@
 //! Commands for packagers, editors and tests.
 
 use crate::cli::args::{Cli, Runner};
-use crate::cli::demo_server;
+use crate::cli::{complete, demo_server};
 use crate::daemon::{self, Options};
 use crate::terminal::failure::{Exit, Failure};
 use crate::terminal::output;
@@ -9,11 +9,9 @@ use clap::CommandFactory;
 use std::path::Path;
 
 /// `completions SHELL`.
-pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "mcp-orchestrator", &mut text);
-    output::data(&String::from_utf8_lossy(&text));
-    Exit::Done
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    output::data(&complete::script(shell)?);
+    Ok(Exit::Done)
 }
 
 /// `man DIR`.

@@ -5,13 +5,23 @@
 pub mod args;
 pub mod client;
 pub mod codes;
+pub mod complete;
 pub mod demo_server;
+mod discover;
+mod doctor;
+mod editing;
+pub mod export;
+mod health;
 mod inside;
+pub mod json;
 mod log_level;
 mod meta;
 mod offline;
 mod online;
 mod password;
+mod records;
+mod shown;
+mod source;
 
 use crate::daemon::handover::Handover;
 use crate::daemon::{self, Home, Options, logging};
@@ -24,6 +34,14 @@ use std::process::ExitCode;
 /// Runs the program and tells how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    match complete::answer() {
+        Ok(true) => return Exit::Done.into(),
+        Ok(false) => {}
+        Err(error) => {
+            let _closed = error.print();
+            return Exit::Usage.into();
+        }
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -61,7 +79,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Validate { json } => block_on(offline::validate(options, json.json)),
         Command::DemoServer { http } => meta::demo_server(http),
         Command::Runner(runner) => meta::runner(&options, runner),
-        Command::Completions { shell } => Ok(meta::completions(shell)),
+        Command::Completions { shell } => meta::completions(shell),
         Command::Man { dir } => meta::man(&dir),
         Command::Schema => Ok(meta::schema()),
         Command::HashPassword => password::hash(),
@@ -71,6 +89,11 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             let wanted = log_level::Wanted::of(level.as_deref(), duration.as_deref())?;
             block_on(log_level::run(options, wanted, json.json))
         }
+        Command::Discover(asked) => block_on(discover::discover(options, asked)),
+        Command::Export(export) => block_on(export::run(options, export)),
+        Command::Import(asked) => block_on(discover::import(options, asked)),
+        Command::Prepare { names, json } => block_on(offline::prepare(options, &names, json.json)),
+        Command::Doctor { json } => block_on(doctor::doctor(options, json.json)),
         command => block_on(online::run(options, command)),
     }
 }

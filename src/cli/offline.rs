@@ -1,8 +1,10 @@
 //! Commands that work without a daemon: `validate`, `plan`, `--one-shot`.
 
 use crate::cli::client::Client;
+use crate::cli::inside::plain;
 use crate::cli::online;
 use crate::config::error::{Problem, render, to_json};
+use crate::daemon::prepare::{self, Prepared};
 use crate::daemon::{self, Home, Options, files, one_shot};
 use crate::execute::learn::ActionResult;
 use crate::execute::{Step, Teller};
@@ -29,6 +31,7 @@ pub(super) async fn validate(options: Options, as_json: bool) -> Result<Exit, Fa
         let read = files::read(&home, &HashKey::new([0; 32])).await;
         servers = read.loaded.desired.as_ref().map(|desired| desired.servers.len());
         problems.extend(read.loaded.problems);
+        problems.extend(daemon::tls::check(&home));
     }
     let bad = problems.iter().any(Problem::is_error);
     if as_json {
@@ -123,6 +126,33 @@ pub(super) async fn one_shot(options: Options) -> Result<Exit, Failure> {
             format!("another one-shot run is at work on stack '{}'", home.stack),
         )),
     }
+}
+
+/// `prepare [NAME…]`.
+pub(super) async fn prepare(options: Options, names: &[String], as_json: bool) -> Result<Exit, Failure> {
+    let home = Home::find(options)?;
+    let done = prepare::prepare(&home, names, &|line| output::tell(&line)).await?;
+    let failed = done.iter().any(|(_, prepared)| matches!(prepared, Prepared::Failed(_)));
+    let rows = done.iter().map(|(id, prepared)| {
+        let (word, what) = match prepared {
+            Prepared::There(what) => ("there", what),
+            Prepared::Fetched(what) => ("fetched", what),
+            Prepared::Left(why) => ("left", why),
+            Prepared::Failed(why) => ("failed", why),
+        };
+        (id.to_string(), word, plain(what))
+    });
+    if as_json {
+        let servers: Vec<Value> =
+            rows.map(|(id, word, what)| json!({"server": id, "state": word, "what": what})).collect();
+        output::line(&json!({ "schemaVersion": 1, "servers": servers }).to_string());
+    } else {
+        // Failures are read to their end.
+        for (id, word, what) in rows {
+            output::line(&format!("{id}: {word}: {what}"));
+        }
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
 /// The exit code for a world that did not answer.

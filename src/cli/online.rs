@@ -1,13 +1,16 @@
 //! Commands that talk to the daemon.
 
-use crate::cli::args::{Command, Servers, Wait};
+use crate::cli::args::{Command, Edit, Servers, Wait};
 use crate::cli::client::Client;
-use crate::cli::inside;
 use crate::cli::offline::running_daemon;
+use crate::cli::shown::{exit, id_of, rows, server_table, status_text, text, whys};
+use crate::cli::source::Source;
+use crate::cli::{editing, health, inside, records, shown};
 use crate::daemon::{Home, Options};
 use crate::terminal::failure::{Exit, Failure};
 use crate::terminal::output;
-use serde_json::{Map, Value, json};
+use crate::terminal::screen::{Progress, waiting};
+use serde_json::{Value, json};
 
 /// One round of waiting for a result; progress is shown in between.
 const ROUND_SECS: u64 = 1;
@@ -17,12 +20,34 @@ const ROUNDS_MAX: u64 = 900;
 /// Runs a command.
 pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Failure> {
     let allow = options.allow_mass_delete;
-    let client = client(options).await?;
+    let client = client(options.clone()).await?;
+    let source = Source::new(client.clone(), options);
     match command {
-        Command::Status { json, detailed, watch } => status(&client, json.json, detailed, watch).await,
-        Command::ListServers { json, status } => list(&client, json.json, status.as_deref()).await,
-        Command::Ports { json } => ports(&client, json.json).await,
-        Command::Why { name, json } => why(&client, &name, json.json).await,
+        Command::Status { json, detailed, watch } => {
+            shown::status(&source, (json.json, detailed), watch).await
+        }
+        Command::ListServers { json, status, config: true, watch: _ } => {
+            shown::settings(&source, status.as_deref(), json.json).await
+        }
+        Command::ListServers { json, status, config: false, watch } => {
+            shown::list(&source, status.as_deref(), (json.json, watch)).await
+        }
+        Command::Ports { json, watch } => shown::ports(&source, json.json, watch).await,
+        Command::Why { name, json, watch } => shown::why(&source, &name, (json.json, watch)).await,
+        Command::Health { server, json, watch } => {
+            health::health(&source, server.as_deref(), (json.json, watch)).await
+        }
+        Command::Tasks { id: Some(id), json, limit: _, watch } => {
+            records::task(&source, id, (json.json, watch)).await
+        }
+        Command::Tasks { id: None, json, limit, watch } => {
+            records::tasks(&source, limit.into(), (json.json, watch)).await
+        }
+        Command::Audit(asked) => records::audit(&source, &asked).await,
+        Command::SetServer { name, entry, patch, section, edit } => {
+            editing::set(&client, &name, (&entry, patch), section.as_deref(), how(edit, allow)).await
+        }
+        Command::RemoveServer { name, edit } => editing::remove(&client, &name, how(edit, allow)).await,
         Command::StartServer(servers) => act(&client, "start", Some(servers), None).await,
         Command::StopServer(servers) => act(&client, "stop", Some(servers), None).await,
         Command::RestartServer(servers) => act(&client, "restart", Some(servers), None).await,
@@ -57,221 +82,9 @@ pub(super) async fn client(options: Options) -> Result<Client, Failure> {
     Ok(running.unwrap_or_else(|| Client::new(home.places.socket(&home.stack))))
 }
 
-fn rows(status: &Value) -> Map<String, Value> {
-    status.pointer("/snapshot/report/servers").and_then(Value::as_object).cloned().unwrap_or_default()
-}
-
-pub(super) fn text(row: &Value, key: &str) -> String {
-    match row.get(key) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => "-".to_owned(),
-    }
-}
-
-fn exit(status: &Value) -> Exit {
-    if status.get("well").and_then(Value::as_bool).unwrap_or(false) { Exit::Done } else { Exit::Failed }
-}
-
-#[expect(clippy::fn_params_excessive_bools, reason = "each is a flag of the command line")]
-async fn status(client: &Client, as_json: bool, detailed: bool, watch: bool) -> Result<Exit, Failure> {
-    let mut pass = 0;
-    loop {
-        let mut status =
-            client.get(&format!("/api/v1/status?pass={pass}&wait={}", if watch { 60 } else { 5 })).await?;
-        if detailed {
-            let mut gateway = client.get("/api/v1/gateway").await?;
-            let servers = gateway.get_mut("servers").map(Value::take);
-            if let (Value::Object(status), Some(servers)) = (&mut status, servers) {
-                status.insert("gateway".to_owned(), servers);
-            }
-        }
-        if as_json {
-            output::line(&status.to_string());
-        } else {
-            if watch && output::colour() {
-                output::data("\x1b[H\x1b[2J");
-            }
-            print_status(&status, detailed);
-        }
-        if !watch {
-            return Ok(exit(&status));
-        }
-        pass = status.pointer("/snapshot/pass").and_then(Value::as_u64).unwrap_or(0) + 1;
-    }
-}
-
-fn print_status(status: &Value, detailed: bool) {
-    output::line(&text(status, "sentence"));
-    let all = rows(status);
-    output::data(&server_table(&all));
-    for (id, row) in &all {
-        let reasons = row.get("reasons").and_then(Value::as_array).cloned().unwrap_or_default();
-        let shown = reasons.iter().filter(|reason| detailed || matters(reason));
-        for reason in shown {
-            output::line(&format!("  {id}: {}", sentence(reason)));
-        }
-    }
-    let general =
-        status.pointer("/snapshot/report/general").and_then(Value::as_array).cloned().unwrap_or_default();
-    for reason in &general {
-        output::line(&format!("  {}", sentence(reason)));
-    }
-    output::data(&configuration(status, detailed));
-    for view in status.get("gateway").and_then(Value::as_array).into_iter().flatten() {
-        output::data(&inside::connection(view, output::width(), output::colour()));
-    }
-    let faults = status.pointer("/snapshot/faults").and_then(Value::as_array).cloned().unwrap_or_default();
-    for fault in faults.iter().filter_map(Value::as_str) {
-        output::line(&format!("  fault: {fault}"));
-    }
-}
-
-/// What is in force of the files: what is wrong with that, and all of it where details are wanted.
-fn configuration(status: &Value, detailed: bool) -> String {
-    let mut out = String::new();
-    let Some(now) = status.get("configuration") else { return out };
-    let names = now.get("needsRestart").and_then(Value::as_array).cloned().unwrap_or_default();
-    let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
-    if !names.is_empty() {
-        out.push_str(&format!("  changed only by a restart: {} [MCPO-R001]\n", names.join(", ")));
-    }
-    if let Some(why) = now.pointer("/settings/refused").and_then(Value::as_str) {
-        let why = why.replace('\n', "\n  ");
-        out.push_str(&format!("  settings refused, those in force stay [MCPO-R002]:\n  {why}\n"));
-    }
-    if detailed {
-        let since = now.get("since").and_then(Value::as_i64).map(crate::model::time::Timestamp);
-        let age = since.map(|since| format!(", {} old", crate::daemon::now().since(since)));
-        out.push_str(&format!(
-            "configuration generation {}{}\n",
-            text(now, "generation"),
-            age.unwrap_or_default()
-        ));
-        for file in ["config", "settings"] {
-            if let Some(file) = now.get(file) {
-                out.push_str(&format!("  {}: sha256 {}\n", text(file, "path"), text(file, "sha256")));
-            }
-        }
-    }
-    out
-}
-
-fn matters(reason: &Value) -> bool {
-    matches!(reason.get("kind").and_then(Value::as_str), Some("blocked-by" | "waiting-on"))
-}
-
-fn sentence(reason: &Value) -> String {
-    let kind = match reason.get("kind").and_then(Value::as_str) {
-        Some("blocked-by") => "blocked by ",
-        Some("waiting-on") => "waiting on ",
-        Some("changed-because") => "changed because ",
-        Some("left-alone") => "left alone because ",
-        _ => "",
-    };
-    let code =
-        reason.get("code").and_then(Value::as_str).map(|code| format!(" [{code}]")).unwrap_or_default();
-    let now = crate::daemon::now();
-    let until = reason
-        .get("until")
-        .and_then(Value::as_i64)
-        .map(crate::model::time::Timestamp)
-        .filter(|until| *until > now);
-    let wait = until.map(|until| format!(" (in {})", until.since(now))).unwrap_or_default();
-    format!("{kind}{}{wait}{code}", text(reason, "text"))
-}
-
-fn server_table(rows: &Map<String, Value>) -> String {
-    let head = ["SERVER", "STATE", "TRANSPORT", "PORT", "CONTAINER", "IMAGE"];
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|(id, row)| {
-            vec![
-                id.clone(),
-                text(row, "state"),
-                text(row, "transport"),
-                text(row, "port"),
-                text(row, "containerState"),
-                text(row, "image"),
-            ]
-        })
-        .collect();
-    output::table(&head, &cells, output::width(), output::colour())
-}
-
-async fn list(client: &Client, as_json: bool, state: Option<&str>) -> Result<Exit, Failure> {
-    let status = client.get("/api/v1/status?wait=5").await?;
-    let mut all = rows(&status);
-    if let Some(state) = state {
-        all.retain(|_, row| text(row, "state") == state);
-    }
-    if as_json {
-        output::line(&json!({ "schemaVersion": 1, "servers": all }).to_string());
-    } else {
-        output::data(&server_table(&all));
-    }
-    Ok(Exit::Done)
-}
-
-async fn ports(client: &Client, as_json: bool) -> Result<Exit, Failure> {
-    let status = client.get("/api/v1/status?wait=5").await?;
-    let leases = status.pointer("/snapshot/leases").and_then(Value::as_object).cloned().unwrap_or_default();
-    if as_json {
-        output::line(&json!({ "schemaVersion": 1, "leases": leases }).to_string());
-        return Ok(Exit::Done);
-    }
-    let mut cells: Vec<Vec<String>> = leases
-        .iter()
-        .map(|(id, lease)| {
-            let why = if lease.get("fixed") == Some(&Value::Bool(true)) { "the file" } else { "the range" };
-            vec![text(lease, "port"), id.clone(), why.to_owned(), text(lease, "next")]
-        })
-        .collect();
-    cells.sort();
-    output::data(&output::table(
-        &["PORT", "SERVER", "CHOSEN BY", "MOVES TO"],
-        &cells,
-        output::width(),
-        output::colour(),
-    ));
-    Ok(Exit::Done)
-}
-
-/// The id of a server that is called by its name in the file.
-fn id_of<'a>(status: &'a Value, name: &'a str) -> &'a str {
-    let names = status.get("names").and_then(Value::as_object);
-    let found = names.into_iter().flatten().find(|(_, held)| held.as_str() == Some(name));
-    found.filter(|_| !rows(status).contains_key(name)).map_or(name, |(id, _)| id)
-}
-
-async fn why(client: &Client, name: &str, as_json: bool) -> Result<Exit, Failure> {
-    let status = client.get("/api/v1/status?wait=5").await?;
-    let all = rows(&status);
-    let name = id_of(&status, name);
-    let Some(row) = all.get(name) else {
-        let known: Vec<&str> = all.keys().map(String::as_str).collect();
-        let near = known.iter().min_by_key(|id| strsim::damerau_levenshtein(id, name));
-        let failure = Failure::new(Exit::Failed, format!("no server is called {name}"));
-        return Err(near.map_or(failure.clone(), |near| failure.hint(format!("did you mean {near}?"))));
-    };
-    if as_json {
-        output::line(&json!({ "schemaVersion": 1, "server": name, "row": row }).to_string());
-        return Ok(Exit::Done);
-    }
-    output::line(&format!("{name}: {}", text(row, "state")));
-    for reason in row.get("reasons").and_then(Value::as_array).cloned().unwrap_or_default() {
-        output::line(&format!("  {}", sentence(&reason)));
-    }
-    if row.get("container").is_some_and(Value::is_string) {
-        output::line(&format!("  container {}: {}", text(row, "container"), text(row, "containerState")));
-        output::line(&format!("  restarts in a row: {}", text(row, "restarts")));
-    }
-    let intent = status.pointer("/snapshot/intents").and_then(|intents| intents.get(name));
-    if let Some(intent) = intent {
-        let word = if intent.get("run") == Some(&Value::Bool(true)) { "started" } else { "stopped" };
-        output::line(&format!("  {word} by hand by {}", text(intent, "by")));
-    }
-    Ok(Exit::Done)
+const fn how(edit: Edit, allow_mass_delete: bool) -> editing::How {
+    let Edit { dry_run, wait, json } = edit;
+    editing::How { dry_run, allow_mass_delete, wait: !wait.no_wait, json: json.json }
 }
 
 async fn act(
@@ -326,6 +139,18 @@ pub(super) async fn sync(
     finish(client, &answer, wait, as_json, None).await
 }
 
+/// What became of an edit.
+pub(super) async fn sync_result(
+    client: &Client,
+    task: &Value,
+    wait: bool,
+    as_json: bool,
+) -> Result<Exit, Failure> {
+    let servers = task.get("servers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let names = servers.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    finish(client, task, wait, as_json, Some(names).filter(|_| !as_json)).await
+}
+
 /// Waits until a pass that began after the request has settled, and shows what became of it.
 async fn finish(
     client: &Client,
@@ -338,31 +163,29 @@ async fn finish(
         return Ok(Exit::Done);
     }
     let pass = answer.get("pass").and_then(Value::as_u64).unwrap_or(1);
-    let mut last = String::new();
+    let mut progress = Progress::default();
     let mut status = Value::Null;
     for _round in 0..ROUNDS_MAX {
         status = client.get(&format!("/api/v1/status?pass={pass}&settled=true&wait={ROUND_SECS}")).await?;
         if status.get("reached") == Some(&Value::Bool(true)) {
             break;
         }
-        let sentence = text(&status, "sentence");
-        if sentence != last {
-            output::tell(&sentence);
-            last = sentence;
-        }
+        progress.say(&text(&status, "sentence"));
     }
+    drop(progress);
     if let Some(only) = only {
         let mut all = rows(&status);
         let only: Vec<&str> = only.iter().map(|name| id_of(&status, name)).collect();
         all.retain(|id, _| only.contains(&id.as_str()));
         output::data(&server_table(&all));
+        output::data(&whys(&all, false, output::width()));
         let fine = all.values().all(|row| matches!(text(row, "state").as_str(), "converged" | "stopped"));
         return Ok(if fine { Exit::Done } else { Exit::Failed });
     }
     if as_json {
         output::line(&status.to_string());
     } else {
-        print_status(&status, false);
+        output::data(&status_text(&status, false));
     }
     Ok(exit(&status))
 }
@@ -380,7 +203,8 @@ async fn call(
             .hint("quote them: '{\"text\":\"hello\"}'")
     })?;
     let body = json!({ "tool": tool, "arguments": arguments }).to_string();
-    let result = client.post(&format!("/api/v1/servers/{}/call", encode(name)), body).await?;
+    let path = format!("/api/v1/servers/{}/call", encode(name));
+    let result = waiting(&format!("{name} works on {tool}"), client.post(&path, body)).await?;
     let failed = result.get("isError") == Some(&Value::Bool(true));
     if as_json {
         output::line(&result.to_string());
@@ -401,32 +225,4 @@ pub(super) fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::configuration;
-    use serde_json::json;
-
-    #[test]
-    fn what_is_not_in_force_is_named_and_details_are_there_when_wanted() {
-        let file = |refused: Option<&str>| json!({"path": "/etc/x", "sha256": "ab12", "refused": refused});
-        let status = |needs: &[&str], refused| {
-            json!({"configuration": {"generation": 7, "since": 0, "config": file(None),
-                                     "settings": file(refused), "needsRestart": needs}})
-        };
-        assert_eq!(configuration(&status(&[], None), false), "");
-        assert_eq!(
-            configuration(&status(&["service.stack", "gateway.port"], None), false),
-            "  changed only by a restart: service.stack, gateway.port [MCPO-R001]\n"
-        );
-        let refused = configuration(&status(&[], Some("/etc/x:2:1: error[MCPO-C012]: y\n  hint: z")), false);
-        assert_eq!(
-            refused,
-            "  settings refused, those in force stay [MCPO-R002]:\n  /etc/x:2:1: error[MCPO-C012]: y\n    hint: z\n"
-        );
-        let detailed = configuration(&status(&[], None), true);
-        assert!(detailed.starts_with("configuration generation 7, "), "{detailed}");
-        assert_eq!(detailed.matches("  /etc/x: sha256 ab12\n").count(), 2);
-    }
 }

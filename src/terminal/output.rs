@@ -8,6 +8,8 @@ const WIDTH: usize = 80;
 /// Narrowest and widest that tables adapt to.
 const WIDTH_MIN: usize = 40;
 const WIDTH_MAX: usize = 200;
+/// A column that is cut keeps this much.
+const COLUMN_MIN: usize = 6;
 
 /// Writes data. A reader that went away is not an error of ours.
 pub fn data(text: &str) {
@@ -60,16 +62,16 @@ pub fn colour() -> bool {
 #[must_use]
 pub fn paint(word: &str, shown: &str, colour: bool) -> String {
     let code = match word {
-        "converged" | "running" | "healthy" | "ok" => "32",
-        "changing" | "waiting" | "starting" => "33",
-        "blocked" | "failed" | "error" => "31",
+        "converged" | "running" | "healthy" | "ok" | "done" => "32",
+        "changing" | "waiting" | "starting" | "interrupted" => "33",
+        "blocked" | "failed" | "error" | "refused" | "unhealthy" => "31",
         "stopped" => "2",
         _ => return shown.to_owned(),
     };
     if colour { format!("\x1b[{code}m{shown}\x1b[0m") } else { shown.to_owned() }
 }
 
-/// A table that fits `width`: the last column gives way, then is cut with an ellipsis.
+/// A table that fits `width`: the last column gives way first, then the widest; what is cut has an ellipsis.
 #[must_use]
 pub fn table(head: &[&str], rows: &[Vec<String>], width: usize, colour: bool) -> String {
     let columns = head.len();
@@ -83,7 +85,14 @@ pub fn table(head: &[&str], rows: &[Vec<String>], width: usize, colour: bool) ->
     let gaps = columns.saturating_sub(1) * 2;
     let total: usize = widths.iter().sum::<usize>() + gaps;
     if let Some(last) = widths.last_mut() {
-        *last = last.saturating_sub(total.saturating_sub(width)).max(8);
+        *last = last.saturating_sub(total.saturating_sub(width)).max(COLUMN_MIN);
+    }
+    // What is still too much goes from the widest, one by one.
+    for _ in width..widths.iter().sum::<usize>() + gaps {
+        let widest = widths.iter_mut().max();
+        if let Some(widest) = widest.filter(|widest| **widest > COLUMN_MIN) {
+            *widest -= 1;
+        }
     }
     let mut out = String::new();
     let heads: Vec<String> = head.iter().map(|text| (*text).to_owned()).collect();
@@ -127,5 +136,12 @@ mod tests {
         let shown = table(&["SERVER", "STATE", "IMAGE"], &rows, 40, false);
         assert_eq!(shown, "SERVER  STATE      IMAGE\ntime    converged  registry.example/ver…\n");
         assert!(shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
+        let rows =
+            vec![vec!["a-server-with-quite-a-long-name".to_owned(), "converged".to_owned(), "i:1".repeat(9)]];
+        let shown = table(&["SERVER", "STATE", "IMAGE"], &rows, 44, false);
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 44) && shown.contains("a-server-with-quite"),
+            "{shown}"
+        );
     }
 }

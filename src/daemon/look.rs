@@ -1,0 +1,127 @@
+//! What can be told without a daemon: from the state file, the configuration and the engine.
+//!
+//! For commands whose question that answers. Must never change anything, and never wait for AWS
+//! where the answer does not need it.
+
+use crate::config::load::{self, Contents, Origin};
+use crate::daemon::{Home, files, one_shot, random_bytes};
+use crate::model::fingerprint::HashKey;
+use crate::model::id::ServerId;
+use crate::model::memory::Lease;
+use crate::model::record::{AuditEntry, AuditFilter, Task, TaskState};
+use crate::plan::report::Report;
+use crate::store;
+use crate::terminal::failure::{Exit, Failure};
+use crate::world::{Records as _, WorldError};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+fn failed(error: WorldError) -> Failure {
+    Failure::world(error, Exit::Failed)
+}
+
+/// How the servers stand, as a pass would see them now: the engine and the load balancer are asked.
+///
+/// # Errors
+/// Invalid files, or a state that cannot be read.
+pub async fn report(home: &Home) -> Result<Report, Failure> {
+    let (plan, _) = one_shot::preview(home).await?;
+    Ok(plan.report)
+}
+
+/// The port ledger.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn leases(home: &Home) -> Result<BTreeMap<ServerId, Lease>, Failure> {
+    let peeked = store::peek(&home.places.state(&home.stack)).map_err(failed)?;
+    Ok(peeked.map(|peeked| peeked.memory.leases).unwrap_or_default())
+}
+
+/// Tasks, newest first; those that the daemon's end cut off are interrupted.
+///
+/// # Errors
+/// When the state cannot be read.
+pub async fn tasks(home: &Home, limit: usize) -> Result<Vec<Task>, Failure> {
+    let Some(records) = store::records::peek(&home.places.state(&home.stack)).map_err(failed)? else {
+        return Ok(Vec::new());
+    };
+    let mut tasks = records.tasks(None, limit).await.map_err(failed)?;
+    for task in tasks.iter_mut().filter(|task| task.state == TaskState::Running) {
+        task.state = TaskState::Interrupted;
+    }
+    Ok(tasks)
+}
+
+/// Lines of the audit, newest first.
+///
+/// # Errors
+/// When the state cannot be read.
+pub async fn audit(home: &Home, filter: &AuditFilter) -> Result<Vec<AuditEntry>, Failure> {
+    match store::records::peek(&home.places.state(&home.stack)).map_err(failed)? {
+        Some(records) => records.audit(filter).await.map_err(failed),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// An effective setting of a server, and where it comes from.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Setting {
+    /// Dotted key.
+    pub key: String,
+    /// Its value as text; `[redacted]` for environment values.
+    pub value: String,
+    /// `built in`, `settings`, `global defaults`, `section NAME`, `server` or `docker run`.
+    pub origin: String,
+    /// `file:line:column` where it is written.
+    pub place: Option<String>,
+}
+
+/// Effective settings of every server that the file has whole.
+///
+/// # Errors
+/// When the system has no randomness to give.
+pub async fn settings(home: &Home) -> Result<BTreeMap<ServerId, Vec<Setting>>, Failure> {
+    // Only the values matter here, so that any key will do.
+    let read = files::read(home, &HashKey::new(random_bytes()?)).await;
+    let setting = |value: &load::EffectiveValue| Setting {
+        key: value.key.clone(),
+        value: value.value.clone(),
+        origin: match &value.origin {
+            Origin::Default => "built in".to_owned(),
+            Origin::Settings => "settings".to_owned(),
+            Origin::Global => "global defaults".to_owned(),
+            Origin::Section(name) => format!("section {name}"),
+            Origin::Server => "server".to_owned(),
+            Origin::RunLine => "docker run".to_owned(),
+        },
+        place: value.place.as_ref().map(|place| {
+            let file = place.file.rsplit('/').next().unwrap_or_default();
+            format!("{file}:{}:{}", place.line, place.column)
+        }),
+    };
+    let all = read.loaded.effective.iter();
+    Ok(all.map(|(id, values)| (id.clone(), values.iter().map(setting).collect())).collect())
+}
+
+/// Ids of the servers in the file, without reading anything that it refers to: for completions.
+#[must_use]
+pub fn names(home: &Home) -> Vec<String> {
+    let Some(bytes) = files::configuration(&home.places.config) else { return Vec::new() };
+    let nothing = Contents::new();
+    let loaded = load::load(&load::Input {
+        file: &home.places.config.display().to_string(),
+        bytes: &bytes,
+        env: &home.env,
+        files: &nothing,
+        credentials: &nothing,
+        secrets_manager: &nothing,
+        ssm: &nothing,
+        settings: &home.settings,
+        key: &HashKey::new([0; 32]),
+    });
+    let Some(desired) = loaded.desired else { return Vec::new() };
+    let ids = desired.servers.keys().chain(desired.broken.keys());
+    ids.map(ToString::to_string).collect()
+}
