@@ -21,6 +21,8 @@ Usage: packaging/build.sh KIND... [OPTION...]
   static   NAME-VERSION-ARCH-linux.tar.gz: a static program and setup.sh
   image    the container image $NAME:VERSION, from the static program
   sbom     what is linked in, as CycloneDX
+  made     man pages, completions and schema from the program, in target/package/made:
+           what \`cargo deb\` and \`cargo generate-rpm\` find there
   all      each of them
 
   --binary FILE         pack this program in deb and rpm, else it is built
@@ -137,6 +139,18 @@ build_sbom() {
   have "$(tilde "$OUT/$NAME-$(version).cdx.json")"
 }
 
+# For other packers: Cargo.toml names what is made here.
+build_made() {
+  local made=$TARGET_DIR/package/made
+  ensure_program
+  rm -rf -- "$made"
+  generate "$(runnable "$BINARY")" /usr "$made"
+  gzip -9n "$made"/man/*.1
+  gzip -9n <"$HERE/CHANGELOG.md" >"$made/changelog.gz"
+  same_times "$made"
+  have "$(tilde "$made")"
+}
+
 # What one unpacks and installs with ./setup.sh, without a compiler.
 build_static() {
   local name tree arch
@@ -183,7 +197,7 @@ build_main() {
   local word kinds=()
   while [ $# != 0 ]; do
     case $1 in
-      deb | rpm | static | image | sbom) kinds+=("$1") ;;
+      deb | rpm | static | image | sbom | made) kinds+=("$1") ;;
       all) kinds=(deb rpm static image sbom) ;;
       --binary) GIVEN_BINARY=${2:-} && shift ;;
       --static-binary) STATIC_BINARY=${2:-} && shift ;;
@@ -193,7 +207,7 @@ build_main() {
     esac
     shift || usage_error "an option lacks its value"
   done
-  [ ${#kinds[@]} != 0 ] || usage_error "say what to build: deb, rpm, static, image, sbom or all"
+  [ ${#kinds[@]} != 0 ] || usage_error "say what to build: deb, rpm, static, image, sbom, made or all"
   set_colours
   set_epoch
   umask 022

@@ -22,12 +22,7 @@ Recommends: ca-certificates, docker.io | docker-ce
 Section: admin
 Priority: optional
 Description: MCP servers, host ports and AWS load balancer rules from one file
- mcp-orchestrator reads mcp.config.json, the file that clients of the Model
- Context Protocol already have, and makes one host match it: containers, host
- ports, and target groups and rules of an AWS Application Load Balancer.
- .
- Every server is reachable over HTTP at its own port and at one address,
- whatever it speaks itself. Upgrades and restarts refuse no connection.
+$(sed -e 's/^$/./' -e 's/^/ /' "$HERE/packaging/debian/description")
 CONTROL
 }
 

@@ -22,7 +22,7 @@ build_rpm() {
   same_times "$root"
   rpmbuild -bb --quiet --target "$(rpm_arch "$BINARY")" --buildroot "$WORK/buildroot" \
     --define "_topdir $WORK/rpmbuild" --define "_rpmdir $WORK/rpms" --define "stage $root" --define "file_list $WORK/files" \
-    --define "wanted_version $(version)" --define "_dbpath $WORK/rpmdb" "$HERE/packaging/rpm/$NAME.spec" >"$WORK/rpmbuild.log" 2>&1 || {
+    --define "scripts $HERE/packaging/rpm" --define "wanted_version $(version)" --define "_dbpath $WORK/rpmdb" "$HERE/packaging/rpm/$NAME.spec" >"$WORK/rpmbuild.log" 2>&1 || {
     cat "$WORK/rpmbuild.log" >&2
     die "rpmbuild failed" ""
   }

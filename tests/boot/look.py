@@ -13,6 +13,7 @@ STOPPED = "0a76e1f1fbc3466baa83f49b07662056"
 READ_AGAIN = "b181f94c94074bc78c77bd7f26858f0a"
 UNUSABLE = "68fce7b8913941c29b6665ec095848c5"
 ENDED = "1c42b168a4b04a35b01ab35fcd7bfd00"
+CATALOG = "/usr/lib/systemd/catalog/mcp-orchestrator.catalog"
 ENCRYPTED = "encrypted-credentials.conf"
 SERVER_JS = "/opt/boot-test/server.js"
 
@@ -63,23 +64,35 @@ def journal(site):
         "mcp-orchestrator started" in text and "Defined-By: mcp-orchestrator" in text,
         text,
     )
+    explained(site)
     crashed(site)
+
+
+def explained(site):
+    """Every event has its page in the journal's catalog."""
+    guest, say = site.guest, site.report.check
+    shipped = guest.run(f"sed -n 's/^-- //p' {CATALOG}").out.split()
+    known = guest.run("journalctl --list-catalog").out
+    missing = [ident for ident in shipped if ident not in known]
+    say("journal: the catalog has a page for every event", shipped and not missing, missing or f"{len(shipped)} pages")
+    seen = {entry.get("MESSAGE_ID") for entry in guest.journal(f"--unit={UNIT}", "SYSLOG_IDENTIFIER=mcp-orchestrator")}
+    strange = sorted(ident for ident in seen if ident and ident not in shipped)
+    say("journal: no event without one", not strange, strange or f"{len(seen) - 1} events seen")
 
 
 def crashed(site):
     """A server that ends is an event with its container."""
     guest, say = site.guest, site.report.check
     begin, before = guest.now(), guest.containers()["mcp-new"]
-    # The first restart comes at once, the second waits: that is worth an event.
-    for _ in range(2):
-        guest.run("docker kill mcp-new")
-        eventually("it was started again, or waits", 30, lambda: guest.containers()["mcp-new"] != before)
-    entries = eventually(
-        "the event",
-        30,
-        lambda: guest.journal(f"--since={begin}", f"--unit={UNIT}", f"MESSAGE_ID={ENDED}", "MCP_SERVER=new"),
-    )
-    say("journal: a server that ends is an event", True, entries[0]["MESSAGE"])
+    event = lambda: guest.journal(f"--since={begin}", f"--unit={UNIT}", f"MESSAGE_ID={ENDED}", "MCP_SERVER=new")  # noqa: E731
+    guest.run("docker kill mcp-new")
+    entries = eventually("the event", 30, event)
+    say("journal: the first end of a server is an event", "137" in entries[0]["MCP_REASON"], entries[0]["MCP_REASON"])
+    site.await_well()
+    eventually("it was started again", 30, lambda: guest.containers()["mcp-new"] != before)
+    guest.run("docker kill mcp-new")
+    entries = eventually("another event", 30, lambda: (now := event())[len(entries) :] and now)
+    say("journal: each further one too", True, entries[-1]["MCP_REASON"])
     site.await_well()
     say("journal: and it runs again", guest.containers()["mcp-new"][1] != before[1], guest.containers()["mcp-new"])
 
@@ -200,12 +213,14 @@ def leaks(site, secrets):
 def processes(site):
     """A server in node runs under the shipped units, in a unit of its own."""
     guest, say = site.guest, site.report.check
-    node = {"command": "node", "args": [SERVER_JS], "env": {"GREETING": "hello"}}
+    limits = {"memory": "512m", "cpus": "1.5", "pids": 200}
+    node = {"command": "node", "args": [SERVER_JS], "env": {"GREETING": "hello"}, "orchestrator": {"limits": limits}}
     site.configure({**usual_servers(), "node": node})
     say("process: a server in node answers", site.call("node", "echo", {"message": "node"}) == "node")
     seen = json.loads(site.call("node", "surroundings"))
     daemon = int(guest.run(f"stat -c %u /proc/{guest.pid()}").out)
     say("process: it runs in the runner's unit", RUNNER in seen["cgroup"], seen["cgroup"])
+    limited(site, seen["cgroup"])
     say(
         "process: it is neither root nor the daemon's user",
         seen["uid"] not in (0, daemon),
@@ -257,6 +272,20 @@ def processes(site):
     site.configure(usual_servers())
     eventually("the process is gone", 30, lambda: guest.run(f"pgrep --full {SERVER_JS}", check=False).code == 1)
     say("process: removed from the file, it is gone", True)
+
+
+def limited(site, cgroup):
+    """A control group of its own, with the entry's limits; what the kernel here cannot keep is told."""
+    guest, say = site.guest, site.report.check
+    # Hosts with hierarchies of version 1 list those as well.
+    path = next(line.removeprefix("0::") for line in cgroup.split("\n") if line.startswith("0::"))
+    say("process: a control group of its own", f"{RUNNER}/node-" in path, path)
+    for file, wanted in (("memory.max", "536870912"), ("cpu.max", "150000 100000"), ("pids.max", "200")):
+        value = guest.run(f"cat /sys/fs/cgroup{path}/{file} 2>/dev/null", check=False).out.strip()
+        words = f"its limit in {file} is not kept"
+        told = [entry for entry in guest.journal("MCP_SERVER=node") if words in str(entry["MESSAGE"])]
+        # Where the host has the controller in version 1, the guest has none.
+        say(f"process: {file} is kept, or it is told that not", value == wanted or (not value and told), value or words)
 
 
 def files(site):

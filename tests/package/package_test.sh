@@ -98,6 +98,11 @@ next_version() {
     mkdir -p "$BOX/c" && dpkg-deb --root-owner-group -Znone --build "$tree" "$BOX/c/next.deb"
 }
 
+rpm_twice() {
+  "$HERE/packaging/build.sh" rpm --binary "$BINARY" --out "$BOX/r" && "$HERE/packaging/build.sh" rpm --binary "$BINARY" --out "$BOX/r2" &&
+    cmp "$BOX"/r/*.rpm "$BOX"/r2/*.rpm
+}
+
 # Nothing but what the overrides explain.
 lintian_clean() {
   local out
@@ -193,7 +198,7 @@ package_is_removed() {
 # Its files and scriptlets in the same tree; what it depends on has other names there.
 rpm_works_too() {
   local rpm=(rpm --root "$ROOT" --dbpath /var/lib/rpm --nodeps)
-  expect 'the .rpm is built' "$HERE/packaging/build.sh" rpm --binary "$BINARY" --out "$BOX/r"
+  expect 'the .rpm is built, twice with the same bytes' rpm_twice
   rpm -qpl "$BOX"/r/*.rpm >"$LOGS/rpm.txt" 2>/dev/null
   rpm -qp --scripts "$BOX"/r/*.rpm >>"$LOGS/rpm.txt" 2>/dev/null
   expect 'it installs' "${rpm[@]}" -i --ignorearch "$BOX"/r/*.rpm
