@@ -16,11 +16,11 @@ end_daemon() {
   wait "$1" 2>/dev/null
 }
 
-# remove_stack STACK IMAGE...: its containers, and the images; after the daemon, which would start
+# remove_stack STACK [IMAGE...]: its containers, and the images; after the daemon, which would start
 # again what is removed.
 remove_stack() {
   local -a left
   mapfile -t left < <(docker ps -aq --filter "label=io.mcp-orchestrator.stack=$1")
   [ ${#left[@]} = 0 ] || docker rm -f "${left[@]}" >/dev/null || true
-  docker image rm -f "${@:2}" >/dev/null 2>&1 || true
+  [ $# = 1 ] || docker image rm -f "${@:2}" >/dev/null 2>&1 || true
 }

@@ -11,18 +11,19 @@ source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 PROGRAM=./tests/run.sh
 
 # The package's test takes the Debian that the boot test has made.
-readonly STAGES=(fmt shellcheck setup aws clippy build test live release conformance boot package)
+readonly STAGES=(fmt shellcheck setup aws clippy build test live schemathesis browser release conformance boot package)
 readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
 # Seconds; a stage that is late has failed. Together they stay below the 40 minutes of CI.
 declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=480 [build]=660 [test]=360 [live]=900
-  [release]=900 [conformance]=420 [package]=300 [boot]=600)
+  [schemathesis]=150 [browser]=240 [release]=900 [conformance]=420 [package]=300 [boot]=600)
 readonly LOG_LINES_SHOWN=150
 readonly READY_WAIT_SECS=60
 # Tests of one stage that may need a second try.
 readonly UNSTEADY_MAX=3
 readonly REQUIREMENTS=$HERE/tests/aws/requirements.txt
+readonly API_REQUIREMENTS=$HERE/tests/api/requirements.txt
 
-CHOSEN=() PASSED=0 FAILED=0 STAGE_JOB=
+CHOSEN=() PASSED=0 FAILED=0 STAGE_JOB='' VENV='' API_VENV=''
 # Everything that live tests make carries a stack that begins with this; what is left goes at the end.
 RUN_ID=t$$
 TEST_IMAGE=mcpo-test/example:$RUN_ID
@@ -48,14 +49,18 @@ USAGE
 # ---- what the stages need ------------------------------------------------------------------------
 
 wants() { [[ " ${CHOSEN[*]} " = *" $1 "* ]]; }
-wants_python() { wants aws || wants live; }
-wants_engine() { wants live || wants conformance; }
+wants_python() { wants aws || wants live || wants schemathesis; }
+wants_engine() { wants live || wants browser || wants conformance; }
 
 python() { if [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$@"; else python3 "$@"; fi; }
 
 find_missing_test_packages() {
   ! wants shellcheck || has shellcheck || MISSING+=(shellcheck)
   if wants_python; then python -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv); fi
+  if wants browser; then
+    has chromium || MISSING+=(chromium)
+    has python3 || MISSING+=(python3)
+  fi
   if wants conformance; then has npm || MISSING+=(nodejs npm); fi
   if wants live; then
     has docker-registry || MISSING+=(docker-registry)
@@ -90,25 +95,31 @@ ensure_rust_component() {
   rustup component add "$2" || die "there is no cargo $1" "run: rustup component add $2"
 }
 
-# Kept outside the checkout, named by its content: a fresh clone uses it too.
-ensure_venv() {
+# venv_of REQUIREMENTS: where its packages are. Kept outside the checkout, named by its content: a fresh
+# clone uses it too.
+venv_of() {
   local key
-  key=$({ python -V && cat "$REQUIREMENTS"; } | sha256sum | cut -c1-12)
-  VENV=${XDG_CACHE_HOME:-$HOME/.cache}/mcp-orchestrator/test-venv-$key
-  if [ -e "$VENV/complete" ]; then
-    have "the Python packages of the AWS stand-in"
+  key=$({ python -V && cat "$1"; } | sha256sum | cut -c1-12)
+  echo "${XDG_CACHE_HOME:-$HOME/.cache}/mcp-orchestrator/test-venv-$key"
+}
+
+# ensure_venv REQUIREMENTS VENV
+ensure_venv() {
+  local what="the Python packages of ${1#"$HERE/"}" venv=$2
+  if [ -e "$venv/complete" ]; then
+    have "$what"
     return
   fi
-  doing "install the Python packages of the AWS stand-in into $(tilde "$VENV")"
-  rm -rf -- "$VENV"
-  mkdir -p "$(dirname "$VENV")"
+  doing "install $what into $(tilde "$venv")"
+  rm -rf -- "$venv"
+  mkdir -p "$(dirname "$venv")"
   {
-    python -m venv "$VENV" && "$VENV/bin/pip" install --no-input --quiet --retries 5 -r "$REQUIREMENTS"
+    python -m venv "$venv" && "$venv/bin/pip" install --no-input --quiet --retries 5 -r "$1"
   } >"$STATE_DIR/pip.log" 2>&1 || {
     log_tail "$STATE_DIR/pip.log"
-    die "cannot install the Python packages of tests/aws/requirements.txt" "is the Python package index reachable?"
+    die "cannot install $what" "is the Python package index reachable?"
   }
-  touch "$VENV/complete"
+  touch "$venv/complete"
 }
 
 prepare() {
@@ -119,7 +130,8 @@ prepare() {
   ensure_rust
   ! wants fmt || ensure_rust_component fmt rustfmt
   ! wants clippy || ensure_rust_component clippy clippy
-  if wants_python; then ensure_venv; fi
+  if wants aws || wants live; then VENV=$(venv_of "$REQUIREMENTS") && ensure_venv "$REQUIREMENTS" "$VENV"; fi
+  if wants schemathesis; then API_VENV=$(venv_of "$API_REQUIREMENTS") && ensure_venv "$API_REQUIREMENTS" "$API_VENV"; fi
   if wants_engine; then ensure_engine; fi
 }
 
@@ -227,6 +239,16 @@ stage_live() {
     AWS_ACCESS_KEY_ID=fake AWS_SECRET_ACCESS_KEY=fake AWS_REGION=us-east-1 \
     AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
     "$CARGO" test --locked --test live
+}
+
+# Every route against /openapi.json, with good and with bad input.
+stage_schemathesis() { tests/api/run.sh "$TARGET_DIR/debug/mcp-orchestrator" "$API_VENV/bin/schemathesis" "$LOGS/api"; }
+
+# The dashboard in Chromium; pictures of every page are among the logs.
+stage_browser() {
+  mkdir -p "$STATE_DIR"
+  as_docker docker image inspect "$TEST_IMAGE" >/dev/null 2>&1 || make_test_image "$TARGET_DIR/debug/mcp-orchestrator"
+  as_docker tests/browser/run.sh "$TARGET_DIR/debug/mcp-orchestrator" "$TEST_IMAGE" "$RUN_ID-browser" "$LOGS/browser"
 }
 
 stage_release() { "$CARGO" build --release --locked --bins && echo '1 passed, 0 failed'; }
@@ -346,7 +368,7 @@ choose_stages() {
     shift
   done
   # The live tests drive a binary that must be of this checkout.
-  [[ $wanted != *' live '* ]] || wanted+=' build '
+  [[ $wanted != *' live '* && $wanted != *' schemathesis '* && $wanted != *' browser '* ]] || wanted+=' build '
   [[ $wanted != *' conformance '* && $wanted != *' package '* && $wanted != *' boot '* ]] || wanted+=' release '
   CHOSEN=()
   for stage in "${STAGES[@]}"; do
