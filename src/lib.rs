@@ -6,7 +6,7 @@
 //!
 //! | floor | modules | business |
 //! |---|---|---|
-//! | 0 | `model` `config` `plan` `mcp` | facts and decisions: no clock, files, network, logging |
+//! | 0 | `model` `config` `plan` `mcp` `openapi` `discovery` `doctor` | facts and decisions: no clock, files, network, logging |
 //! | 1 | `world` | what we ask of the world, and a fake one |
 //! | 2 | `docker` `alb` `store` `upstream` `runner` `host` | one foreign API each, translated |
 //! | 3 | `observe` `execute` `reconcile` … | the moving parts |
@@ -18,13 +18,16 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod discovery;
 pub mod docker;
+pub mod doctor;
 pub mod execute;
 pub mod gateway;
 pub mod host;
 pub mod mcp;
 pub mod model;
 pub mod observe;
+pub mod openapi;
 pub mod panel;
 pub mod plan;
 pub mod reconcile;
@@ -34,4 +37,5 @@ pub mod simulate;
 pub mod store;
 pub mod terminal;
 pub mod upstream;
+pub mod usage;
 pub mod world;

@@ -66,6 +66,11 @@ pub(super) async fn section(context: Context, call: Call, act: Act) -> Response 
     let servers: Vec<ServerId> =
         wish.desired.servers.values().filter(within).map(|server| server.id.clone()).collect();
     if servers.is_empty() {
+        let outline = context.files.borrow().outline.clone();
+        if outline.sections.iter().any(|section| section.id.as_ref() == Some(&name)) {
+            let detail = format!("section {name} has no servers");
+            return problem(StatusCode::CONFLICT, "MCPO-H003", "not done", detail).into_response();
+        }
         let detail = format!("no server is in a section called {name}");
         return problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such section", detail).into_response();
     }
@@ -133,7 +138,7 @@ fn task(act: &str, by: String, call: &Call, pass: u64) -> Task {
     }
 }
 
-fn too_many() -> Response {
+pub(super) fn too_many() -> Response {
     let detail = format!("{} tasks are running already", crate::api::recorder::RUNNING_MAX);
     problem(StatusCode::TOO_MANY_REQUESTS, "MCPO-H429", "too many tasks", detail).into_response()
 }
@@ -146,6 +151,33 @@ fn who(call: &Call, query: &ActQuery) -> String {
     clean.map_or_else(|| call.caller.who.clone(), |said: String| format!("{said}, {}", call.caller.who))
 }
 
+/// The task of an edit that is written: the files are read, and a pass follows.
+pub(super) async fn after_edit(context: Context, call: Call, act: String, servers: Vec<String>) -> Response {
+    let query: ActQuery = match call.query() {
+        Ok(query) => query,
+        Err(refused) => return *refused,
+    };
+    let allow_mass_delete = query.allow_mass_delete.unwrap_or(false);
+    match read_and_pass(&context, allow_mass_delete).await {
+        Some(pass) => {
+            let by = who(&call, &query);
+            follow(context, Task { servers, ..task(&act, by, &call, pass) }, &query).await
+        }
+        None => gone().into_response(),
+    }
+}
+
+/// Has the files read as they are now, then a pass done: its number.
+pub(super) async fn read_and_pass(context: &Context, allow_mass_delete: bool) -> Option<u64> {
+    let (reply, read) = oneshot::channel();
+    if context.reread.send(reply).await.is_ok() {
+        let _late = tokio::time::timeout(REREAD_WITHIN, read).await;
+    }
+    let (reply, answer) = oneshot::channel();
+    context.handle.requests.send(Request::Sync { allow_mass_delete, reply }).await.ok()?;
+    answer.await.ok()
+}
+
 /// `POST /api/v1/sync`.
 pub(super) async fn sync(context: Context, call: Call) -> Response {
     let query: ActQuery = match call.query() {
@@ -156,21 +188,12 @@ pub(super) async fn sync(context: Context, call: Call) -> Response {
         return too_many();
     }
     // Who saved the file and asks for a sync means the file as it is now.
-    let (reply, read) = oneshot::channel();
-    if context.reread.send(reply).await.is_ok() {
-        let _late = tokio::time::timeout(REREAD_WITHIN, read).await;
-    }
-    let (reply, answer) = oneshot::channel();
-    let request = Request::Sync { allow_mass_delete: query.allow_mass_delete.unwrap_or(false), reply };
-    if context.handle.requests.send(request).await.is_err() {
-        return gone().into_response();
-    }
-    match answer.await {
-        Ok(pass) => {
+    match read_and_pass(&context, query.allow_mass_delete.unwrap_or(false)).await {
+        Some(pass) => {
             let by = who(&call, &query);
             follow(context, task("sync", by, &call, pass), &query).await
         }
-        Err(_loop_ended) => gone().into_response(),
+        None => gone().into_response(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Server-sent events: which servers look different since the last one, and that tasks moved.
+//! Server-sent events: which servers look different since the last one, that tasks moved, that figures
+//! were read.
 //!
 //! An event says what to look at again, not what it looks like now, so that one that is missed costs
 //! nothing. Must never send one for a pass that changed nothing that people see.
@@ -39,6 +40,7 @@ impl Drop for Open {
 struct Watcher {
     context: Context,
     tasks: watch::Receiver<u64>,
+    readings: watch::Receiver<u64>,
     snapshots: watch::Receiver<Arc<crate::service::Snapshot>>,
     last: Option<Looks>,
     /// Only the first one is sent as it is.
@@ -59,6 +61,7 @@ pub(super) fn events(context: Context) -> Response {
     }
     let watcher = Watcher {
         tasks: context.recorder.changes(),
+        readings: context.usage.readings(),
         snapshots: context.handle.snapshot.clone(),
         context,
         last: None,
@@ -86,6 +89,8 @@ impl Watcher {
         let mut ended = std::pin::pin!(ended);
         loop {
             if std::mem::take(&mut self.first) {
+                self.context.usage.look();
+                self.readings.borrow_and_update();
                 self.snapshots.borrow_and_update();
                 return Some(self.report().unwrap_or_default());
             }
@@ -102,6 +107,12 @@ impl Watcher {
                 changed = self.tasks.changed() => {
                     changed.ok()?;
                     return Some("event: tasks\ndata: {}\n\n".to_owned());
+                }
+                changed = self.readings.changed() => {
+                    changed.ok()?;
+                    // Whoever has a page open looks.
+                    self.context.usage.look();
+                    return Some("event: usage\ndata: {}\n\n".to_owned());
                 }
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(": nothing happened\n\n".to_owned()),
             }
@@ -137,7 +148,7 @@ fn looks(moment: &Moment) -> Looks {
     let look = |view: ServerView| {
         let ServerView { id, connection, .. } = &view;
         let up = connection.as_ref().map(|connection| (connection.up, connection.why.clone()));
-        let rest = ServerView { connection: None, ..view.clone() };
+        let rest = ServerView { connection: None, usage: None, ..view.clone() };
         (id.clone(), format!("{}{up:?}", serde_json::to_string(&rest).unwrap_or_default()))
     };
     let snapshot = &moment.snapshot;

@@ -43,7 +43,7 @@ pub(super) async fn server(context: Context, call: Call) -> Response {
 /// `GET /api/v1/sections/{id}`.
 pub(super) async fn section(context: Context, call: Call) -> Response {
     let name = call.part(0);
-    let sections = Moment::of(&context).sections();
+    let sections = Moment::of(&context).sections(&context);
     match sections.into_iter().find(|section| section.id == name) {
         Some(section) => ok(&section).into_response(),
         None => {

@@ -7,22 +7,30 @@
 pub mod actions;
 pub mod balancer;
 pub mod configuration;
+pub mod discovery;
+pub mod edit;
+pub mod editing;
 pub mod events;
-mod gateway;
+pub mod figures;
 mod lists;
 pub mod openapi;
+mod parameters;
 mod problem;
 pub mod recorder;
 pub mod short;
 pub mod table;
+pub mod usage;
 pub mod verbosity;
 pub mod view;
 
 use crate::api::configuration::Configuration;
+use crate::api::editing::Editor;
+use crate::api::figures::Figures;
 use crate::api::problem::problem;
 use crate::api::recorder::Recorder;
 use crate::api::verbosity::Verbosity;
-use crate::config::load::EffectiveValue;
+use crate::config::edit::outline::Outline;
+use crate::config::load::{EffectiveValue, LevelValues};
 use crate::gateway::Gateway;
 use crate::gateway::call::Failed;
 use crate::model::id::{ContainerId, ServerId};
@@ -31,6 +39,7 @@ use crate::model::server::Transport;
 use crate::model::time::{Span, Timestamp};
 use crate::plan::display;
 use crate::service::{Handle, Request, Snapshot, Wish};
+use crate::usage::Usage;
 use crate::world::Engine;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -74,10 +83,18 @@ pub struct Context {
     pub configuration: watch::Receiver<Arc<Configuration>>,
     /// How much is logged.
     pub level: Arc<dyn Verbosity>,
+    /// Changes the file with the servers.
+    pub editor: Arc<dyn Editor>,
     /// Settings of servers as the files have them.
     pub files: watch::Receiver<Arc<FilesView>>,
+    /// The search for servers in other programs' files.
+    pub discovery: discovery::Discovery,
     /// Tasks and the audit.
     pub recorder: Recorder,
+    /// What is counted.
+    pub figures: Arc<Figures>,
+    /// What servers and the host use.
+    pub usage: Usage,
     /// True once the daemon ends: what lasts must end too.
     pub ending: watch::Receiver<bool>,
     /// What does not change while the daemon runs.
@@ -89,8 +106,12 @@ pub struct Context {
 pub struct FilesView {
     /// Effective values of every whole server; environment values are never in it.
     pub effective: BTreeMap<ServerId, Vec<EffectiveValue>>,
+    /// What servers inherit: the global defaults first, then each section.
+    pub levels: Vec<LevelValues>,
     /// What is wrong with the files, a line each.
     pub problems: Vec<String>,
+    /// What the file with the servers has, with placeholders for secrets.
+    pub outline: Outline,
 }
 
 /// What does not change while the daemon runs.
@@ -165,26 +186,38 @@ pub fn routes(
         .and(warp::path::full())
         .and(query)
         .and(caller)
+        .and(warp::header::optional::<String>("if-match"))
         .and(warp::body::bytes())
         .and(warp::any().map(move || context.clone()))
-        .then(|method, path: warp::path::FullPath, query, caller: Option<Caller>, body: Bytes, context| async move {
-            // What nobody let in gets nothing.
-            let Some(caller) = caller else { return StatusCode::UNAUTHORIZED.into_response() };
-            if u64::try_from(body.len()).unwrap_or(u64::MAX) > BODY_BYTES_MAX {
-                return StatusCode::PAYLOAD_TOO_LARGE.into_response();
-            }
-            let path = path.as_str().to_owned();
-            let mut response = table::dispatch(context, method, (path, query), caller, body).await;
-            let failed = response.status().is_client_error() || response.status().is_server_error();
-            let json = response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
-            if failed && json && response.headers().get(SHORT).is_none() {
+        .then(
+            |method,
+             path: warp::path::FullPath,
+             query,
+             caller: Option<Caller>,
+             if_match,
+             body: Bytes,
+             context| async move {
+                // What nobody let in gets nothing.
+                let Some(caller) = caller else { return StatusCode::UNAUTHORIZED.into_response() };
+                if u64::try_from(body.len()).unwrap_or(u64::MAX) > BODY_BYTES_MAX {
+                    return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+                }
+                let path = path.as_str().to_owned();
+                let asked = (path, query, if_match);
+                let mut response = table::dispatch(context, method, asked, caller, body).await;
+                let failed = response.status().is_client_error() || response.status().is_server_error();
+                let json =
+                    response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
+                if failed && json && response.headers().get(SHORT).is_none() {
+                    response.headers_mut().insert(
+                        "content-type",
+                        warp::http::HeaderValue::from_static("application/problem+json"),
+                    );
+                }
+                response.headers_mut().remove(SHORT);
                 response
-                    .headers_mut()
-                    .insert("content-type", warp::http::HeaderValue::from_static("application/problem+json"));
-            }
-            response.headers_mut().remove(SHORT);
-            response
-        })
+            },
+        )
 }
 
 /// Marks answers of the short API on their way out: their errors are plain JSON.
@@ -243,7 +276,13 @@ async fn status(query: StatusQuery, context: Context, caller: &Caller) -> Answer
 
 async fn plan(context: Context) -> Answered {
     let (reply, answer) = oneshot::channel();
-    if context.handle.requests.send(Request::Plan { reply }).await.is_err() {
+    if context
+        .handle
+        .requests
+        .send(Request::Plan { desired: None, allow_mass_delete: false, reply })
+        .await
+        .is_err()
+    {
         return gone();
     }
     match answer.await {

@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 document, written from the table of routes and the types they answer with.
 
+use crate::api::parameters;
 use crate::api::table::{ROUTES, Route};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -21,6 +22,9 @@ struct ProblemBody {
     /// What helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
+    /// Where in the file, with line and column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problems: Option<Vec<Value>>,
 }
 
 /// The document; without the dashboard only of what is still served.
@@ -82,7 +86,13 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, problem: &Value) -> V
     }
     for param in route.query {
         parameters.push(json!({
-            "name": param.name, "in": "query", "description": param.about, "schema": { "type": param.kind },
+            "name": param.name, "in": "query", "description": param.about, "schema": parameters::schema(param.kind),
+        }));
+    }
+    if route.versions && route.method != "GET" {
+        parameters.push(json!({
+            "name": "If-Match", "in": "header", "schema": { "type": "string", "minLength": 1 },
+            "description": "The ETag of the version that the change is made for, or `*`. Needed when the file was changed by others since it was read.",
         }));
     }
     let (status, shape) = route.good;
@@ -99,7 +109,8 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, problem: &Value) -> V
     others.sort_unstable();
     others.dedup();
     let error = if route.tag == "short" {
-        json!({ "application/json": { "schema": {} } })
+        // The second is of the door before the route.
+        json!({ "application/json": { "schema": {} }, "application/problem+json": { "schema": problem } })
     } else {
         json!({ "application/problem+json": { "schema": problem } })
     };
@@ -119,7 +130,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, problem: &Value) -> V
             let schema = body(schemas);
             object.insert(
                 "requestBody".to_owned(),
-                json!({ "required": true, "content": { "application/json": { "schema": schema } } }),
+                json!({ "required": !route.may_be_bare, "content": { "application/json": { "schema": schema } } }),
             );
         }
         if route.is_open() {
@@ -140,12 +151,15 @@ fn bare(path: &str) -> Value {
 
 const fn words(status: u16) -> &'static str {
     match status {
-        200 => "The task has ended.",
+        200 => "The task has ended, or nothing was to be written.",
         400 => "The request cannot be read.",
         401 => "Credentials are missing or wrong.",
         403 => "Not from there: a foreign name, page or method of sending.",
         404 => "It is not there.",
         409 => "It cannot be done.",
+        412 => "The file is not the version of If-Match any more.",
+        422 => "The file would have an error.",
+        428 => "If-Match is missing.",
         429 => "Too much at once.",
         502 => "The server failed.",
         503 => "Not now.",

@@ -3,19 +3,23 @@
 //!
 //! Must never do what the long API does not.
 
+use crate::api::editing::Edit;
 use crate::api::table::Call;
 use crate::api::view::{Moment, ServerView};
 use crate::api::{Context, Response, SHORT, actions};
+use crate::config::edit::Change;
 use crate::service::Act;
 use http_body_util::BodyExt as _;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use warp::Reply;
 use warp::http::StatusCode;
 
 /// Bytes of an answer that is told again in this API's shape.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The section of servers that are started by their image.
+const AD_HOC: &str = "adhoc";
 
 /// A server as this API has it.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -52,17 +56,13 @@ pub(super) fn list(context: &Context) -> Response {
 /// `POST /servers/{name}/{start,stop}`.
 pub(super) async fn act(context: Context, call: Call, act: Act) -> Response {
     let name = call.part(0);
+    if act == Act::Start
+        && let Some(refused) = ad_hoc(&context, &call, &name).await
+    {
+        return refused;
+    }
     let Ok(id) = crate::api::server_id(&name, &context) else {
-        let image = serde_json::from_slice::<Value>(&call.body).ok();
-        let image = image.as_ref().and_then(|body| body.get("image")).is_some();
-        let why = if image {
-            format!(
-                "no server is called {name}; add it to mcp.config.json, this version does not start images by name"
-            )
-        } else {
-            format!("no server is called {name}")
-        };
-        return error(StatusCode::NOT_FOUND, &why);
+        return error(StatusCode::NOT_FOUND, &format!("no server is called {name}"));
     };
     let mut call = call;
     call.set_query("wait=30s");
@@ -73,6 +73,75 @@ pub(super) async fn act(context: Context, call: Call, act: Act) -> Response {
     match Moment::of(&context).server(&id).map(ShortServer::of) {
         Some(server) => warp::reply::json(&server).into_response(),
         None => error(StatusCode::NOT_FOUND, &format!("no server is called {name}")),
+    }
+}
+
+/// `{"image": …}` beside a start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StartImage {
+    /// The image of a server that the file does not have: it is kept there, in the section `adhoc`.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// The port inside the container that speaks MCP; without it the server speaks over stdio.
+    #[serde(default)]
+    pub container_port: Option<u16>,
+}
+
+/// Puts a server that is started by its image into the file; the answer when that does not work.
+async fn ad_hoc(context: &Context, call: &Call, name: &str) -> Option<Response> {
+    if call.body.trim_ascii().is_empty() {
+        return None;
+    }
+    let asked: StartImage = match serde_json::from_slice(&call.body) {
+        Ok(asked) => asked,
+        Err(why) => return Some(error(StatusCode::BAD_REQUEST, &format!("the body cannot be read: {why}"))),
+    };
+    let image = asked.image?;
+    let known = context.files.borrow().outline.servers.clone();
+    let known = known.into_iter().find(|server| server.id.as_deref() == Some(name) || server.name == name);
+    let mut args = vec!["run".to_owned(), "--rm".to_owned()];
+    match asked.container_port {
+        Some(port) => args.extend(["-p".to_owned(), port.to_string()]),
+        None => args.push("-i".to_owned()),
+    }
+    args.push(image.clone());
+    if let Some(known) = known {
+        let same = known
+            .entry
+            .get("args")
+            .and_then(Value::as_array)
+            .is_some_and(|own| own.iter().any(|arg| *arg == image));
+        if same {
+            return None;
+        }
+        if known.section.as_deref() != Some(AD_HOC) {
+            let why = format!("{name} is in mcp.config.json with another image; edit it there");
+            return Some(error(StatusCode::CONFLICT, &why));
+        }
+    }
+    if image.starts_with('-') || image.trim() != image || image.is_empty() {
+        return Some(error(StatusCode::BAD_REQUEST, &format!("'{image}' is not an image")));
+    }
+    let server = Change::Put {
+        server: name.to_owned(),
+        entry: json!({ "command": "docker", "args": args }),
+        section: Some(AD_HOC.to_owned()),
+        new: false,
+    };
+    let declared = context.files.borrow().outline.sections.iter().any(|section| section.name == AD_HOC);
+    let section = Change::PutSection { section: AD_HOC.to_owned(), settings: json!({}), new: true };
+    let changes = if declared { vec![server] } else { vec![section, server] };
+    let far = call.caller.via != "socket";
+    let edit = Edit { changes, far, ..Edit::default() };
+    let words = format!("edit: start '{name}' by its image");
+    match crate::api::edit::carry_out(context, call, edit, &words).await {
+        Ok(_edited) => {
+            // The entry must be known before it can be started.
+            let _pass = actions::read_and_pass(context, false).await;
+            None
+        }
+        Err(refused) => Some(retold(crate::api::edit::answer_of(refused)).await),
     }
 }
 

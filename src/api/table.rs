@@ -5,9 +5,15 @@
 
 use crate::api::actions::{self, section, servers};
 use crate::api::balancer::{self, BalancerView};
+use crate::api::edit::{
+    self, EditAnswer, Members, NewSection, NewServer, NewText, PanelDocument, ServerEntry,
+};
 use crate::api::problem::problem;
 use crate::api::view::{Moment, PanelHealth, SectionView, ServerDetail, ServerView};
-use crate::api::{Caller, Context, Response, configuration, lists, ok, short, verbosity};
+use crate::api::{
+    Caller, Context, Response, configuration, discovery, lists, ok, parameters, short, usage, verbosity,
+};
+use crate::config::schema::schema;
 use crate::model::record::{AuditEntry, Task};
 use crate::service::Act;
 use bytes::Bytes;
@@ -25,6 +31,8 @@ pub struct Call {
     pub caller: Caller,
     /// The body.
     pub body: Bytes,
+    /// The version that a change is made for.
+    pub if_match: Option<String>,
     /// What stands in the braces of the path, as it came.
     parts: Vec<String>,
     query: String,
@@ -79,7 +87,7 @@ pub struct Param {
 /// One route.
 #[derive(Clone, Copy)]
 pub struct Route {
-    /// GET, POST, PUT or DELETE.
+    /// GET, POST, PUT, PATCH or DELETE.
     pub method: &'static str,
     /// Its path, with names in braces.
     pub path: &'static str,
@@ -93,10 +101,14 @@ pub struct Route {
     pub query: &'static [Param],
     /// Its body.
     pub body: Option<Shape>,
+    /// It needs no body.
+    pub may_be_bare: bool,
     /// Status and body when all is well; `None` is any JSON.
     pub good: (u16, Option<Shape>),
     /// Other statuses, beside those that every route has.
     pub others: &'static [u16],
+    /// It takes `If-Match` and answers with an `ETag`.
+    pub versions: bool,
     /// What answers.
     pub(super) run: fn(Context, Call) -> Answer,
 }
@@ -133,6 +145,40 @@ const SYNC: &[Param] = &[
     param("wait", "string", "Wait this long for the task's end, for example `30s`."),
     param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
 ];
+const EDIT: &[Param] = &[
+    param(
+        "dry_run",
+        "boolean",
+        "Write nothing; the answer is 200 with the difference, what is wrong with it, and the plan.",
+    ),
+    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
+    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
+];
+const EDIT_SERVER: &[Param] = &[
+    param("section", "string", "The section it goes to; with PATCH empty for none."),
+    param(
+        "dry_run",
+        "boolean",
+        "Write nothing; the answer is 200 with the difference, what is wrong with it, and the plan.",
+    ),
+    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
+    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
+];
+const DELETE_SECTION: &[Param] = &[
+    param(
+        "servers",
+        "move|delete",
+        "What becomes of its servers: `move` or `delete`; without it there must be none.",
+    ),
+    param("to", "string", "The section they move to; out of every section when nothing is said."),
+    param(
+        "dry_run",
+        "boolean",
+        "Write nothing; the answer is 200 with the difference, what is wrong with it, and the plan.",
+    ),
+    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
+    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
+];
 const SERVERS: &[Param] = &[
     param("state", "string", "Only those in this state."),
     param("section", "string", "Only those in this section."),
@@ -142,6 +188,8 @@ const LOGS: &[Param] = &[
     param("tail", "integer", "At most the last this many."),
     param("wait", "integer", "Seconds to wait for the first one."),
 ];
+const HISTORY: &[Param] =
+    &[param("hours", "hours", "The last this many hours, 3 when nothing is said, 24 at most.")];
 const STATUS: &[Param] = &[
     param("pass", "integer", "Wait for a pass with at least this number."),
     param("settled", "boolean", "And one after which nothing moves."),
@@ -170,7 +218,20 @@ const fn get(
     about: &'static str,
     run: fn(Context, Call) -> Answer,
 ) -> Route {
-    Route { method: "GET", path, id, tag, about, query: &[], body: None, good: (200, None), others: &[], run }
+    Route {
+        method: "GET",
+        path,
+        id,
+        tag,
+        about,
+        query: &[],
+        body: None,
+        may_be_bare: false,
+        good: (200, None),
+        others: &[],
+        versions: false,
+        run,
+    }
 }
 
 const fn post(
@@ -196,6 +257,10 @@ impl Route {
         Self { good: (200, Some(shape)), ..self }
     }
 
+    const fn optional_body(self, body: Shape) -> Self {
+        Self { body: Some(body), may_be_bare: true, ..self }
+    }
+
     const fn others(self, others: &'static [u16]) -> Self {
         Self { others, ..self }
     }
@@ -204,33 +269,74 @@ impl Route {
     const fn task(self) -> Self {
         Self { good: (202, Some(shape::<Task>)), others: &[200, 404, 409, 429], ..self }
     }
+
+    /// Answers with the file's version.
+    const fn versioned(self) -> Self {
+        Self { versions: true, ..self }
+    }
+
+    /// Changes the file with the servers by this method.
+    const fn edits(self, method: &'static str) -> Self {
+        let good = (202, Some(shape::<EditAnswer> as Shape));
+        let others = &[200, 403, 404, 409, 412, 422, 428, 429, 503];
+        let query = if self.query.is_empty() { EDIT } else { self.query };
+        Self { method, good, others, query, versions: true, ..self }
+    }
 }
 
 /// All routes; the first that fits answers.
 #[rustfmt::skip] // as in a table
 pub const ROUTES: &[Route] = &[
+    get("/api/v1/panel", "getPanel", "panel", "mcp.config.json as it is. Over the network secrets are placeholders, which stand for their values when they come back.",
+        |context, call| Box::pin(edit::panel(context, call))).gives(shape::<PanelDocument>).others(&[409, 503]).versioned(),
+    get("/api/v1/panel", "putPanel", "panel", "Replaces the whole text of mcp.config.json; needs If-Match.",
+        |context, call| Box::pin(edit::put_panel(context, call))).body(shape::<NewText>).edits("PUT"),
+    get("/api/v1/panel/schema", "getSchema", "panel", "The JSON Schema of mcp.config.json.",
+        |_, _| done(ok(&schema()))),
+    get("/api/v1/panel/defaults", "getDefaults", "panel", "Settings of all servers, as written.",
+        |context, call| Box::pin(edit::defaults(context, call))).gives(shape::<Members>).others(&[409, 503]).versioned(),
+    get("/api/v1/panel/defaults", "putDefaults", "panel", "Replaces the settings of all servers.",
+        |context, call| Box::pin(edit::put_defaults(context, call))).body(shape::<Members>).edits("PUT"),
     get("/api/v1/panel/health", "getHealth", "panel", "How the whole stands.",
         |context, _| done(ok(&Moment::of(&context).health(&context)))).gives(shape::<PanelHealth>),
     get("/api/v1/status", "getStatus", "panel", "The last pass's report as the command line shows it.",
         |context, call| Box::pin(lists::status(context, call))).query(STATUS),
     get("/api/v1/gateway", "getGateway", "panel", "Connections, sessions and figures of every server.",
         |context, _| done(ok(&serde_json::json!({ "schemaVersion": 1, "servers": context.gateway.overview() })))),
+    get("/api/v1/host", "getHost", "panel", "This host: its processors, memory and disk.",
+        |context, _| done_with(usage::host(&context))).gives(shape::<usage::HostView>),
     get("/api/v1/balancer", "getBalancer", "panel", "The load balancer as the last pass saw it, ours and others'.",
         |context, _| done(ok(&balancer::of(&Moment::of(&context))))).gives(shape::<BalancerView>),
+    get("/api/v1/discovery", "getDiscovery", "panel", "Servers that the last search of `[discovery]` found, without secrets; none of them is run.",
+        |context, _| done_with(discovery::show(&context))),
+    post("/api/v1/discovery", "discover", "panel", "Searches now, and shows what is found; changes nothing.",
+        |context, _| Box::pin(discovery::again(context))).others(&[503]),
     get("/api/v1/plan", "getPlan", "panel", "What a pass would change now, and why; changes nothing.",
         |context, _| Box::pin(async { crate::api::plan(context).await.into_response() })).others(&[503]),
     post("/api/v1/sync", "sync", "panel", "Reads the files and does a pass now.",
         |context, call| Box::pin(actions::sync(context, call))).query(SYNC).task(),
-    get("/api/v1/events", "getEvents", "panel", "Server-sent events: `report` when a server looks different, `tasks` when a task began or ended.",
+    get("/api/v1/events", "getEvents", "panel", "Server-sent events: `report` when a server looks different, `tasks` when a task began or ended, `usage` when figures were read.",
         |context, _| done_with(super::events::events(context))).others(&[503]),
     get("/api/v1/servers", "getServers", "servers", "All servers in id order.",
         |context, call| Box::pin(lists::servers(context, call))).query(SERVERS).gives(shape::<Vec<ServerView>>),
+    get("/api/v1/servers", "addServer", "servers", "Adds a server to mcp.config.json.",
+        |context, call| Box::pin(edit::post_server(context, call))).body(shape::<NewServer>).edits("POST"),
+    get("/api/v1/servers/{id}", "putServer", "servers", "Replaces a server's entry, or adds it; the body is the entry.",
+        |context, call| Box::pin(edit::put_server(context, call))).body(shape::<Members>).query(EDIT_SERVER).edits("PUT"),
+    get("/api/v1/servers/{id}", "patchServer", "servers", "Changes a server's entry: a merge patch (RFC 7396), where null takes a member away.",
+        |context, call| Box::pin(edit::patch_server(context, call))).body(shape::<Members>).query(EDIT_SERVER).edits("PATCH"),
+    get("/api/v1/servers/{id}", "deleteServer", "servers", "Takes a server out of mcp.config.json.",
+        |context, call| Box::pin(edit::delete_server(context, call))).edits("DELETE"),
+    get("/api/v1/servers/{id}/entry", "getEntry", "servers", "A server as it is written, with placeholders for secrets.",
+        |context, call| Box::pin(edit::entry(context, call))).gives(shape::<ServerEntry>).others(&[404, 409, 503]).versioned(),
     get("/api/v1/servers/{id}", "getServer", "servers", "A server with its settings, where each came from, and what the last pass did for it.",
         |context, call| Box::pin(lists::server(context, call))).gives(shape::<ServerDetail>).others(&[404]),
     get("/api/v1/servers/{id}/capabilities", "getCapabilities", "servers", "What a server says of itself and offers, asked now.",
         |context, call| Box::pin(async move { crate::api::capabilities(call.part(0), context).await.into_response() })).others(&[404, 502, 503]),
     get("/api/v1/servers/{id}/logs", "getLogs", "servers", "What a server printed beside its messages.",
         |context, call| Box::pin(async move { match call.query() { Ok(query) => crate::api::logs(call.part(0), query, context).await.into_response(), Err(refused) => *refused } })).query(LOGS).others(&[404]),
+    get("/api/v1/servers/{id}/history", "getHistory", "servers", "What a server used over the last hours: processors, memory, requests, errors, latency.",
+        |context, call| Box::pin(usage::server(context, call))).query(HISTORY).gives(shape::<usage::HistoryView>).others(&[404]),
     post("/api/v1/servers/{id}/call", "callTool", "servers", "Calls a tool; answers its result as the server wrote it.",
         |context, call| Box::pin(lists::call(context, call))).body(shape::<super::ToolCall>).others(&[404, 502, 503]),
     post("/api/v1/servers/{id}/start", "startServer", "servers", "Starts a server, and keeps it running whatever the file's `disabled` says. Several ids are separated by commas; `all` is every server.",
@@ -239,8 +345,14 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(servers(context, call, Act::Stop))).query(ACT).task(),
     post("/api/v1/servers/{id}/restart", "restartServer", "servers", "Stops and starts a server once. Several ids as above.",
         |context, call| Box::pin(servers(context, call, Act::Restart))).query(ACT).task(),
-    get("/api/v1/sections", "getSections", "sections", "Sections that have servers.",
-        |context, _| done(ok(&Moment::of(&context).sections()))).gives(shape::<Vec<SectionView>>),
+    get("/api/v1/sections", "getSections", "sections", "Sections that are declared or have servers, with what servers in them inherit.",
+        |context, _| done(ok(&Moment::of(&context).sections(&context)))).gives(shape::<Vec<SectionView>>),
+    get("/api/v1/sections", "addSection", "sections", "Adds a section to mcp.config.json.",
+        |context, call| Box::pin(edit::post_section(context, call))).body(shape::<NewSection>).edits("POST"),
+    get("/api/v1/sections/{id}", "putSection", "sections", "Replaces a section's settings, or adds it; its servers stay.",
+        |context, call| Box::pin(edit::put_section(context, call))).body(shape::<Members>).edits("PUT"),
+    get("/api/v1/sections/{id}", "deleteSection", "sections", "Takes a section out of mcp.config.json.",
+        |context, call| Box::pin(edit::delete_section(context, call))).query(DELETE_SECTION).edits("DELETE"),
     get("/api/v1/sections/{id}", "getSection", "sections", "A section.",
         |context, call| Box::pin(lists::section(context, call))).gives(shape::<SectionView>).others(&[404]),
     post("/api/v1/sections/{id}/start", "startSection", "sections", "Starts all servers of a section.",
@@ -257,8 +369,8 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(lists::audit(context, call))).query(AUDIT).gives(shape::<Vec<AuditEntry>>).others(&[503]),
     get("/servers", "shortServers", "short", "All servers in a few words.",
         |context, _| done_with(short::list(&context))).gives(shape::<Vec<short::ShortServer>>),
-    post("/servers/{name}/start", "shortStart", "short", "Starts a server and waits up to 30 s.",
-        |context, call| Box::pin(short::act(context, call, Act::Start))).gives(shape::<short::ShortServer>).others(&[404, 409, 429]),
+    post("/servers/{name}/start", "shortStart", "short", "Starts a server and waits up to 30 s; one that the file does not have by its image.",
+        |context, call| Box::pin(short::act(context, call, Act::Start))).optional_body(shape::<short::StartImage>).gives(shape::<short::ShortServer>).others(&[404, 409, 429]),
     post("/servers/{name}/stop", "shortStop", "short", "Stops a server and waits up to 30 s.",
         |context, call| Box::pin(short::act(context, call, Act::Stop))).gives(shape::<short::ShortServer>).others(&[404, 409, 429]),
     post("/servers/{name}/call", "shortCall", "short", "Calls a tool; answers its result.",
@@ -269,8 +381,8 @@ pub const ROUTES: &[Route] = &[
         |context, call| done(verbosity::set(&call.body, &context))).body(shape::<verbosity::Wanted>) },
     Route { method: "DELETE", ..get("/api/v1/log-level", "resetLogLevel", "panel", "Logs as much as the settings say.",
         |context, _| done(verbosity::reset(&context))) },
-    get("/metrics", "getMetrics", "panel", "The gateway's figures for Prometheus.",
-        |context, _| done_with(super::gateway::metrics(&context).into_response())),
+    get("/metrics", "getMetrics", "panel", "All figures for Prometheus; docs/reference/metrics.md has their meaning.",
+        |context, _| done_with(super::figures::metrics(&context))).others(&[404]),
     get("/health", "shortHealth", "probes", "Whether this API answers.", |_, _| done_with(short::health())),
     get("/healthz", "getHealthz", "probes", "Whether the daemon answers.", 
         |context, call| done_with(if call.caller.via == "socket" { configuration::health(&context).into_response() } else { "ok\n".into_response() })),
@@ -329,16 +441,30 @@ fn fits(pattern: &str, path: &str) -> Option<Vec<String>> {
     }
 }
 
+/// The answer to a query that the route does not take as it is described.
+fn wrong_parameter(route: &Route, query: &str) -> Option<Box<Response>> {
+    let given: Vec<(String, String)> = serde_urlencoded::from_str(query).ok()?;
+    given.iter().find_map(|(name, text)| {
+        let param = route.query.iter().find(|param| param.name == name)?;
+        let takes = parameters::refused(param.kind, text)?;
+        let (title, detail) = ("the query cannot be read", format!("'{name}' takes {takes}"));
+        Some(Box::new(problem(StatusCode::BAD_REQUEST, "MCPO-H400", title, detail).into_response()))
+    })
+}
+
 /// Answers a request.
 pub(super) async fn dispatch(
     context: Context,
     method: Method,
-    (path, query): (String, String),
+    (path, query, if_match): (String, String, Option<String>),
     caller: Caller,
     body: Bytes,
 ) -> Response {
     match find(&method, &path) {
-        Ok((route, parts)) => (route.run)(context, Call { caller, body, parts, query }).await,
+        Ok((route, parts)) => match wrong_parameter(route, &query) {
+            Some(refused) => *refused,
+            None => (route.run)(context, Call { caller, body, if_match, parts, query }).await,
+        },
         Err(refused) => *refused,
     }
 }
@@ -366,9 +492,12 @@ mod tests {
         let ids: BTreeSet<&str> = ROUTES.iter().map(|route| route.id).collect();
         assert_eq!(ids.len(), ROUTES.len());
         let acts = ["start", "stop", "restart", "call", "sync"];
+        let searches = |route: &super::Route| route.path == "/api/v1/discovery" && route.method == "POST";
         for route in ROUTES {
             let last = route.path.rsplit('/').next().unwrap();
-            assert_eq!(acts.contains(&last), route.method == "POST", "{route:?}");
+            let adds =
+                route.method == "POST" && route.body.is_some() && ["servers", "sections"].contains(&last);
+            assert_eq!(acts.contains(&last) || searches(route), route.method == "POST" && !adds, "{route:?}");
         }
     }
 }

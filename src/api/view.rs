@@ -5,14 +5,16 @@
 //! Must never compute what a pass has computed, and never hold a value of the environment.
 
 use crate::api::Context;
+use crate::api::usage::{HostView, UsageView};
 use crate::config::load::{EffectiveValue, Origin};
 use crate::gateway::metrics::BUCKETS_MICROS;
-use crate::gateway::overview::ServerView as Figures;
+use crate::gateway::overview::{ServerView as Figures, p95_micros};
 use crate::model::id::ServerId;
 use crate::model::memory::Intent;
 use crate::model::server::Server;
 use crate::plan::report::{Reason, Row, RowState};
 use crate::service::{Snapshot, Wish};
+use crate::usage::Reading;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -63,6 +65,8 @@ pub struct ServerView {
     pub intent: Option<IntentView>,
     /// Its connection and what was counted on it.
     pub connection: Option<ConnectionView>,
+    /// What it uses now; `null` while it does not run.
+    pub usage: Option<UsageView>,
 }
 
 /// One sentence of why.
@@ -162,10 +166,18 @@ pub struct ActionView {
 pub struct SectionView {
     /// Its id.
     pub id: String,
+    /// Its name in the file.
+    pub name: String,
+    /// Whether the file declares it.
+    pub declared: bool,
+    /// Its settings and what describes it, as written, with placeholders for secrets.
+    pub settings: serde_json::Map<String, serde_json::Value>,
     /// Servers in it.
     pub servers: Vec<String>,
     /// How many of them are in which state.
     pub states: BTreeMap<String, usize>,
+    /// What servers in it inherit, and where that comes from; environment values are never in it.
+    pub inherits: Vec<SettingView>,
 }
 
 /// The whole.
@@ -206,6 +218,8 @@ pub struct PanelHealth {
     pub broken: BTreeMap<String, String>,
     /// The password is one that everybody can read in the documentation.
     pub default_password: bool,
+    /// This host; `null` before the first reading.
+    pub host: Option<HostView>,
 }
 
 /// States in the order in which they are shown.
@@ -216,6 +230,7 @@ pub const STATES: [RowState; 5] =
 pub(crate) struct Moment {
     pub(crate) snapshot: std::sync::Arc<Snapshot>,
     pub(crate) wish: std::sync::Arc<Wish>,
+    pub(crate) reading: std::sync::Arc<Reading>,
     figures: BTreeMap<ServerId, Figures>,
 }
 
@@ -226,6 +241,7 @@ impl Moment {
         Self {
             snapshot: std::sync::Arc::clone(&context.handle.snapshot.borrow()),
             wish: std::sync::Arc::clone(&context.wishes.borrow()),
+            reading: context.usage.now(),
             figures: figures.into_iter().map(|view| (view.server.clone(), view)).collect(),
         }
     }
@@ -264,6 +280,7 @@ impl Moment {
             next_try: row.next_try.map(|at| at.0),
             intent: self.snapshot.intents.get(id).map(IntentView::of),
             connection: self.figures.get(id).map(ConnectionView::of),
+            usage: self.reading.servers.get(id).map(|usage| UsageView::of(usage, &self.reading)),
         }
     }
 
@@ -283,20 +300,46 @@ impl Moment {
         })
     }
 
-    /// Sections that have servers, in id order.
-    pub(crate) fn sections(&self) -> Vec<SectionView> {
+    /// Sections that are declared or have servers, in id order.
+    pub(crate) fn sections(&self, context: &Context) -> Vec<SectionView> {
+        let files = context.files.borrow();
+        let inherits = |id: &str| {
+            let level = files.levels.iter().find(|level| level.section.as_deref() == Some(id));
+            level.map(|level| level.values.iter().map(SettingView::of).collect()).unwrap_or_default()
+        };
+        let section = |id: String, name: String, declared: bool| SectionView {
+            name,
+            declared,
+            settings: serde_json::Map::new(),
+            inherits: inherits(&id),
+            id,
+            servers: Vec::new(),
+            states: BTreeMap::new(),
+        };
         let mut sections: BTreeMap<String, SectionView> = BTreeMap::new();
+        for written in files.outline.sections.clone() {
+            let Some(id) = written.id else { continue };
+            let view = SectionView { settings: written.settings, ..section(id.clone(), written.name, true) };
+            sections.entry(id).or_insert(view);
+        }
+        // Of a file that is only read there is no outline.
+        for id in files.levels.iter().filter_map(|level| level.section.clone()) {
+            sections.entry(id.clone()).or_insert_with(|| section(id.clone(), id, true));
+        }
         for server in self.servers() {
             let Some(id) = server.section else { continue };
-            let section = sections.entry(id.clone()).or_insert_with(|| SectionView {
-                id,
-                servers: Vec::new(),
-                states: BTreeMap::new(),
-            });
+            let section = sections.entry(id.clone()).or_insert_with(|| section(id.clone(), id, false));
             section.servers.push(server.id);
             *section.states.entry(server.state).or_default() += 1;
         }
         sections.into_values().collect()
+    }
+
+    /// What all servers inherit.
+    pub(crate) fn defaults(context: &Context) -> Vec<SettingView> {
+        let files = context.files.borrow();
+        let level = files.levels.iter().find(|level| level.section.is_none());
+        level.map(|level| level.values.iter().map(SettingView::of).collect()).unwrap_or_default()
     }
 
     /// The whole.
@@ -321,6 +364,7 @@ impl Moment {
             stale: desired.stale.clone(),
             broken: desired.broken.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
             default_password: context.about.default_password,
+            host: HostView::of(&self.reading),
         }
     }
 }
@@ -370,24 +414,14 @@ impl ConnectionView {
             in_flight: view.in_flight,
             requests: view.calls.iter().map(|kind| kind.calls).sum(),
             errors: view.calls.iter().map(|kind| kind.errors).sum(),
-            p95_millis: p95_millis(&classes),
+            p95_millis: p95_micros(&classes).map(millis),
         }
     }
 }
 
-/// The upper end of the class in which the 95th of 100 requests lies.
 #[expect(clippy::cast_precision_loss, reason = "it is an estimate")]
-fn p95_millis(classes: &[u64]) -> Option<f64> {
-    let all: u64 = classes.iter().sum();
-    let mut below = 0;
-    for (class, count) in classes.iter().enumerate() {
-        below += count;
-        if *count > 0 && below * 100 >= all * 95 {
-            let end = BUCKETS_MICROS.get(class).or_else(|| BUCKETS_MICROS.last())?;
-            return Some(*end as f64 / 1e3);
-        }
-    }
-    None
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1e3
 }
 
 impl SettingView {
@@ -416,23 +450,5 @@ impl ActionView {
             action: action.op.describe(),
             why: action.why.clone(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{BUCKETS_MICROS, p95_millis};
-
-    #[test]
-    fn the_95th_of_100_lies_in_its_class() {
-        let mut classes = [0; BUCKETS_MICROS.len() + 1];
-        assert_eq!(p95_millis(&classes), None);
-        classes[0] = 94;
-        classes[3] = 6;
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let third = BUCKETS_MICROS[3] as f64 / 1e3;
-        assert_eq!(p95_millis(&classes), Some(third));
-        classes[0] = 950;
-        assert!(p95_millis(&classes) < Some(third));
     }
 }

@@ -240,7 +240,8 @@ impl Assembly {
         self.broken.values_mut().for_each(clean);
         desired.broken = self.broken;
         desired.nameless = self.nameless;
-        Loaded { desired: Some(desired), problems, secrets: self.secrets, effective, kept }
+        let levels = Vec::new();
+        Loaded { desired: Some(desired), problems, secrets: self.secrets, effective, levels, kept }
     }
 }
 

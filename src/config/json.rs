@@ -9,7 +9,7 @@ use crate::config::error::Sink;
 use crate::config::node::{Member, Node, Value};
 
 /// What is taken besides JSON itself: comments and trailing commas, as editors do.
-const OPTIONS: ParseOptions = ParseOptions {
+pub(crate) const OPTIONS: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_loose_object_property_names: false,
     allow_trailing_commas: true,

@@ -126,11 +126,21 @@ const RETRY: &[Key] = &[
     key("delay", Shape::Time, "Time between tries."),
 ];
 
+#[rustfmt::skip] // a table
+const TOOLS: &[Key] = &[
+    key("allow", Shape::Texts, "Patterns (* and ?) of tools that are offered, by the server's own names; all when absent."),
+    key("deny", Shape::Texts, "Patterns of tools that are not offered, whatever allow says."),
+    at(Level::Entry, key("rename", Shape::TextMap, "Other names for tools: the server's own name and the one that clients see.")),
+    key("readOnly", Shape::Bool, "Offer only tools that say of themselves that they only read (annotations.readOnlyHint)."),
+];
+
 /// Keys of an `orchestrator` block, of a section and of the global defaults.
 #[rustfmt::skip] // a table
 pub(crate) const ORCHESTRATOR: &[Key] = &[
     key("transport", Shape::Choice(&["auto", "stdio", "http", "sse"]), "How the server speaks MCP."),
     at(Level::Entry, key("containerPort", PORT, "Port inside the container that speaks MCP.")),
+    key("tools", Shape::Block(TOOLS), "Which tools are offered, and under which names, wherever clients come in."),
+    at(Level::Entry, key("forwardHeaders", Shape::Texts, "Headers of a client's request that a server elsewhere gets with it. No effect yet.")),
     key("httpPath", Shape::UrlPath, "Path of the MCP endpoint inside an HTTP server."),
     key("route", Shape::Choice(&["auto", "edge", "direct"]), "Through an edge listener of the daemon, or directly on the container's published port."),
     key("sharing", Shape::Choice(&["shared", "isolated"]), "One instance for all clients, or one for each."),
@@ -336,12 +346,12 @@ pub(crate) fn check_block(node: &Node, keys: &'static [Key], level: Level, path:
                 });
             }
             Some(_) if member.value.is_null() => {}
-            Some(key) => check_value(key, &member.value, path, sink),
+            Some(key) => check_value(key, (&member.value, level), path, sink),
         }
     }
 }
 
-fn check_value(key: &Key, node: &Node, path: &str, sink: &mut Sink<'_>) {
+fn check_value(key: &Key, (node, level): (&Node, Level), path: &str, sink: &mut Sink<'_>) {
     let name = key.name;
     if let Some(complaint) = complaint(key.shape, node) {
         let message = format!("'{name}' in {path} {complaint}");
@@ -349,7 +359,7 @@ fn check_value(key: &Key, node: &Node, path: &str, sink: &mut Sink<'_>) {
         return;
     }
     if let Shape::Block(keys) = key.shape {
-        check_block(node, keys, Level::Every, &format!("{path}.{name}"), sink);
+        check_block(node, keys, level, &format!("{path}.{name}"), sink);
     }
     let Shape::Words(words) = key.shape else {
         return;

@@ -21,6 +21,7 @@ use crate::config::build::Builder;
 use crate::config::docker_run;
 use crate::config::error::{Place, Problem, Sink};
 use crate::config::ids;
+use crate::config::levels;
 use crate::config::node::Node;
 use crate::config::raw;
 use crate::config::settings::Settings;
@@ -117,6 +118,15 @@ pub struct EffectiveValue {
     pub place: Option<Place>,
 }
 
+/// What servers inherit from one level, and from those above it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelValues {
+    /// The section; `None` for the global defaults.
+    pub section: Option<String>,
+    /// Effective values, sorted by key; environment values are never in it.
+    pub values: Vec<EffectiveValue>,
+}
+
 /// What came of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
@@ -128,6 +138,8 @@ pub struct Loaded {
     pub secrets: Vec<SecretValue>,
     /// Effective values of every whole server, sorted by key.
     pub effective: BTreeMap<ServerId, Vec<EffectiveValue>>,
+    /// What servers inherit: the global defaults first, then each section in its order.
+    pub levels: Vec<LevelValues>,
     /// Keys of other clients and of the gateway as written, without secrets, for passing through.
     pub kept: BTreeMap<ServerId, serde_json::Value>,
 }
@@ -236,5 +248,6 @@ pub fn load(input: &Input<'_>) -> Loaded {
         all.add(server, named, &levels, &mut builder);
     }
     all.report_port_conflicts(&mut sink);
-    all.finish(sink)
+    let values = levels::values(&raw, input.settings, &sink);
+    Loaded { levels: values, ..all.finish(sink) }
 }

@@ -134,8 +134,50 @@ pub fn reference() -> String {
     out.push_str("\n## Keys of an `orchestrator` block\n\n");
     out.push_str("Keys marked *inherited* also stand in `globalDefaults` and sections.\n\n");
     table(&mut out, ORCHESTRATOR, "");
+    out.push_str(INHERITANCE);
     out
 }
+
+/// The rules of [`crate::config::merged`], and the panel document, for people.
+const INHERITANCE: &str = "
+## Inheritance
+
+What a server has not said itself comes from its section, then from `globalDefaults`, then from settings.conf,
+then it is built in. The last level that says something decides:
+
+1. `globalDefaults` (`orchestrator.globalDefaults`, or at the top of a panel document)
+2. the section's settings
+3. the entry's `orchestrator` block
+4. flags of its docker line
+
+- Blocks (`health`, `restart`, `retry`, `limits`) and `env` are merged member by member.
+- Everything else, lists included, is replaced as a whole.
+- `null` takes an inherited value away; a `null` block takes all of its members away; a variable that is `null`
+  is not set, also where the image sets it.
+- Consent (`allow`), `containerPort` and `section` are not inherited.
+
+`why NAME`, `list-servers --config` and `GET /api/v1/servers/{id}` show each effective value and where it came
+from.
+
+## The panel document
+
+A file with `configSchemaVersion`, or whose `sections` is a list, is read as a panel document:
+
+| there | means here |
+|---|---|
+| `globalDefaults`, `sections[]`, `sections[].servers[]` | the levels above |
+| `environmentVars`, an object or a list of `{name, value}` | `env` |
+| `resourceLimits` `memory`, `cpu`, `pids` | `limits` |
+| `runtimeOptions` `restartPolicy`, `healthCheck`, `pullPolicy`, `network`, `init`, `priority`, `transport` | `restart`, `health`, `pull`, … |
+| `securityContext` `runAsUser`, `capabilities`, `readOnlyRootFilesystem`, `noNewPrivileges`, `allowPrivilegeEscalation` | `user`, `capAdd`, `capDrop`, `readOnly`, `noNewPrivileges` |
+| `ports` | `-p`; the first is `containerPort`, and without any the server speaks over stdio |
+| `volumes` | `-v` |
+| `runtimeDefinition` of type `docker_image`: `image`, `command`, `args` | a container |
+| `runtimeDefinition` of type `npx_command`: `package` or `command`, `args` | a container of `nodeImage` (`node:22-alpine`) that runs npx |
+
+Keys of an ordinary entry may stand in a server as well. A server name in two sections gives both the id
+`section-name`.
+";
 
 fn table(out: &mut String, keys: &[Key], prefix: &str) {
     if prefix.is_empty() {

@@ -5,6 +5,7 @@
 //! daemon from starting.
 
 use crate::api::configuration::Configuration;
+use crate::api::figures::{Figures, Outcome};
 use crate::api::recorder::Recorder;
 use crate::api::{About, Context, FilesView};
 use crate::daemon::{Home, files, random_bytes};
@@ -22,7 +23,8 @@ use crate::plan::action::Action;
 use crate::store::SqliteStore;
 use crate::store::records::Keep;
 use crate::terminal::failure::{Exit, Failure};
-use crate::world::{Clock, Records};
+use crate::usage::Usage;
+use crate::world::{Clock, Records, UsageStore};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -94,17 +96,19 @@ pub fn hash_password(password: &str) -> Result<String, Failure> {
         .map_err(|why| Failure::new(Exit::Failed, "hashing the password").cause(why))
 }
 
-/// Tasks and the audit, over the state store.
-pub(super) fn recorder(
+/// Tasks and the audit, over the state store, and the history of figures.
+pub(super) async fn records(
     home: &Home,
     store: &SqliteStore,
     clock: &Arc<dyn Clock>,
-) -> Result<Recorder, Failure> {
+) -> Result<(Recorder, Usage), Failure> {
     let storage = &home.settings.storage;
     let age = DAY.times_capped(u64::from(storage.audit_days), Span(u64::MAX));
     let keep = Keep { age, rows: storage.audit_rows_max };
     let records = store.records(keep, clock.now()).map_err(|error| Failure::world(error, Exit::Failed))?;
-    Ok(Recorder::new(Arc::new(records) as Arc<dyn Records>, Arc::clone(clock)))
+    let kept: Arc<dyn UsageStore> = Arc::new(records.clone());
+    let usage = Usage::load(Arc::clone(clock), kept).await;
+    Ok((Recorder::new(Arc::new(records) as Arc<dyn Records>, Arc::clone(clock)), usage))
 }
 
 /// What does not change while the daemon runs.
@@ -118,10 +122,13 @@ pub(super) fn about(home: &Home) -> Result<Arc<About>, Failure> {
 }
 
 /// What the files say beyond the wish.
-pub(super) fn files_view(read: &files::Read) -> Arc<FilesView> {
+pub(super) fn files_view(read: &files::Read, before: &FilesView) -> Arc<FilesView> {
     Arc::new(FilesView {
         effective: read.loaded.effective.clone(),
+        levels: read.loaded.levels.clone(),
         problems: read.loaded.problems.iter().map(ToString::to_string).collect(),
+        // A file that cannot be used has none; what is in force is the one before it.
+        outline: read.outline.clone().unwrap_or_else(|| before.outline.clone()),
     })
 }
 
@@ -136,6 +143,7 @@ pub(super) fn mount(home: &Home, front: &GatewayFront, context: &Context) -> Res
              `mcp-orchestrator hash-password` makes another"
         );
     }
+    context.figures.enable(home.settings.metrics.enabled);
     let panel = Arc::new(Panel::new(context.clone(), access, &home.settings.dashboard.path, run));
     let _first = front.beside.set(Arc::clone(&panel) as Arc<dyn Beside>);
     Ok(panel)
@@ -161,7 +169,10 @@ pub(super) async fn note_configurations(mut told: watch::Receiver<Arc<Configurat
 
 /// Tells the journal and the audit what is done. And a container that is started again is a process
 /// that nobody has greeted yet: its end may have been missed, as in a power cut.
-pub(super) fn teller(recorder: Recorder, handshakes: Arc<dyn Handshakes>) -> Teller {
+pub(super) fn teller(
+    (recorder, figures): (Recorder, Arc<Figures>),
+    handshakes: Arc<dyn Handshakes>,
+) -> Teller {
     let begun: Mutex<BTreeMap<String, Timestamp>> = Mutex::default();
     Arc::new(move |action, step| {
         let key = format!("{:?} {}", action.server, action.op.describe());
@@ -175,8 +186,9 @@ pub(super) fn teller(recorder: Recorder, handshakes: Arc<dyn Handshakes>) -> Tel
                 None
             }
             Step::Ended(result) => {
-                let since = begun.remove(&key);
-                done(action, result, since.map(|since| recorder.now().since(since)))
+                let took = begun.remove(&key).map(|since| recorder.now().since(since));
+                figures.acted(action, outcome(result), took);
+                done(action, result, took)
             }
             Step::Progress(_) => None,
         };
@@ -184,6 +196,14 @@ pub(super) fn teller(recorder: Recorder, handshakes: Arc<dyn Handshakes>) -> Tel
         entry.into_iter().for_each(|entry| recorder.note(entry));
         crate::daemon::observer::log_step(action, &step);
     })
+}
+
+const fn outcome(result: &ActionResult) -> Outcome {
+    match result {
+        ActionResult::Done => Outcome::Done,
+        ActionResult::Failed(_) => Outcome::Failed,
+        ActionResult::Skipped => Outcome::Skipped,
+    }
 }
 
 /// An action that ended, as a line of the audit; one that was not tried is none.

@@ -72,7 +72,9 @@ impl ServedEdges {
             }
             _ => (Source::Container(found.id.clone(), found.image.clone()), found.id.0.clone()),
         };
-        Ok(Place { source, key, container: Some(found.id), down: None, ..old.clone() })
+        let spec = found.mark.as_ref().and_then(|mark| Some(mark.fingerprint.as_ref()?.short()));
+        let spec = spec.unwrap_or_default();
+        Ok(Place { source, key, spec, container: Some(found.id), down: None, ..old.clone() })
     }
 }
 
@@ -108,6 +110,11 @@ impl Edges for ServedEdges {
                         .collect();
                     self.gateway.end_instances(server, &ids).await;
                     Ok(())
+                }
+                EdgeOp::Restart { server } => {
+                    self.gateway.restart(server).await.map_err(|why| {
+                        WorldError::new(format!("restarting {server}"), ErrorKind::TimedOut, why)
+                    })
                 }
             }
         })

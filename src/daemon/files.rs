@@ -4,6 +4,8 @@
 //! nothing is removed because of it.
 
 use crate::alb::secrets::SecretRef;
+use crate::config::edit::mask::mask;
+use crate::config::edit::outline::{self, Outline};
 use crate::config::error::{Place, Problem};
 use crate::config::load::{self, Contents, Loaded, Needs};
 use crate::daemon::Home;
@@ -14,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Longest configuration that is read, in bytes.
-const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Longest file that an entry refers to, in bytes.
 const REFERRED_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -27,6 +29,8 @@ pub struct Read {
     pub exists: bool,
     /// SHA-256 of its content in hexadecimal, where it could be read.
     pub sha256: Option<String>,
+    /// What it has, with placeholders for secrets; `None` where it cannot be told.
+    pub outline: Option<Outline>,
 }
 
 impl Read {
@@ -61,16 +65,25 @@ pub async fn read(home: &Home, key: &HashKey) -> Read {
             )
             .hint("mcp-orchestrator --config FILE names another one");
             let loaded = Loaded { problems: vec![problem], ..Loaded::default() };
-            return Read { loaded, exists, sha256: None };
+            return Read { loaded, exists, sha256: None, outline: None };
         }
     };
-    let needs = load::needs(&file, &bytes, &home.env);
+    let loaded = interpret(home, key, &bytes).await;
+    let masked = mask(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}'), key);
+    let outline = loaded.desired.as_ref().and_then(|_usable| outline::outline(&file, &masked.text));
+    Read { loaded, exists: true, sha256: Some(crate::daemon::sha256(&bytes)), outline }
+}
+
+/// What `bytes` mean as the content of the file of `home`, with everything that they refer to.
+pub(super) async fn interpret(home: &Home, key: &HashKey, bytes: &[u8]) -> Loaded {
+    let file = home.places.config.display().to_string();
+    let needs = load::needs(&file, bytes, &home.env);
     let files = contents(&needs.files, |name| text(Path::new(name)));
     let credentials = contents(&needs.credentials, |name| credential(home, name));
     let (secrets_manager, ssm) = aws_secrets(home, &needs).await;
-    let loaded = load::load(&load::Input {
+    load::load(&load::Input {
         file: &file,
-        bytes: &bytes,
+        bytes,
         env: &home.env,
         files: &files,
         credentials: &credentials,
@@ -78,8 +91,12 @@ pub async fn read(home: &Home, key: &HashKey) -> Read {
         ssm: &ssm,
         settings: &home.settings,
         key,
-    });
-    Read { loaded, exists: true, sha256: Some(crate::daemon::sha256(&bytes)) }
+    })
+}
+
+/// The content of the configuration alone, if it can be read.
+pub(super) fn configuration(path: &Path) -> Option<Vec<u8>> {
+    bounded(path, CONFIG_BYTES_MAX).ok()
 }
 
 /// The wish to follow: the new one, or the old one marked as old.

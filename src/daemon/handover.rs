@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `main` | the main listener |
 //! | `gateway` | the listener for rules that share a target group |
+//! | `metrics` | the listener for figures and probes alone |
+//! | `openapi` | the tool proxy's own port |
 //! | `control` | the control socket |
 //! | `edge-8000` | the edge listener on port 8000 |
 //!
@@ -28,6 +30,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub const MAIN: &str = "main";
 /// Name of the shared listener's socket.
 pub const GATEWAY: &str = "gateway";
+/// Name of the socket for figures and probes alone.
+pub const METRICS: &str = "metrics";
+/// Name of the socket of the tool proxy's own port.
+pub const TOOLS: &str = "openapi";
 /// Name of the control socket.
 pub const CONTROL: &str = "control";
 /// Beginning of the names of edge listeners' sockets; the port follows.

@@ -1,15 +1,18 @@
-//! The listeners that belong to no single server: the main one, and the one for load balancers whose
-//! rules share a target group.
+//! The listeners that belong to no single server: the main one, the one for load balancers whose
+//! rules share a target group, the tool proxy's own port, and the one for figures and probes alone.
 //!
 //! A port that somebody else holds is asked for again and again: the servers' own ports do not
 //! depend on it. Must never bind the main listener to more than loopback while its password is one
 //! that everybody can read in the documentation.
 
+use crate::config::settings::GatewayAuth;
 use crate::daemon::Home;
-use crate::daemon::handover::{GATEWAY, Handover, MAIN};
+use crate::daemon::handover::{GATEWAY, Handover, MAIN, METRICS, TOOLS};
 use crate::gateway::front::GatewayFront;
 use crate::gateway::guard::sources::Sources;
-use crate::gateway::http::{self, Entry, Limits, Service};
+use crate::gateway::http::tls::Tls;
+use crate::gateway::http::{self, Entry, Front, Limits, Service};
+use crate::panel::figures::FiguresFront;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,7 +32,7 @@ pub(super) struct Begin {
     pub tried: mpsc::Sender<Infallible>,
 }
 
-/// Serves both until `end` is true.
+/// Serves all until `end` is true.
 pub(super) async fn serve(
     home: Arc<Home>,
     (front, edge_sources): (Arc<GatewayFront>, Arc<Sources>),
@@ -43,21 +46,39 @@ pub(super) async fn serve(
     let shared = settings.gateway.port.map(|port| {
         let host = settings.gateway_host(settings.balancer_on());
         let socket = (GATEWAY, SocketAddr::new(host, port.get()), begin.clone());
-        one(socket, Entry::Shared, Arc::clone(&front), (edge_sources, end.clone()))
+        one(socket, (Entry::Shared, Arc::default()), Arc::clone(&front), (edge_sources, end.clone()))
     });
-    let main = one((MAIN, main, begin), Entry::Main, front, (Arc::new(Sources::any()), end));
-    match shared {
-        Some(shared) => {
-            tokio::join!(main, shared);
-        }
-        None => main.await,
+    let any = Arc::new(Sources::any());
+    let figures = settings.metrics.port.map(|port| {
+        let address = SocketAddr::new(settings.metrics.host.unwrap_or(host), port.get());
+        let socket = (METRICS, address, begin.clone());
+        let front = Arc::new(FiguresFront::new(Arc::clone(&front)));
+        one(socket, (Entry::Shared, Arc::default()), front, (Arc::clone(&any), end.clone()))
+    });
+    let tools = settings.openapi.port.map(|port| {
+        // Whoever connects needs a key or a token, or must be on this host.
+        let locked =
+            settings.openapi.api_key.is_some() || !matches!(settings.gateway.auth, GatewayAuth::None);
+        let host = if locked { settings.dashboard.host } else { IpAddr::from([127, 0, 0, 1]) };
+        let socket = (TOOLS, SocketAddr::new(host, port.get()), begin.clone());
+        one(socket, (Entry::Tools, Arc::default()), Arc::clone(&front), (Arc::clone(&any), end.clone()))
+    });
+    let encrypted = (Entry::Main, Arc::clone(&front.tls));
+    let main = one((MAIN, main, begin), encrypted, front, (any, end));
+    tokio::join!(main, perhaps(shared), perhaps(figures), perhaps(tools));
+}
+
+/// Serves what is to be served.
+async fn perhaps(listener: Option<impl Future<Output = ()>>) {
+    if let Some(listener) = listener {
+        listener.await;
     }
 }
 
-async fn one(
+async fn one<F: Front>(
     socket: (&'static str, SocketAddr, Begin),
-    entry: Entry,
-    front: Arc<GatewayFront>,
+    (entry, tls): (Entry, Arc<Tls>),
+    front: Arc<F>,
     (sources, end): (Arc<Sources>, watch::Receiver<bool>),
 ) {
     let mut stopping = end.clone();
@@ -65,8 +86,8 @@ async fn one(
         listener = bind(socket) => listener,
         _ended = stopping.wait_for(|ended| *ended) => return,
     };
-    let service =
-        Service { entry: Arc::new(entry), limits: Limits::default(), sources, meter: Arc::default() };
+    let (entry, meter) = (Arc::new(entry), Arc::default());
+    let service = Service { entry, limits: Limits::default(), sources, meter, tls };
     http::serve(listener, front, service, end).await;
 }
 

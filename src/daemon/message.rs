@@ -53,7 +53,7 @@ events! {
         "@MCP_REASON@\n\nIt does not go on by itself. `mcp-orchestrator why @MCP_SERVER@` says more; the error code has a page in the reference. No other server is affected.";
     /// A server ends again and again.
     SERVER_ENDS = "1c42b168a4b04a35b01ab35fcd7bfd00", "Server @MCP_SERVER@ ended",
-        "@MCP_REASON@\n\nThe first restart has no delay, the next ones wait longer and longer. `mcp-orchestrator why @MCP_SERVER@` names the next try; `docker logs` of its container says why it ends.";
+        "@MCP_REASON@\n\nThe first restart has no delay, the next ones wait longer and longer. `mcp-orchestrator why @MCP_SERVER@` names the next try; `mcp-orchestrator logs @MCP_SERVER@` shows what it printed.";
     /// A server ended too often.
     SERVER_GAVE_UP = "e09c85a66b3d4d82ba5b2b15ae628a72", "Server @MCP_SERVER@ is not started any more",
         "@MCP_REASON@\n\nIt ended as often in a row as its `restart.maxAttempts` allows. `mcp-orchestrator logs @MCP_SERVER@` shows what it printed; when the cause is mended, run `mcp-orchestrator restart-server @MCP_SERVER@`.";
@@ -181,6 +181,7 @@ mod tests {
     fn row() -> Row {
         Row {
             image_id: None,
+            spec: None,
             published: None,
             state: RowState::Waiting,
             kind: "container",
@@ -194,6 +195,7 @@ mod tests {
             image: None,
             restarts: 0,
             next_try: None,
+            ended: false,
         }
     }
 }

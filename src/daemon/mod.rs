@@ -3,21 +3,30 @@
 //! Everything above it talks to handles; everything below it is told what it needs.
 
 pub mod dashboard;
+pub mod discovery;
+pub mod doctor;
 pub mod edges;
+mod editor;
 pub mod files;
+mod finder;
 pub mod handover;
+pub mod importing;
 pub mod listeners;
 pub mod logging;
+pub mod look;
 pub mod message;
 pub mod observer;
 pub mod one_shot;
 pub mod opener;
 pub mod places;
+pub mod prepare;
 mod reload;
 pub mod run;
 pub mod runner;
 mod serving;
 mod supervision;
+pub mod tls;
+mod usage;
 pub mod watch;
 
 use crate::alb;
@@ -33,7 +42,7 @@ use crate::model::id::Stack;
 use crate::model::policy::Policy;
 use crate::store;
 use crate::terminal::failure::{Exit, Failure};
-use crate::world::{Balancer, Edges, MANAGER_VARIABLES, Store, World, WorldError};
+use crate::world::{Balancer, Calls, Edges, MANAGER_VARIABLES, Store, World, WorldError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +86,8 @@ pub struct Home {
     pub docker_host: String,
     /// SHA-256 of settings.conf in hexadecimal; `None` where there is no such file.
     pub settings_sha256: Option<String>,
+    /// Requests to the load balancer's API so far.
+    pub calls: Arc<Calls>,
 }
 
 /// The environment, without what is between the service manager and this process alone; names and
@@ -209,8 +220,8 @@ impl Home {
             .clone()
             .or_else(|| env.get("DOCKER_HOST").filter(|host| !host.is_empty()).cloned())
             .unwrap_or_else(|| DOCKER_HOST.to_owned());
-        let (warnings, settings_sha256) = (Vec::new(), None);
-        Ok(Self { options, places, settings, warnings, stack, env, docker_host, settings_sha256 })
+        let (warnings, settings_sha256, calls) = (Vec::new(), None, Arc::default());
+        Ok(Self { options, places, settings, warnings, stack, env, docker_host, settings_sha256, calls })
     }
 
     /// The settings as settings.conf has them now; everything else of this home stays. A file that
@@ -319,7 +330,7 @@ impl Home {
         }
         let config = self.alb_config();
         let sdk = alb::sdk_config(&config).await;
-        Ok(Arc::new(alb::Alb::new(config, &sdk)))
+        Ok(Arc::new(alb::Alb::counting(config, &sdk, Arc::clone(&self.calls))))
     }
 
     /// `[aws]` as the adapter wants it.

@@ -4,6 +4,7 @@
 //! Must never repeat itself: a row is logged when it changes, not at every pass.
 
 use crate::api::configuration::Configuration;
+use crate::api::figures::Figures;
 use crate::daemon::message::{self, Event};
 use crate::daemon::supervision::FirstEdges;
 use crate::execute::Step;
@@ -27,6 +28,7 @@ const BALANCER_UNKNOWN: &str = "MCPO-P060";
 #[derive(Debug)]
 pub struct Journal {
     configuration: watch::Receiver<Arc<Configuration>>,
+    figures: Arc<Figures>,
     last: BTreeMap<ServerId, Told>,
     general: Vec<Reason>,
     broken: Vec<String>,
@@ -46,16 +48,17 @@ struct Told {
 
 impl Journal {
     /// One that tells `manager` as well, and `first` which listeners the first pass opens;
-    /// `configuration` is what the files' trouble is read from.
-    pub(super) const fn new(
+    /// `configuration` is what the files' trouble is read from, `figures` counts.
+    pub(super) fn new(
         manager: Manager,
         first: oneshot::Sender<FirstEdges>,
-        configuration: watch::Receiver<Arc<Configuration>>,
+        (configuration, figures): (watch::Receiver<Arc<Configuration>>, Arc<Figures>),
     ) -> Self {
         Self {
             manager,
             first: Some(first),
             configuration,
+            figures,
             last: BTreeMap::new(),
             general: Vec::new(),
             broken: Vec::new(),
@@ -238,6 +241,9 @@ impl Observer for Journal {
             self.saved(pass.unsaved.as_ref());
         }
         let took = pass.decided.since(pass.began);
+        // What breaks an invariant is not carried out: nothing of it was found changed.
+        let actions = if pass.broken.is_empty() { pass.plan.actions.as_slice() } else { &[] };
+        self.figures.passed(took, actions, snapshot);
         tracing::debug!(
             MCP_PASS = snapshot.pass,
             actions = snapshot.actions,

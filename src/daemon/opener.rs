@@ -5,7 +5,7 @@
 use crate::config::settings::ProcessRunner;
 use crate::docker::DockerEngine;
 use crate::docker::legs::STOP_GRACE;
-use crate::gateway::places::{END_WITHIN, Keeper, Opened, Opener, Place, Source};
+use crate::gateway::places::{END_WITHIN, HowEnded, Keeper, Opened, Opener, Place, Source};
 use crate::gateway::slot::Handshakes;
 use crate::mcp::wire::Era;
 use crate::model::id::{ContainerId, ImageId, ServerId};
@@ -21,7 +21,7 @@ use crate::upstream::open::Remembered;
 use crate::upstream::remote;
 use crate::world::{Answer, ErrorKind, LegStore, WorldError};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -165,6 +165,8 @@ pub struct Processes {
     installed: bool,
     told: AtomicBool,
     running: watch::Sender<usize>,
+    /// The processes of each server, by id.
+    ids: Arc<Mutex<BTreeMap<String, BTreeSet<u32>>>>,
 }
 
 impl Processes {
@@ -172,7 +174,14 @@ impl Processes {
     #[must_use]
     pub fn new(setting: ProcessRunner, env: &BTreeMap<String, String>, installed: bool) -> Self {
         let base = runner::base_environment(env);
-        Self { setting, base, installed, told: AtomicBool::new(false), running: watch::Sender::new(0) }
+        Self {
+            setting,
+            base,
+            installed,
+            told: AtomicBool::new(false),
+            running: watch::Sender::new(0),
+            ids: Arc::default(),
+        }
     }
 
     async fn start(&self, command: &Command) -> Result<(LegIo, Process), WorldError> {
@@ -187,11 +196,25 @@ impl Processes {
         let (io, process) = client::start(&way, command).await?;
         self.running.send_modify(|running| *running += 1);
         let (over, running) = (process.over(), self.running.clone());
+        let (ids, server, id) = (Arc::clone(&self.ids), command.server.clone(), process.id());
+        let held = || self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        held().entry(server.clone()).or_default().insert(id);
         tokio::spawn(async move {
             over.await;
             running.send_modify(|running| *running -= 1);
+            let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(own) = ids.get_mut(&server) {
+                own.remove(&id);
+            }
+            ids.retain(|_, own| !own.is_empty());
         });
         Ok((io, process))
+    }
+
+    /// The processes that run now, by the server they are of.
+    #[must_use]
+    pub fn running(&self) -> BTreeMap<String, BTreeSet<u32>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until those that are being ended are no more. Their keepers see to the rest.
@@ -218,8 +241,11 @@ impl Processes {
 struct Running(Process);
 
 impl Keeper for Running {
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
-        Box::pin(async move { Some(self.0.stop(TERM_AFTER, KILL_AFTER).await) })
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<HowEnded>> + Send>> {
+        Box::pin(async move {
+            let client::Outcome { how, clean } = self.0.stop(TERM_AFTER, KILL_AFTER).await;
+            Some(HowEnded { how, clean })
+        })
     }
 }
 
@@ -234,7 +260,7 @@ impl Keeper for Own {
         Some(self.container.clone())
     }
 
-    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
+    fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<HowEnded>> + Send>> {
         Box::pin(async move {
             if let Err(error) = self.engine.end_leg(&self.container).await {
                 tracing::warn!(MCP_ERROR_CODE = error.kind.code(), CONTAINER_ID = %self.container, "the next pass removes it: {error}");

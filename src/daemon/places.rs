@@ -3,10 +3,12 @@
 //!
 //! Must never tell the gateway of a place that the loop has not seen to be up.
 
-use crate::gateway::places::{Down, Place, Places, Retry, Source};
+use crate::gateway::places::{Down, Offer, Place, Places, Retry, Source};
 use crate::model::desired::Desired;
 use crate::model::id::{ContainerId, ImageId};
-use crate::model::server::{ContainerDecl, RemoteDecl, RemoteKind, Server, ServerKind, Transport};
+use crate::model::server::{
+    ContainerDecl, RemoteDecl, RemoteKind, RestartWhen, Server, ServerKind, Transport,
+};
 use crate::model::time::Span;
 use crate::plan::report::{Report, Row, RowState};
 use crate::service::FAILURE_CODES;
@@ -23,6 +25,8 @@ const RETRY_CONTAINER: Retry = Retry {
     delay_max: Duration::from_secs(5),
     stable: Duration::ZERO,
     grace: Duration::ZERO,
+    when: RestartWhen::Always,
+    restarts_max: None,
 };
 /// How a connection to a server elsewhere is tried again.
 const RETRY_REMOTE: Retry = Retry {
@@ -30,6 +34,8 @@ const RETRY_REMOTE: Retry = Retry {
     delay_max: Duration::from_secs(30),
     stable: Duration::from_secs(10),
     grace: Duration::ZERO,
+    when: RestartWhen::Always,
+    restarts_max: None,
 };
 
 /// All places. A broken entry keeps the one it had.
@@ -43,7 +49,14 @@ pub fn all(desired: &Desired, report: &Report, before: &Places) -> Places {
             let held = before.get(id).filter(|_| {
                 !report.engine_known && matches!(server.kind, ServerKind::Container(_)) && server.enabled
             });
-            let place = held.map_or_else(|| Arc::new(one(server, report.servers.get(id))), Arc::clone);
+            let place = match held {
+                // What is offered is the file's alone to say.
+                Some(held) if *held.offer != *offer(server) => {
+                    Arc::new(Place { offer: offer(server), ..(**held).clone() })
+                }
+                Some(held) => Arc::clone(held),
+                None => Arc::new(one(server, report.servers.get(id))),
+            };
             (id.clone(), place)
         })
         .collect();
@@ -67,19 +80,37 @@ fn one(server: &Server, row: Option<&Row>) -> Place {
         }
         ServerKind::Container(decl) => container(server, decl, row),
     };
+    let spec = match &server.kind {
+        ServerKind::Process(decl) => decl.fingerprint.short(),
+        ServerKind::Remote(decl) => decl.fingerprint.short(),
+        // Of the container that answers, which may be one that is being replaced.
+        ServerKind::Container(_) => row.and_then(|row| row.spec.clone()).unwrap_or_default(),
+    };
     Place {
         key,
+        name: server.name.clone(),
+        spec,
         program,
         container: row
             .filter(|_| matches!(server.kind, ServerKind::Container(_)))
             .and_then(|row| row.container_id.clone())
             .map(ContainerId),
         sharing: server.sharing,
+        offer: offer(server),
         timeout: server.request_timeout.map_or(TIMEOUT, millis),
         retry: retry(server),
         down: down(server, row, &source),
         source,
     }
+}
+
+fn offer(server: &Server) -> Arc<Offer> {
+    let Server { section, tools, forward_headers, .. } = server;
+    Arc::new(Offer {
+        section: section.clone(),
+        tools: tools.clone(),
+        forward_headers: forward_headers.clone(),
+    })
 }
 
 fn millis(span: Span) -> Duration {
@@ -95,6 +126,8 @@ fn retry(server: &Server) -> Retry {
             delay_max: millis(server.restart.delay_max),
             stable: millis(server.restart.reset_after),
             grace: Duration::ZERO,
+            when: server.restart.when,
+            restarts_max: server.restart.attempts_max,
         },
     }
 }
@@ -139,7 +172,8 @@ fn down(server: &Server, row: Option<&Row>, source: &Source) -> Option<Down> {
     let coming = |why: &str| Some(Down::Coming(why.to_owned()));
     let Some(row) = row else { return coming("the first pass has not ended yet") };
     let reason = || row.reasons.first().map(|reason| reason.text.clone());
-    if row.state == RowState::Stopped {
+    // One that ended by itself and is left so is at its place as before: `restart-server` starts it there.
+    if row.state == RowState::Stopped && !row.ended {
         return Some(Down::Stopped(reason().unwrap_or_else(|| "it is stopped".to_owned())));
     }
     if !matches!(server.kind, ServerKind::Container(_)) {

@@ -17,9 +17,11 @@ pub(super) mod live;
 
 use crate::api::FilesView;
 use crate::api::configuration::{Configuration, File};
+use crate::api::discovery::Discovery;
 use crate::config::error::Problem;
 use crate::config::settings::OnShutdown;
 use crate::config::settings::diff::{self, Changes, Main};
+use crate::daemon::finder::finder;
 use crate::daemon::observer::status_line;
 use crate::daemon::reload::generation::{Content, Generations};
 use crate::daemon::reload::live::{Live, Loaded};
@@ -103,7 +105,12 @@ pub(in crate::daemon) struct Begun {
     pub files: watch::Sender<Arc<FilesView>>,
     /// What the end of the daemon does with servers.
     pub on_shutdown: watch::Sender<OnShutdown>,
-    key: HashKey,
+    /// The search for servers, for the API.
+    pub discovery: Discovery,
+    /// The settings in force.
+    pub homes: watch::Sender<Arc<Home>>,
+    /// Fingerprints are made under it.
+    pub key: HashKey,
     generations: Generations,
     problems: Vec<Problem>,
 }
@@ -215,11 +222,13 @@ impl Reloader {
                 self.live.apply(&home, loaded, &changes.applied);
                 applied = changes.applied;
                 self.begun.on_shutdown.send_replace(home.settings.service.on_shutdown);
+                self.begun.homes.send_replace(Arc::new(home.clone()));
                 self.home = home;
             }
         }
         let read = files::read(&self.home, &self.begun.key).await;
-        self.begun.files.send_replace(dashboard::files_view(&read));
+        let view = dashboard::files_view(&read, &self.begun.files.borrow());
+        self.begun.files.send_replace(view);
         let last = Arc::clone(&self.begun.wishes.borrow());
         let desired = files::follow(&read, Some(&last.desired));
         told.config.refused = read.refused();
@@ -301,7 +310,7 @@ pub(super) async fn begin(home: &Home, store: &Arc<SqliteStore>, key: HashKey) -
     let read = files::read(home, &key).await;
     log_problems(&read.loaded.problems);
     let desired = files::follow(&read, None);
-    let files = watch::Sender::new(dashboard::files_view(&read));
+    let files = watch::Sender::new(dashboard::files_view(&read, &FilesView::default()));
     let refused = read.refused();
     let config = File {
         path: home.places.config.display().to_string(),
@@ -318,11 +327,16 @@ pub(super) async fn begin(home: &Home, store: &Arc<SqliteStore>, key: HashKey) -
     }
     let interval = home.settings.service.reconciliation_interval;
     let wish = Wish { desired, policy: home.policy(), generation: told.generation, interval };
+    let homes = watch::Sender::new(Arc::new(home.clone()));
+    let (finder, discovery) = finder(homes.subscribe());
+    tokio::spawn(finder.run());
     Begun {
         wishes: watch::Sender::new(Arc::new(wish)),
         told: watch::Sender::new(Arc::new(told)),
         files,
         on_shutdown: watch::Sender::new(home.settings.service.on_shutdown),
+        discovery,
+        homes,
         key,
         generations,
         problems: read.loaded.problems,

@@ -1,9 +1,11 @@
 //! The daemon: lock, state, control socket, loop, and an end that leaves everything running.
 
 use crate::api;
+use crate::api::figures::Figures;
 use crate::api::recorder::Recorder;
 use crate::config::settings::OnShutdown;
 use crate::daemon::edges::ServedEdges;
+use crate::daemon::editor::FileEditor;
 use crate::daemon::handover::{CONTROL, Handover};
 use crate::daemon::listeners::Begin;
 use crate::daemon::logging::Log;
@@ -12,7 +14,7 @@ use crate::daemon::reload::live::Live;
 use crate::daemon::reload::{self, Begun, Signals, Triggers};
 use crate::daemon::serving::{self, Serving};
 use crate::daemon::supervision::{self, Start};
-use crate::daemon::{Home, dashboard, listeners, message, watch};
+use crate::daemon::{Home, dashboard, listeners, message, tls, usage, watch};
 use crate::docker::DockerEngine;
 use crate::execute::Limits;
 use crate::gateway::Gateway;
@@ -25,6 +27,7 @@ use crate::reconcile::Reconciler;
 use crate::service::{Handle, Service};
 use crate::store::SqliteStore;
 use crate::terminal::failure::{Exit, Failure};
+use crate::usage::Usage;
 use crate::world::{Clock, Edges, Engine, Store, World};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,29 +66,29 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
     let opened = home.open_store()?;
     let listener = listen(&socket, &handover)?;
     let store = Arc::new(opened.store);
-    let recorder = dashboard::recorder(&home, &store, &clock)?;
+    let (recorder, used) = dashboard::records(&home, &store, &clock).await?;
     let begun = reload::begin(&home, &store, opened.key).await;
     let Serving { gateway, edges, front, sources, opener } =
         serving::start(&home, &engine, &store, begun.wishes.subscribe(), &handover).await?;
     serving::open_again(&edges, &opened.memory.leases, &begun.wishes.borrow());
     let world = world(&home, &engine, store, &edges).await;
-    let tell = dashboard::teller(recorder.clone(), Arc::clone(&gateway.shared().memory));
+    let figures = Arc::new(Figures::new(owner.since, Arc::clone(&home.calls)));
+    let noted = (recorder.clone(), Arc::clone(&figures));
+    let tell = dashboard::teller(noted.clone(), Arc::clone(&gateway.shared().memory));
     let limits = Limits::new(home.parallel());
     let reconciler = Reconciler::new(world, limits.clone(), tell, opened.memory);
     let ((first, first_pass), (tried, listeners)) = (oneshot::channel(), mpsc::channel(1));
-    let journal = Journal::new(manager.clone(), first, begun.told.subscribe());
+    let journal = Journal::new(manager.clone(), first, (begun.told.subscribe(), figures));
     let (service, handle) = Service::new(reconciler, clock, begun.wishes.subscribe(), journal);
     let _first = opener.requests.set(handle.requests.clone());
     log_started(&home, &socket);
     let home = Arc::new(home);
-    let changed = Arc::new(Notify::new());
-    let (reread, asked) = mpsc::channel(REREADS_MAX);
+    let (changed, (reread, asked)) = (Arc::new(Notify::new()), mpsc::channel(REREADS_MAX));
     let _watcher = watch_files(&home, &changed);
-    let wishes = begun.wishes.subscribe();
-    let following = serving::follow_places(Arc::clone(&gateway), wishes, handle.clone());
+    let following = serving::follow_places(Arc::clone(&gateway), begun.wishes.subscribe(), handle.clone());
     let (end, ending) = channel::channel(false);
-    let about = dashboard::about(&home)?;
-    let told = (recorder.clone(), ending.clone(), about);
+    let told = (noted, used.clone(), ending.clone(), dashboard::about(&home)?);
+    let counting = used.clone().run(usage::sources((&home, &engine), &opener, &gateway, &handle));
     let context = context((&handle, &gateway, &engine), (&begun, &log, reread), told);
     let on_shutdown = begun.on_shutdown.subscribe();
     let panel = dashboard::mount(&home, &front, &context)?;
@@ -103,6 +106,7 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
         tokio::spawn(serving::forget_others(Arc::clone(&edges), handle.snapshot.clone())),
         tokio::spawn(watch_engine(Arc::clone(&engine), handle)),
         tokio::spawn(noting),
+        tokio::spawn(counting),
         tokio::spawn(reloader.run(Triggers { signals, changed, asked })),
         tokio::spawn(log.clone().run()),
     ];
@@ -114,6 +118,7 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
     let ways_in = WaysIn { edges, listeners, end, gateway, balanced: home.settings.balancer_on() };
     ways_in.close(&mut service, on_shutdown).await;
     opener.processes.all_ended().await;
+    used.flush().await;
     ended(tasks, (&socket, &manager), (&log, on_shutdown));
     refused.map_or(Ok(()), |other| Err(held(&home, other.as_ref())))
 }
@@ -145,11 +150,14 @@ fn ended<const N: usize>(
     tracing::info!(MESSAGE_ID = message::STOPPED.id, "stopped; containers {containers}");
 }
 
+/// What is kept of what happens: tasks and audit, and counts.
+type Noted = (Recorder, Arc<Figures>);
+
 /// What the API answers from.
 fn context(
     (handle, gateway, engine): (&Handle, &Arc<Gateway>, &Arc<DockerEngine>),
     (begun, log, reread): (&Begun, &Log, mpsc::Sender<oneshot::Sender<()>>),
-    (recorder, ending, about): (Recorder, channel::Receiver<bool>, Arc<api::About>),
+    ((recorder, figures), usage, ending, about): (Noted, Usage, channel::Receiver<bool>, Arc<api::About>),
 ) -> api::Context {
     api::Context {
         handle: handle.clone(),
@@ -159,8 +167,17 @@ fn context(
         reread,
         configuration: begun.told.subscribe(),
         level: Arc::new(log.level.clone()),
+        editor: Arc::new(FileEditor::new(
+            begun.homes.subscribe(),
+            begun.key.clone(),
+            begun.told.subscribe(),
+            handle.requests.clone(),
+        )),
         files: begun.files.subscribe(),
+        discovery: begun.discovery.clone(),
         recorder,
+        figures,
+        usage,
         ending,
         about,
     }
@@ -290,8 +307,12 @@ fn leave(socket: &Path, manager: &Manager) {
 
 fn watch_files(home: &Home, reload: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
     let tokens = home.settings.gateway.tokens_file.clone().map(PathBuf::from);
-    let files: Vec<PathBuf> =
-        [home.places.config.clone(), home.places.settings.clone()].into_iter().chain(tokens).collect();
+    let pair = tls::named(home).map(|(certificate, key)| [certificate, key]);
+    let files: Vec<PathBuf> = [home.places.config.clone(), home.places.settings.clone()]
+        .into_iter()
+        .chain(tokens)
+        .chain(pair.into_iter().flatten())
+        .collect();
     let reload = Arc::clone(reload);
     match watch::files(&files, move || reload.notify_one()) {
         Ok(watcher) => Some(watcher),

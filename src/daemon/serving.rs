@@ -7,16 +7,19 @@ use crate::config::settings::GatewayAuth;
 use crate::daemon::edges::ServedEdges;
 use crate::daemon::handover::Handover;
 use crate::daemon::opener::{Connections, KeptHandshakes, Processes};
-use crate::daemon::{Home, places, random_bytes};
+use crate::daemon::{Home, places, random_bytes, tls};
 use crate::docker::DockerEngine;
 use crate::gateway::edges::{EdgeConfig, EdgeListeners, SocketStore};
 use crate::gateway::front::GatewayFront;
+use crate::gateway::guard::key::Key;
 use crate::gateway::guard::names::Names;
 use crate::gateway::guard::sources::{Block, Sources};
 use crate::gateway::guard::tokens::TokenSet;
 use crate::gateway::guard::{Auth, Guard, Policy};
 use crate::gateway::http::Limits;
+use crate::gateway::http::tls::Tls;
 use crate::gateway::places::{Opener, Places};
+use crate::gateway::toolproxy::ToolProxy;
 use crate::gateway::{Gateway, sessions, slot};
 use crate::host::clock::SystemClock;
 use crate::model::id::ServerId;
@@ -87,8 +90,13 @@ pub(super) async fn start(
             tracing::warn!(MCP_ERROR_CODE = error.kind.code(), "clients must begin new sessions: {error}");
         }
     }
-    let guard = Arc::new(Guard::new(guard_policy(home)?.0));
-    let front = Arc::new(GatewayFront { gateway: Arc::clone(&gateway), guard, beside: OnceLock::new() });
+    let guard = Arc::new(Guard::new(guard_policy(home)?.0).with_clock(Arc::new(SystemClock)));
+    let tls = Arc::new(Tls::default());
+    tls.set(certificate(home)?);
+    let tools = Arc::new(ToolProxy::new(tool_key(home)));
+    tools.set_pages(Arc::new(crate::panel::tools::ToolPages));
+    let (gateway_of, beside) = (Arc::clone(&gateway), OnceLock::new());
+    let front = Arc::new(GatewayFront { gateway: gateway_of, guard, tools, beside, tls });
     let sources = Arc::new(Sources::of(&allowed_sources(home)));
     let config = EdgeConfig {
         host: home.settings.gateway_host(home.settings.balancer_on()),
@@ -103,6 +111,15 @@ pub(super) async fn start(
     listeners.adopt(before);
     let edges = ServedEdges { listeners, gateway: Arc::clone(&gateway), engine: Arc::clone(engine), run };
     Ok(Serving { gateway, edges: Arc::new(edges), front, sources, opener })
+}
+
+/// What the main listener is encrypted with.
+fn certificate(home: &Home) -> Result<Option<Arc<rustls::ServerConfig>>, Failure> {
+    let loaded = tls::load(home).map_err(|problem| tls::failure(&problem))?;
+    if let Some(warning) = tls::warning(home) {
+        tracing::warn!(MCP_ERROR_CODE = warning.code, "{warning}");
+    }
+    Ok(loaded.config)
 }
 
 /// With `allowed_sources = auto` behind a load balancer: the blocks of this very network, once the
@@ -124,6 +141,11 @@ pub(super) async fn learn_sources(home: Home, sources: Arc<Sources>) {
             "edge ports are open to private networks, because this one's blocks are not known: {error}"
         ),
     }
+}
+
+/// `[openapi] api_key`.
+pub(super) fn tool_key(home: &Home) -> Option<Key> {
+    home.settings.openapi.api_key.as_ref().and_then(|key| Key::new(key.expose()))
 }
 
 /// `[gateway] auth`, `tokens_file` and `allowed_origins`, and the SHA-256 of the tokens.

@@ -5,15 +5,18 @@
 //! request body (it carries environment values), and never name another adapter.
 
 pub mod attach;
+pub mod checkup;
 pub mod create;
 pub mod credentials;
 mod errors;
 pub mod events;
+mod foreign;
 pub mod legs;
 mod logs;
 mod recent;
 pub mod reference;
 mod seen;
+mod usage;
 
 use crate::docker::create::ApiVersion;
 use crate::docker::errors::{deadline, world_error};

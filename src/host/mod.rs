@@ -4,10 +4,13 @@
 //! server gets, and never make a directory (the store and the listeners do, where they need one).
 
 pub mod clock;
+pub mod document;
 pub mod lock;
 pub mod paths;
 pub mod ports;
 pub mod systemd;
+pub mod usage;
+pub mod walk;
 
 use crate::model::net::{HostPort, PortRange};
 use crate::world::{Answer, ErrorKind, Host, WorldError};

@@ -92,7 +92,7 @@ fn world_env() -> BTreeMap<String, String> {
     ])
 }
 
-fn load_fixture(name: &str, bytes: &[u8]) -> Loaded {
+pub(crate) fn load_fixture(name: &str, bytes: &[u8]) -> Loaded {
     load_in(name, bytes, &HashKey::new([7; 32]), &world_env())
 }
 

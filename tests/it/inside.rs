@@ -91,8 +91,8 @@ fn following_ends_when_nobody_reads_and_with_ctrl_c() {
             assert_eq!(line, format!("line {number}\n"), "in order, once, without colours of others");
         }
         if signal {
-            let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-            assert!(interrupt.expect("kill runs").success());
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is there");
             let mut rest = String::new();
             out.read_to_string(&mut rest).expect("the rest");
         } else {

@@ -15,11 +15,18 @@
 )]
 
 mod cli;
+mod complete;
 mod config;
+mod dependencies;
+mod discovery;
 mod docker_run;
 mod edges;
+mod editing;
 mod fuzz;
 mod inside;
+mod levels;
+mod outside;
+mod packages;
 mod processes;
 mod readme;
 mod reference;

@@ -141,8 +141,8 @@ async fn streams_are_apart_and_the_environment_is_the_entrys_and_the_base() {
         stdin.write_all(b"hello\n").await.expect("written");
         let (out, err) = tokio::join!(all(stdout), all(stderr.expect("stderr")));
         assert_eq!((out.as_str(), err.as_str()), ("out hello\n/\n", "err\n"));
-        assert_eq!(process.ended().await, "exited with code 3");
-        assert_eq!(process.stop(LONG, LONG).await, "exited with code 3");
+        assert_eq!(process.ended().await.how, "exited with code 3");
+        assert_eq!(process.stop(LONG, LONG).await.how, "exited with code 3");
         // Whatever the kernel was given, as the kernel has it.
         let (io, _process) = start(&way, &command("cat", &["/proc/self/environ"])).await.expect("started");
         let text = all(io.stdout).await;
@@ -200,7 +200,7 @@ async fn what_a_process_leaves_behind_ends_with_it() {
         ["sleep 1000 & echo $!; printf last; exit 0", "setsid sleep 1000 & echo $!; printf last; exit 0"]
     {
         let (io, mut process, left) = telling(&own(), script).await;
-        assert_eq!(process.ended().await, "exited with code 0");
+        assert_eq!(process.ended().await.how, "exited with code 0");
         assert!(!is_alive(left), "the end is told when nothing is left");
         assert_eq!(all(io.stdout).await, "last");
     }
@@ -210,12 +210,12 @@ async fn what_a_process_leaves_behind_ends_with_it() {
 async fn stopping_asks_thrice() {
     let (io, process) = start(&own(), &shell("cat >/dev/null; exit 7")).await.expect("started");
     drop(io.stdin);
-    assert_eq!(process.stop(LONG, LONG).await, "exited with code 7");
+    assert_eq!(process.stop(LONG, LONG).await.how, "exited with code 7");
     let (_io, process) = start(&own(), &shell("exec sleep 1000")).await.expect("started");
-    assert_eq!(process.stop(SHORT, LONG).await, "was ended by signal 15");
+    assert_eq!(process.stop(SHORT, LONG).await.how, "was ended by signal 15");
     let script = "trap '' TERM; sleep 1000 & echo $!; while true; do sleep 1; done";
     let (_io, process, grandchild) = telling(&own(), script).await;
-    assert_eq!(process.stop(SHORT, SHORT).await, "was ended by signal 9");
+    assert_eq!(process.stop(SHORT, SHORT).await.how, "was ended by signal 9");
     assert!(!is_alive(grandchild));
 }
 
@@ -333,7 +333,7 @@ async fn a_killed_keeper_leaves_nothing_and_a_killed_service_disturbs_nobody() {
     let (_io, mut process, stray) = telling(&service.way(), script).await;
     let leader = process.id();
     kill_process(pid(parent(leader)), Signal::KILL).expect("a signal");
-    assert_eq!(process.ended().await, "ended with its keeper");
+    assert_eq!(process.ended().await.how, "ended with its keeper");
     gone(leader).await;
     gone(stray).await;
     service.wait_for("a keeper was ended by signal 9");
@@ -345,7 +345,7 @@ async fn a_killed_keeper_leaves_nothing_and_a_killed_service_disturbs_nobody() {
     let mut lines = BufReader::new(stdout).lines();
     assert_eq!(lines.next_line().await.expect("text").as_deref(), Some("still here"));
     drop(stdin);
-    assert_eq!(process.stop(LONG, LONG).await, "exited with code 0");
+    assert_eq!(process.stop(LONG, LONG).await.how, "exited with code 0");
 }
 
 fn parent(id: u32) -> u32 {
@@ -359,7 +359,7 @@ async fn the_end_of_the_service_is_the_end_of_its_processes() {
     let mut service = Service::start(&[]);
     let (_io, mut process, stray) = telling(&service.way(), "setsid sleep 1000 & echo $!; sleep 1000").await;
     service.signal(Signal::TERM);
-    assert_eq!(process.ended().await, "was ended by signal 15");
+    assert_eq!(process.ended().await.how, "was ended by signal 15");
     gone(stray).await;
     assert!(service.child.wait().expect("its end").success());
     service = Service::start(&[]);

@@ -10,8 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
+use mcp_orchestrator::api::figures;
 use mcp_orchestrator::cli::args::Cli;
 use mcp_orchestrator::cli::codes;
+use mcp_orchestrator::cli::json;
 use mcp_orchestrator::config::{schema, settings};
 use mcp_orchestrator::daemon::logging::repeats;
 use mcp_orchestrator::daemon::message;
@@ -20,6 +22,9 @@ use mcp_orchestrator::terminal::failure::Exit;
 /// Columns of the command line's page.
 const WIDTH: usize = 100;
 const COMMAND: &str = "UPDATE_REFERENCE=1 cargo test --test it reference";
+
+/// Pages that are written by hand.
+const BY_HAND: &[&str] = &["openapi-proxy.md"];
 
 /// What readers of the labels' page see for links into the code.
 const WORDS: &[(&str, &str)] = &[
@@ -39,6 +44,7 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("MCP_METHOD", "the MCP method of the request (access log)"),
     ("MCP_PASS", "the number of the pass, from 1"),
     ("MCP_PORT", "the host port of the server"),
+    ("MCP_PRINCIPAL", "the name of the token that the caller has (access log, audit of calls)"),
     ("MCP_REASON", "why, in words"),
     ("MCP_REPEATED", "how often the event came again since it was told, see below"),
     ("MCP_SERVER", "the id of the server"),
@@ -101,7 +107,7 @@ fn every_code_is_described() {
 fn every_log_field_is_described() {
     let described: BTreeSet<String> = LOG_FIELDS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let used = used(|word| {
-        let ours = word.starts_with("MCP_") && !word.starts_with("MCP_ORCHESTRATOR");
+        let ours = word.starts_with("MCP_") && !word.starts_with("MCP_ORCHESTRATOR") && word != "MCP_TOKEN";
         (ours || matches!(word, "CONTAINER_ID" | "MESSAGE_ID")).then(|| word.to_owned())
     });
     same(&used, &described);
@@ -128,6 +134,8 @@ fn pages() -> BTreeMap<String, String> {
     page("exit-codes.md", exit_codes());
     page("labels.md", labels());
     page("log-fields.md", log_fields());
+    page("json.md", json::reference());
+    page("metrics.md", metrics());
     let mut index = String::from(
         "# Error codes\n\nA code is never given to another problem.\n\n| code | problem |\n|---|---|\n",
     );
@@ -156,6 +164,56 @@ fn command_line() -> String {
         let _ = write!(out, "\n## {name}\n\n```text\n{}```\n", command.render_long_help());
     }
     out
+}
+
+/// Every family of `/metrics`.
+fn metrics() -> String {
+    let mut out = String::from(
+        "# Metrics\n\nText for Prometheus, version 0.0.4, at `/metrics`: on the main listener with the dashboard's\npassword, on the control socket, and without a password on the address that `[metrics] port` opens.\nNothing on the page comes from arguments or results. The packages have a dashboard for Grafana and\nalert rules: `packaging/grafana`, `packaging/prometheus`, installed among the examples.\n\nCounters begin with 0 when the daemon starts. A histogram has `_bucket`, `_sum` and `_count`. Labels\nbeside the names: `server` is the id, `action` a kind of change, `operation` one of the load balancer's\nAPI, `method` and `tool` those of MCP, up to a bound.\n\n| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n",
+    );
+    for family in figures::families() {
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(
+            out,
+            "| `{}{}` | {} | {} | {} | {} |",
+            mcp_orchestrator::gateway::metrics::page::PREFIX,
+            family.name,
+            family.kind.as_str(),
+            family.unit(),
+            labels.join(", "),
+            family.about
+        );
+    }
+    out
+}
+
+/// What is shipped for Grafana and Prometheus asks for names that exist.
+#[test]
+fn dashboards_and_alerts_name_what_is_there() {
+    use mcp_orchestrator::gateway::metrics::page::{Kind, PREFIX};
+    let known: BTreeSet<String> = figures::families()
+        .flat_map(|family| {
+            let endings: &[&str] =
+                if family.kind == Kind::Histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+            endings.iter().map(move |ending| format!("{PREFIX}{}{ending}", family.name))
+        })
+        .collect();
+    for file in ["packaging/grafana/mcp-orchestrator.json", "packaging/prometheus/mcp-orchestrator.rules.yml"]
+    {
+        let text = fs::read_to_string(root().join(file)).expect("a file");
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let named: BTreeSet<String> =
+            words.filter(|word| word.starts_with(PREFIX)).map(str::to_owned).collect();
+        assert!(named.len() > 10, "{file} names {named:?}");
+        let missing: Vec<_> = named.difference(&known).collect();
+        assert!(missing.is_empty(), "{file} names {missing:?}, which /metrics does not have");
+    }
+    let dashboard =
+        fs::read_to_string(root().join("packaging/grafana/mcp-orchestrator.json")).expect("a file");
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
+    let ids: Vec<_> =
+        dashboard["panels"].as_array().expect("panels").iter().map(|panel| &panel["id"]).collect();
+    assert!(ids.len() > 20 && ids.windows(2).all(|pair| pair[0] != pair[1]));
 }
 
 fn exit_codes() -> String {
@@ -265,7 +323,7 @@ fn existing(folder: &Path) -> BTreeSet<String> {
     let mut found = Vec::new();
     walk(folder, &mut found);
     let name = |path: PathBuf| path.strip_prefix(folder).expect("inside").to_string_lossy().into_owned();
-    found.into_iter().map(name).collect()
+    found.into_iter().map(name).filter(|name| !BY_HAND.contains(&name.as_str())).collect()
 }
 
 /// Every word of the sources that `pick` takes.

@@ -72,6 +72,10 @@ const RULES: &[Rule] = &[
     Rule { module: "config", imports: &["model"], without: PURE },
     Rule { module: "plan", imports: &["model"], without: PURE },
     Rule { module: "mcp", imports: &["model"], without: PURE },
+    // Tools of the protocol, as HTTP has them.
+    Rule { module: "openapi", imports: &["model", "mcp"], without: PURE },
+    Rule { module: "discovery", imports: &["model", "config"], without: PURE },
+    Rule { module: "doctor", imports: &["model"], without: PURE },
     // Floor 1: what is asked of the world.
     Rule { module: "world", imports: &["model"], without: &[HOST, ENGINE, AWS, DATABASE, WEB, TERMINAL] },
     // Floor 2: adapters, one foreign API each.
@@ -115,17 +119,19 @@ const RULES: &[Rule] = &[
         without: SERVICE,
     },
     // Drives legs over real bytes: `upstream` is its way to them, and the only adapter it names.
-    Rule { module: "gateway", imports: &["model", "mcp", "world", "upstream"], without: WAITING },
+    Rule { module: "gateway", imports: &["model", "mcp", "openapi", "world", "upstream"], without: WAITING },
+    // What is used, for people who look; nothing waits for it.
+    Rule { module: "usage", imports: &["model", "plan", "world", "service", "gateway"], without: WAITING },
     // Floor 4: surfaces.
     Rule {
         module: "api",
-        imports: &["model", "config", "plan", "mcp", "world", "service", "gateway"],
+        imports: &["model", "config", "plan", "mcp", "world", "service", "gateway", "usage"],
         without: &[ENGINE, AWS, DATABASE, TERMINAL],
     },
     // The API over the network, and pages made from its views.
     Rule {
         module: "panel",
-        imports: &["model", "plan", "mcp", "service", "gateway", "api"],
+        imports: &["model", "plan", "mcp", "service", "gateway", "usage", "api"],
         without: &[HOST_BUT_WAITS, ENGINE, AWS, DATABASE, TERMINAL],
     },
     // What a process tells the person who started it.
@@ -138,6 +144,8 @@ const RULES: &[Rule] = &[
             "config",
             "plan",
             "mcp",
+            "discovery",
+            "doctor",
             "world",
             "execute",
             "simulate",
@@ -155,6 +163,8 @@ const RULES: &[Rule] = &[
             "config",
             "plan",
             "mcp",
+            "discovery",
+            "doctor",
             "world",
             "docker",
             "alb",
@@ -167,6 +177,7 @@ const RULES: &[Rule] = &[
             "reconcile",
             "service",
             "gateway",
+            "usage",
             "api",
             "panel",
             "terminal",

@@ -9,4 +9,5 @@ mod life;
 mod main_listener;
 mod restart;
 mod sessions;
+mod tools;
 pub(crate) mod wire;

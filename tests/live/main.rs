@@ -14,12 +14,15 @@
 )]
 
 mod alb;
+mod cli;
 mod converge;
 mod crash;
 mod defects;
+mod discovery;
 mod docker_run;
 mod gateway;
 mod legs;
+mod listener;
 mod panel;
 mod proxy;
 mod registry;

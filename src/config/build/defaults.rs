@@ -161,7 +161,7 @@ impl Filler<'_, '_> {
     }
 }
 
-fn cpus_text(nanos: i64) -> String {
+pub(crate) fn cpus_text(nanos: i64) -> String {
     let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

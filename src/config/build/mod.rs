@@ -13,6 +13,7 @@ use crate::config::load::{EffectiveValue, Input, Origin, SecretValue};
 use crate::config::merged::Merged;
 use crate::config::node::Node;
 use crate::config::raw::RawServer;
+use crate::config::units;
 use crate::config::vars::{self, Lookup, Resolved};
 use crate::model::container::Opaque;
 use crate::model::id::ServerId;
@@ -25,10 +26,12 @@ mod container;
 mod defaults;
 mod env;
 mod fingerprint;
+mod offer;
 mod ports;
 mod process;
 mod remote;
 
+pub(crate) use self::defaults::cpus_text;
 pub(crate) use self::env::looks_secret;
 pub(crate) use self::fingerprint::replace_all;
 pub(crate) use self::ports::FixedPort;
@@ -42,7 +45,8 @@ const HIDDEN_STORED_LEN_MIN: usize = 4;
 
 /// Keys that this version accepts and does nothing with, and whether a server elsewhere can have
 /// them.
-const NOT_YET: [(&str, bool); 8] = [
+const NOT_YET: [(&str, bool); 9] = [
+    ("forwardHeaders", true),
     ("replicas", false),
     ("rateLimit", true),
     ("maxConcurrentRequests", true),
@@ -131,7 +135,7 @@ impl Builder<'_, '_> {
             resolved: Vec::new(),
             literals: Vec::new(),
             notes: Vec::new(),
-            effective: self.inherited_values(merged),
+            effective: merged.shown(self.sink),
         };
         let kind =
             if self.sink.since(mark).iter().any(|p| p.is_error()) { None } else { self.kind(&mut work) };
@@ -142,6 +146,9 @@ impl Builder<'_, '_> {
         }
         let kind = kind?;
         self.no_effect_yet(&mut work, &kind.kind);
+        if !self.check_offer(&work, &kind.kind) {
+            return None;
+        }
         if self.shows_secret(&work, &kind.kind) {
             return None;
         }
@@ -214,7 +221,13 @@ impl Builder<'_, '_> {
                 Some("isolated") => Sharing::Isolated,
                 _ => Sharing::Auto,
             },
-            request_timeout: merged.span("timeout"),
+            request_timeout: work
+                .entry
+                .get("timeout")
+                .and_then(Node::scalar)
+                .and_then(|text| units::span(&text).ok()),
+            tools: offer::tools(merged),
+            forward_headers: offer::forward_headers(merged),
             http_path: merged.text("httpPath"),
             restart,
             health,
@@ -222,23 +235,6 @@ impl Builder<'_, '_> {
             priority: merged.number("priority").unwrap_or(0),
             notes: std::mem::take(&mut work.notes),
         }
-    }
-
-    fn inherited_values(&self, merged: &Merged) -> BTreeMap<String, EffectiveValue> {
-        let place = |node: &Node| Some(self.sink.place(node.at));
-        let values = merged.values.iter().map(|(key, value)| EffectiveValue {
-            key: key.clone(),
-            value: value.node.scalar().unwrap_or_else(|| value.node.to_json().to_string()),
-            origin: value.origin.clone(),
-            place: place(&value.node),
-        });
-        let env = merged.env.iter().map(|(name, value)| EffectiveValue {
-            key: format!("env.{name}"),
-            value: "[redacted]".to_owned(),
-            origin: value.origin.clone(),
-            place: place(&value.node),
-        });
-        values.chain(env).map(|value| (value.key.clone(), value)).collect()
     }
 
     /// The text of `node` with its references resolved; `None` after an error. In a disabled entry
@@ -335,28 +331,32 @@ impl Work<'_> {
 
     /// Adds the health and restart values that nobody said.
     fn note_policies(&mut self, restart: &RestartPolicy, health: &HealthPolicy) {
-        let when = match restart.when {
-            RestartWhen::Always => "always",
-            RestartWhen::OnFailure => "on-failure",
-            RestartWhen::Never => "never",
-        };
-        let values = [
-            ("restart.policy", when.to_owned()),
-            ("restart.delay", restart.delay.to_string()),
-            ("restart.maxDelay", restart.delay_max.to_string()),
-            ("restart.resetAfter", restart.reset_after.to_string()),
-            ("health.interval", health.interval.to_string()),
-            ("health.timeout", health.timeout.to_string()),
-            ("health.failureThreshold", health.failure_threshold.to_string()),
-            ("health.recoveryThreshold", health.recovery_threshold.to_string()),
-            ("health.startPeriod", health.start_period.to_string()),
-        ];
-        for (key, value) in values {
+        for (key, value) in policies(restart, health) {
             if !self.effective.contains_key(key) {
                 self.effect(key, value, Origin::Settings);
             }
         }
     }
+}
+
+/// Health and restart values in the names of an orchestrator block.
+pub(crate) fn policies(restart: &RestartPolicy, health: &HealthPolicy) -> [(&'static str, String); 9] {
+    let when = match restart.when {
+        RestartWhen::Always => "always",
+        RestartWhen::OnFailure => "on-failure",
+        RestartWhen::Never => "never",
+    };
+    [
+        ("restart.policy", when.to_owned()),
+        ("restart.delay", restart.delay.to_string()),
+        ("restart.maxDelay", restart.delay_max.to_string()),
+        ("restart.resetAfter", restart.reset_after.to_string()),
+        ("health.interval", health.interval.to_string()),
+        ("health.timeout", health.timeout.to_string()),
+        ("health.failureThreshold", health.failure_threshold.to_string()),
+        ("health.recoveryThreshold", health.recovery_threshold.to_string()),
+        ("health.startPeriod", health.start_period.to_string()),
+    ]
 }
 
 /// `disabled: true` or `enabled: false`.
@@ -387,7 +387,7 @@ fn transport_wish(work: &Work<'_>) -> TransportWish {
     }
 }
 
-fn restart_policy(merged: &Merged, base: &RestartPolicy) -> RestartPolicy {
+pub(crate) fn restart_policy(merged: &Merged, base: &RestartPolicy) -> RestartPolicy {
     let attempts: Option<u32> = merged.number("restart.maxAttempts");
     RestartPolicy {
         when: match merged.text("restart.policy").as_deref() {
@@ -407,7 +407,7 @@ fn restart_policy(merged: &Merged, base: &RestartPolicy) -> RestartPolicy {
     }
 }
 
-fn health_policy(merged: &Merged, base: &HealthPolicy) -> HealthPolicy {
+pub(crate) fn health_policy(merged: &Merged, base: &HealthPolicy) -> HealthPolicy {
     let count = |key: &str, base: u32| merged.number(key).unwrap_or(base);
     HealthPolicy {
         path: merged.text("health.path").or_else(|| base.path.clone()),
@@ -435,6 +435,9 @@ fn gateway_reasons(merged: &Merged) -> Vec<String> {
     }
     if merged.get("cache").is_some_and(|cache| cache.node.as_bool() != Some(false)) {
         reasons.push("cache".to_owned());
+    }
+    if !offer::tools(merged).is_open() {
+        reasons.push("tools".to_owned());
     }
     if merged.flag("startOnDemand") == Some(true) {
         reasons.push("startOnDemand".to_owned());

@@ -114,8 +114,9 @@ rows! {
     Restart "storage.audit_rows_max" => storage.audit_rows_max;
     AtOnce "storage.history_hours" => storage.history_hours;
     AtOnce "storage.config_backups" => storage.config_backups;
-    Restart "tls.cert_file" => tls.cert_file;
-    Restart "tls.key_file" => tls.key_file;
+    AtOnce "tls.cert_file" => tls.cert_file;
+    AtOnce "tls.key_file" => tls.key_file;
+    AtOnce "tls.min_version" => tls.min_version;
     AtOnce "metrics.enabled" => metrics.enabled;
     Restart "metrics.host" => metrics.host;
     Restart "metrics.port" => metrics.port;

@@ -28,7 +28,7 @@ pub use self::layers::Layer;
 pub use self::typed::{
     Aws, Containers, Dashboard, Discovery, Engine, Gateway, GatewayAuth, Health, INSTALLED_CONFIG, Jwt,
     LogFormat, Logging, Metrics, OnShutdown, OpenApi, PolicyWorld, ProcessRunner, Recovery, Service,
-    Settings, Sources, StdioLogs, Storage, TargetType, Tls,
+    Settings, Sources, StdioLogs, Storage, TargetType, Tls, TlsVersion,
 };
 
 /// What settings are read from.

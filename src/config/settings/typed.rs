@@ -140,6 +140,8 @@ words! {
     StdioLogs { None = "none", Docker = "docker", }
     /// How MCP clients prove who they are.
     GatewayAuth { None = "none", Bearer = "bearer", Jwt = "jwt", }
+    /// Oldest version of TLS that is spoken.
+    TlsVersion { V12 = "1.2", V13 = "1.3", }
     /// How log lines look.
     LogFormat { Auto = "auto", Journald = "journald", Json = "json", Text = "text", }
 }
@@ -219,7 +221,7 @@ settings! {
     /// `[storage]`.
     Storage { audit_days: u32, audit_rows_max: u64, history_hours: u32, config_backups: u32, }
     /// `[tls]`.
-    Tls { cert_file: Option<String>, key_file: Option<String>, }
+    Tls { cert_file: Option<String>, key_file: Option<String>, min_version: TlsVersion, }
     /// `[metrics]`.
     Metrics { enabled: bool, host: Option<IpAddr>, port: Option<HostPort>, }
     /// `[jwt]`.
@@ -346,7 +348,11 @@ pub(super) fn read(values: &Values) -> Option<Settings> {
             history_hours: values.small("storage.history_hours"),
             config_backups: values.small("storage.config_backups"),
         },
-        tls: Tls { cert_file: values.opt("tls.cert_file"), key_file: values.opt("tls.key_file") },
+        tls: Tls {
+            cert_file: values.opt("tls.cert_file"),
+            key_file: values.opt("tls.key_file"),
+            min_version: TlsVersion::parse(&values.text("tls.min_version")),
+        },
         metrics: Metrics {
             enabled: values.flag("metrics.enabled"),
             host: values.address("metrics.host"),
