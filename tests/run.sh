@@ -13,8 +13,8 @@ PROGRAM=./tests/run.sh
 # The package's test takes the Debian that the boot test has made.
 readonly STAGES=(fmt shellcheck setup aws clippy build test live schemathesis browser release conformance boot package)
 readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
-# Seconds; a stage that is late has failed. Together they stay below the 40 minutes of CI.
-declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=480 [build]=660 [test]=360 [live]=900
+# Seconds; a stage that is late has failed. They are for one that hangs: all together take less than 40 minutes.
+declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=600 [build]=900 [test]=360 [live]=900
   [schemathesis]=150 [browser]=240 [release]=900 [conformance]=420 [package]=300 [boot]=600)
 readonly LOG_LINES_SHOWN=150
 readonly READY_WAIT_SECS=60
@@ -233,6 +233,9 @@ stage_live() {
   make_test_image "$TARGET_DIR/debug/mcp-orchestrator"
   make_fixture_image || return 1
   ports=$(start_aws) || return 1
+  # These tests mostly wait: the release build has what is left of the processors meanwhile. It ends with this
+  # stage; its own stage does the rest.
+  ! wants release || nice -n 19 "$CARGO" build --release --locked --bins >"$LOGS/release-ahead.log" 2>&1 &
   # shellcheck disable=SC2086 # one word for each variable
   steadily "$(nproc)" as_docker env $ports "MCPO_BIN=$TARGET_DIR/debug/mcp-orchestrator" "MCPO_TEST_IMAGE=$TEST_IMAGE" "MCPO_TEST_STACK=$RUN_ID" \
     "MCPO_FIXTURE=$FIXTURE" "MCPO_FIXTURE_IMAGE=$FIXTURE_IMAGE" "MCPO_TEST_PYTHON=$VENV/bin/python" \
