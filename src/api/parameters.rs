@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 /// The most an integer may be; they count things.
 const MOST: u32 = i32::MAX.unsigned_abs();
+/// The most a place in a list may be: some are times in nanoseconds.
+const LAST: i64 = i64::MAX;
 /// Most hours of a history.
 const HOURS_MAX: f64 = 24.0;
 
@@ -13,6 +15,7 @@ const HOURS_MAX: f64 = 24.0;
 pub(super) fn schema(kind: &str) -> Value {
     match kind {
         "integer" => json!({ "type": kind, "minimum": 0, "maximum": MOST }),
+        "cursor" => json!({ "type": "integer", "minimum": 0, "maximum": LAST }),
         "hours" => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": HOURS_MAX }),
         words if words.contains('|') => {
             json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() })
@@ -25,6 +28,7 @@ pub(super) fn schema(kind: &str) -> Value {
 pub(super) fn refused(kind: &str, text: &str) -> Option<String> {
     let good = match kind {
         "integer" => text.parse::<u32>().is_ok_and(|number| number <= MOST),
+        "cursor" => text.parse::<i64>().is_ok_and(|place| place >= 0),
         "hours" => text.parse::<f64>().is_ok_and(|hours| hours > 0.0 && hours <= HOURS_MAX),
         "boolean" => matches!(text, "true" | "false"),
         words if words.contains('|') => words.split('|').any(|word| word == text),
@@ -32,6 +36,7 @@ pub(super) fn refused(kind: &str, text: &str) -> Option<String> {
     };
     let takes = match kind {
         "integer" => format!("a whole number up to {MOST}"),
+        "cursor" => format!("a whole number up to {LAST}"),
         "hours" => format!("a number above 0 and up to {HOURS_MAX}"),
         "boolean" => "true or false".to_owned(),
         words => words.replace('|', " or "),
@@ -48,6 +53,7 @@ mod tests {
         for (kind, good, bad) in [
             ("integer", "2147483647", "2147483648"),
             ("integer", "0", "-1"),
+            ("cursor", "1795301539780000000", "-1"),
             ("hours", "0.5", "0"),
             ("hours", "24", "24.1"),
             ("boolean", "true", "yes"),

@@ -184,7 +184,7 @@ const SERVERS: &[Param] = &[
     param("section", "string", "Only those in this section."),
 ];
 const LOGS: &[Param] = &[
-    param("after", "integer", "Lines after this number."),
+    param("after", "cursor", "Lines after this number."),
     param("tail", "integer", "At most the last this many."),
     param("wait", "integer", "Seconds to wait for the first one."),
 ];
@@ -196,11 +196,11 @@ const STATUS: &[Param] = &[
     param("wait", "integer", "At most this many seconds."),
 ];
 const PAGE: &[Param] = &[
-    param("before", "integer", "Older than this id; the last id of the page before."),
+    param("before", "cursor", "Older than this id; the last id of the page before."),
     param("limit", "integer", "At most this many, 100 when nothing is said."),
 ];
 const AUDIT: &[Param] = &[
-    param("before", "integer", "Older than this id; the last id of the page before."),
+    param("before", "cursor", "Older than this id; the last id of the page before."),
     param("limit", "integer", "At most this many, 100 when nothing is said."),
     param("server", "string", "About this server."),
     param("by", "string", "By them."),

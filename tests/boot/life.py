@@ -206,28 +206,6 @@ def restart(site):
         )
 
 
-def held_by_systemd(site):
-    """The optional socket unit: systemd holds the main listener, and the first connection starts the daemon."""
-    guest, say = site.guest, site.report.check
-    socket = UNIT.replace(".service", ".socket")
-    guest.run(f"systemctl stop {UNIT} && systemctl start {socket}")
-    say("socket unit: it listens while the daemon is stopped", listens(guest, MAIN_PORT), guest.show("ActiveState"))
-    # It may answer before it has looked at anything.
-    status, _text = site.http("/readyz")
-    active = guest.show("ActiveState") in ("active", "activating")
-    say("socket unit: the first connection starts the daemon", active and status in (200, 503), status)
-    site.await_well()
-    main = {name: worker for name, worker in site.workers().items() if name in ("main", "edge")}
-    with Load(guest, main) as load:
-        figures = load.disturbed_by(lambda: guest.run(f"systemctl restart {UNIT}"))
-        fine = sum(total(figures, kind) for kind in ("refused", "cut", "failed")) == 0
-        say("socket unit: a restart refuses nobody", fine, told(figures))
-    # As before it: the daemon binds by itself.
-    guest.run(f"systemctl stop {socket} {UNIT}; systemctl start {UNIT}")
-    site.await_well()
-    say("socket unit: without it again", site.http("/readyz")[0] == 200, guest.show("NFileDescriptorStore"))
-
-
 def kill(site):
     """`kill -9` under load: what was under way is lost, nothing is refused."""
     guest, say = site.guest, site.report.check
