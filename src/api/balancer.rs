@@ -3,9 +3,7 @@
 //! Must never ask the load balancer itself: that is the loop's business.
 
 use crate::api::view::Moment;
-use crate::model::balancer::{
-    BalancerSeen, BalancerView as Seen, Owner, Rule, RuleAction, TargetGroup, TargetState,
-};
+use crate::model::balancer::{BalancerSeen, BalancerView as Seen, Owner, Rule, RuleAction, TargetGroup};
 use crate::model::observed::Seen as Known;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -169,7 +167,7 @@ impl TargetGroupView {
             let view = |target: &crate::model::balancer::Target| TargetView {
                 id: target.id.clone(),
                 port: target.port,
-                state: state(target.state).to_owned(),
+                state: target.state.word().to_owned(),
                 reason: target.reason.clone(),
             };
             targets.iter().map(view).collect()
@@ -181,17 +179,6 @@ impl TargetGroupView {
             check: format!("{} ({})", group.check.path, group.check.matcher),
             targets,
         }
-    }
-}
-
-const fn state(state: TargetState) -> &'static str {
-    match state {
-        TargetState::Initial => "initial",
-        TargetState::Healthy => "healthy",
-        TargetState::Unhealthy => "unhealthy",
-        TargetState::Unused => "unused",
-        TargetState::Draining => "draining",
-        TargetState::Unavailable => "unavailable",
     }
 }
 

@@ -2,14 +2,13 @@
 //!
 //! Must never let through what the document refuses.
 
+use crate::api::usage::HOURS_MAX;
 use serde_json::{Value, json};
 
 /// The most an integer may be; they count things.
 const MOST: u32 = i32::MAX.unsigned_abs();
 /// The most a place in a list may be: some are times in nanoseconds.
 const LAST: i64 = i64::MAX;
-/// Most hours of a history.
-const HOURS_MAX: f64 = 24.0;
 
 /// The schema of a kind. Words with bars between them are all there is to choose from.
 pub(super) fn schema(kind: &str) -> Value {

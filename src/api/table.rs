@@ -137,32 +137,23 @@ const fn param(name: &'static str, kind: &'static str, about: &'static str) -> P
     Param { name, kind, about }
 }
 
-const ACT: &[Param] = &[
-    param("for", "integer", "The wish holds this many seconds, then the file decides again."),
-    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
-];
-const SYNC: &[Param] = &[
-    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
-    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
-];
-const EDIT: &[Param] = &[
-    param(
-        "dry_run",
-        "boolean",
-        "Write nothing; the answer is 200 with the difference, what is wrong with it, and the plan.",
-    ),
-    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
-    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
-];
+const WAIT: Param = param("wait", "string", "Wait this long for the task's end, for example `30s`.");
+const ALLOW_MASS_DELETE: Param =
+    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all.");
+const DRY_RUN: Param = param(
+    "dry_run",
+    "boolean",
+    "Write nothing; the answer is 200 with the difference, what is wrong with it, and the plan.",
+);
+const ACT: &[Param] =
+    &[param("for", "integer", "The wish holds this many seconds, then the file decides again."), WAIT];
+const SYNC: &[Param] = &[WAIT, ALLOW_MASS_DELETE];
+const EDIT: &[Param] = &[DRY_RUN, WAIT, ALLOW_MASS_DELETE];
 const EDIT_SERVER: &[Param] = &[
     param("section", "string", "The section it goes to; with PATCH empty for none."),
-    param(
-        "dry_run",
-        "boolean",
-        "Write nothing; the answer is 200 with the difference, what is wrong with it, and the plan.",
-    ),
-    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
-    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
+    DRY_RUN,
+    WAIT,
+    ALLOW_MASS_DELETE,
 ];
 const DELETE_SECTION: &[Param] = &[
     param(
@@ -171,13 +162,9 @@ const DELETE_SECTION: &[Param] = &[
         "What becomes of its servers: `move` or `delete`; without it there must be none.",
     ),
     param("to", "string", "The section they move to; out of every section when nothing is said."),
-    param(
-        "dry_run",
-        "boolean",
-        "Write nothing; the answer is 200 with the difference, what is wrong with it, and the plan.",
-    ),
-    param("wait", "string", "Wait this long for the task's end, for example `30s`."),
-    param("allow_mass_delete", "boolean", "Allow removing more than half of the servers, or all."),
+    DRY_RUN,
+    WAIT,
+    ALLOW_MASS_DELETE,
 ];
 const SERVERS: &[Param] = &[
     param("state", "string", "Only those in this state."),

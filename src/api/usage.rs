@@ -14,7 +14,7 @@ use warp::Reply;
 /// Hours of a history when nothing is said.
 const HOURS: f64 = 3.0;
 /// Most hours of a history.
-const HOURS_MAX: f64 = 24.0;
+pub(super) const HOURS_MAX: f64 = 24.0;
 
 /// What a server uses now. Rates are over the time since the reading before: ten seconds while
 /// somebody looks, else a minute or more.
@@ -190,12 +190,6 @@ pub(super) async fn server(context: Context, call: Call) -> Response {
         Err(refused) => return *refused,
     };
     let hours = query.hours.unwrap_or(HOURS);
-    if !(hours > 0.0 && hours <= HOURS_MAX) {
-        let detail = format!("hours is more than 0 and at most {HOURS_MAX}");
-        let title = "the query cannot be read";
-        return crate::api::problem::problem(warp::http::StatusCode::BAD_REQUEST, "MCPO-H400", title, detail)
-            .into_response();
-    }
     let name = call.part(0);
     match server_id(&name, &context) {
         Ok(id) => ok(&history(&context, &id, hours)).into_response(),

@@ -425,7 +425,7 @@ fn millis(micros: u64) -> f64 {
 }
 
 impl SettingView {
-    fn of(value: &EffectiveValue) -> Self {
+    pub(crate) fn of(value: &EffectiveValue) -> Self {
         let origin = match &value.origin {
             Origin::Default => "built in".to_owned(),
             Origin::Settings => "settings".to_owned(),

@@ -3,7 +3,8 @@
 //! For commands whose question that answers. Must never change anything, and never wait for AWS
 //! where the answer does not need it.
 
-use crate::config::load::{self, Contents, Origin};
+use crate::api::view::SettingView;
+use crate::config::load::{self, Contents};
 use crate::daemon::{Home, files, one_shot, random_bytes};
 use crate::model::fingerprint::HashKey;
 use crate::model::id::ServerId;
@@ -13,7 +14,6 @@ use crate::plan::report::Report;
 use crate::store;
 use crate::terminal::failure::{Exit, Failure};
 use crate::world::{Records as _, WorldError};
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 fn failed(error: WorldError) -> Failure {
@@ -64,45 +64,15 @@ pub async fn audit(home: &Home, filter: &AuditFilter) -> Result<Vec<AuditEntry>,
     }
 }
 
-/// An effective setting of a server, and where it comes from.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Setting {
-    /// Dotted key.
-    pub key: String,
-    /// Its value as text; `[redacted]` for environment values.
-    pub value: String,
-    /// `built in`, `settings`, `global defaults`, `section NAME`, `server` or `docker run`.
-    pub origin: String,
-    /// `file:line:column` where it is written.
-    pub place: Option<String>,
-}
-
 /// Effective settings of every server that the file has whole.
 ///
 /// # Errors
 /// When the system has no randomness to give.
-pub async fn settings(home: &Home) -> Result<BTreeMap<ServerId, Vec<Setting>>, Failure> {
+pub async fn settings(home: &Home) -> Result<BTreeMap<ServerId, Vec<SettingView>>, Failure> {
     // Only the values matter here, so that any key will do.
     let read = files::read(home, &HashKey::new(random_bytes()?)).await;
-    let setting = |value: &load::EffectiveValue| Setting {
-        key: value.key.clone(),
-        value: value.value.clone(),
-        origin: match &value.origin {
-            Origin::Default => "built in".to_owned(),
-            Origin::Settings => "settings".to_owned(),
-            Origin::Global => "global defaults".to_owned(),
-            Origin::Section(name) => format!("section {name}"),
-            Origin::Server => "server".to_owned(),
-            Origin::RunLine => "docker run".to_owned(),
-        },
-        place: value.place.as_ref().map(|place| {
-            let file = place.file.rsplit('/').next().unwrap_or_default();
-            format!("{file}:{}:{}", place.line, place.column)
-        }),
-    };
     let all = read.loaded.effective.iter();
-    Ok(all.map(|(id, values)| (id.clone(), values.iter().map(setting).collect())).collect())
+    Ok(all.map(|(id, values)| (id.clone(), values.iter().map(SettingView::of).collect())).collect())
 }
 
 /// Ids of the servers in the file, without reading anything that it refers to: for completions.

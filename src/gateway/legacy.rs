@@ -109,7 +109,11 @@ pub(crate) fn named(
 async fn in_session(ask: &Ask<'_>, session: &Arc<Session>, message: Message<'_>) -> Response {
     match message {
         Message::Request { id, method, params } => match begin(ask, session, id, &method, params).await {
-            Ok((flow, guard)) => deliver(flow, guard).await,
+            Ok((flow, guard)) => {
+                let session = Arc::clone(guard.session());
+                deliver(flow, session, move |flow, stream, out| show(flow, guard.session(), stream, out))
+                    .await
+            }
             Err(Out::Busy(text, secs)) => busy(text, secs),
             Err(Out::Answer(status, text)) => body::json(code(status), text),
             Err(Out::Notice(_) | Out::Request(..) | Out::Wants(_)) => body::empty(StatusCode::ACCEPTED),
@@ -343,8 +347,13 @@ pub(crate) fn answered(
     }
 }
 
-/// The answer as JSON when nothing comes before it, else as an event stream.
-async fn deliver(mut flow: Flow, guard: InFlight) -> Response {
+/// The answer as JSON when nothing comes before it, else as an event stream of `session`. `show` puts one
+/// thing on that; true when it was the last. What it holds is held until then.
+pub(super) async fn deliver(
+    mut flow: Flow,
+    session: Arc<Session>,
+    mut show: impl FnMut(&Flow, &Arc<Stream>, Out) -> bool + Send + 'static,
+) -> Response {
     let first = tokio::select! {
         biased;
         out = flow.next() => Some(out),
@@ -353,20 +362,19 @@ async fn deliver(mut flow: Flow, guard: InFlight) -> Response {
     match first {
         Some(Out::Answer(status, text)) => body::json(code(status), text),
         Some(Out::Busy(text, secs)) => busy(text, secs),
-        other => {
-            let session = Arc::clone(guard.session());
+        first => {
             let stream = session.streams.open(StreamKind::Post);
             let body = stream.body(greeting(&session));
             tokio::spawn(async move {
-                let over = other.is_some_and(|out| show(&flow, &session, &stream, out));
-                if !over {
+                let mut over = first.is_some_and(|out| show(&flow, &stream, out));
+                while !over {
                     tokio::select! {
-                        () = session.over() => {}
-                        () = pump_one(&mut flow, &session, &stream) => {}
+                        () = session.over() => over = true,
+                        out = flow.next() => over = show(&flow, &stream, out),
                     }
                 }
                 stream.finish();
-                drop(guard);
+                drop(show);
             });
             body::events(body)
         }

@@ -43,14 +43,26 @@ const TTL_MS: u64 = 60_000;
 /// A parked call waits this long for its client.
 pub(crate) const PARKED_MS: i64 = 5 * 60 * 1000;
 
+/// The id and the facts of a request that is in order; else the answer. Whatever a notification says here,
+/// there is no session for it to change.
+pub(super) fn checked<'m>(
+    head: &front::Head<'_>,
+    message: &'m Message<'m>,
+) -> Result<(&'m RawValue, front::Modern<'m>), Box<Response>> {
+    let answer = match (message, front::check_modern(head, message)) {
+        (Message::Request { id, .. }, Ok(facts)) => return Ok((*id, facts)),
+        (Message::Request { id, .. }, Err(refusal)) => refused(Some(id), &refusal),
+        (_, Err(refusal)) => refused(None, &refusal),
+        (_, Ok(_)) => body::empty(StatusCode::ACCEPTED),
+    };
+    Err(Box::new(answer))
+}
+
 /// A message of a modern client.
 pub(crate) async fn post(ask: &Ask<'_>, message: Message<'_>) -> Response {
-    let (id, facts) = match (&message, front::check_modern(ask.head, &message)) {
-        (Message::Request { id, .. }, Err(refusal)) => return refused(Some(id), &refusal),
-        (_, Err(refusal)) => return refused(None, &refusal),
-        (Message::Request { id, .. }, Ok(facts)) => (*id, facts),
-        // Whatever a notification says here, there is no session for it to change.
-        (_, Ok(_)) => return body::empty(StatusCode::ACCEPTED),
+    let (id, facts) = match checked(ask.head, &message) {
+        Ok(checked) => checked,
+        Err(answer) => return *answer,
     };
     let Message::Request { method, params, .. } = &message else {
         return body::empty(StatusCode::ACCEPTED);

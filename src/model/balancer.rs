@@ -199,6 +199,21 @@ pub enum TargetState {
     Unavailable,
 }
 
+impl TargetState {
+    /// The word that AWS has for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Unused => "unused",
+            Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// What one server wants of the load balancer in this pass; decided by the container half.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteWant {

@@ -6,7 +6,7 @@ use crate::daemon::now;
 use crate::doctor::balancer::{TargetFacts, idle_timeout, targets};
 use crate::doctor::{Check, judge};
 use crate::gateway::streams::KEEP_ALIVE;
-use crate::model::balancer::{BalancerView, Owner, TargetState};
+use crate::model::balancer::{BalancerView, Owner};
 use crate::model::id::ServerId;
 use crate::model::observed::Seen;
 use crate::world::{Balancer as _, ErrorKind, TargetsToRead, WorldError};
@@ -99,7 +99,7 @@ fn of_targets(view: &BalancerView, expected: usize) -> Vec<Check> {
                 for target in targets.iter().filter(|target| target.id == *own) {
                     let reason = target.reason.clone().unwrap_or_default();
                     let reason = reason.split(':').next().unwrap_or_default().to_owned();
-                    let state = word(target.state).to_owned();
+                    let state = target.state.word().to_owned();
                     found.push(TargetFacts { server: server.clone(), state, reason });
                 }
             }
@@ -110,15 +110,4 @@ fn of_targets(view: &BalancerView, expected: usize) -> Vec<Check> {
         checks.push(Check::unknown("targets", format!("{unread} target groups could not be read")));
     }
     checks
-}
-
-const fn word(state: TargetState) -> &'static str {
-    match state {
-        TargetState::Initial => "initial",
-        TargetState::Healthy => "healthy",
-        TargetState::Unhealthy => "unhealthy",
-        TargetState::Unused => "unused",
-        TargetState::Draining => "draining",
-        TargetState::Unavailable => "unavailable",
-    }
 }

@@ -6,11 +6,11 @@ use crate::gateway::body::{self, Refusal as Boxed, Response};
 use crate::gateway::combined::route::{self, Routed};
 use crate::gateway::combined::{All, CAPABILITIES, below, no_such, server_info};
 use crate::gateway::flow::{Flow, Out, negotiated};
-use crate::gateway::legacy::{self, JSON_WITHIN, busy, code, empty_object, greeting, opened};
+use crate::gateway::legacy::{self, busy, code, empty_object, opened};
 use crate::gateway::lens::Lens;
 use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
 use crate::gateway::slot::Unavailable;
-use crate::gateway::streams::{Keep, Pushed, Stream, StreamKind};
+use crate::gateway::streams::{Keep, Pushed, Stream};
 use crate::gateway::{refused, unavailable};
 use crate::mcp::build;
 use crate::mcp::combine::Kind;
@@ -140,7 +140,8 @@ async fn pass_on(
     match legacy::begin(&ask, &below, id, method, Some(&routed.params)).await {
         Ok((flow, inner)) => {
             let ways = Ways { above: Arc::clone(session), below, _held: [guard, inner] };
-            deliver(flow, ways).await
+            let above = Arc::clone(&ways.above);
+            legacy::deliver(flow, above, move |flow, stream, out| show(flow, &ways, stream, out)).await
         }
         Err(Out::Answer(status, text)) => body::json(code(status), text),
         Err(Out::Busy(text, secs)) => busy(text, secs),
@@ -153,35 +154,6 @@ struct Ways {
     above: Arc<Session>,
     below: Arc<Session>,
     _held: [InFlight; 2],
-}
-
-/// The answer as JSON when nothing comes before it, else as an event stream of the session above.
-async fn deliver(mut flow: Flow, ways: Ways) -> Response {
-    let first = tokio::select! {
-        biased;
-        out = flow.next() => Some(out),
-        () = tokio::time::sleep(JSON_WITHIN) => None,
-    };
-    match first {
-        Some(Out::Answer(status, text)) => body::json(code(status), text),
-        Some(Out::Busy(text, secs)) => busy(text, secs),
-        first => {
-            let stream = ways.above.streams.open(StreamKind::Post);
-            let body = stream.body(greeting(&ways.above));
-            tokio::spawn(async move {
-                let mut over = first.is_some_and(|out| show(&flow, &ways, &stream, out));
-                while !over {
-                    tokio::select! {
-                        () = ways.above.over() => over = true,
-                        out = flow.next() => over = show(&flow, &ways, &stream, out),
-                    }
-                }
-                stream.finish();
-                drop(ways);
-            });
-            body::events(body)
-        }
-    }
 }
 
 /// Puts one thing on a stream; true when it was the last.

@@ -31,11 +31,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// A message of a modern client.
 pub(super) async fn post(all: &All<'_>, message: Message<'_>) -> Response {
-    let (id, facts) = match (&message, front::check_modern(all.head, &message)) {
-        (Message::Request { id, .. }, Err(refusal)) => return refused(Some(id), &refusal),
-        (_, Err(refusal)) => return refused(None, &refusal),
-        (Message::Request { id, .. }, Ok(facts)) => (*id, facts),
-        (_, Ok(_)) => return body::empty(StatusCode::ACCEPTED),
+    let (id, facts) = match modern::checked(all.head, &message) {
+        Ok(checked) => checked,
+        Err(answer) => return *answer,
     };
     let Message::Request { method, params, .. } = &message else {
         return body::empty(StatusCode::ACCEPTED);
