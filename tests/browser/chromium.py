@@ -68,9 +68,9 @@ class WebSocket:
 
 
 class Browser:
-    """One page of a fresh profile. Credentials are given when the server asks for them."""
+    """One page of a fresh profile. Credentials are given when the server asks, GUESSES times at most."""
 
-    def __init__(self, user=None, password=None):
+    def __init__(self, user, password, guesses=1000):
         self.profile = tempfile.mkdtemp(prefix="mcpo-chromium-")
         program = os.environ.get("MCPO_CHROMIUM") or shutil.which("chromium") or "chromium"
         self.process = subprocess.Popen([program, f"--user-data-dir={self.profile}", *FLAGS],
@@ -87,7 +87,7 @@ class Browser:
         page = next(page for page in pages if page["type"] == "page")
         self.socket = WebSocket(page["webSocketDebuggerUrl"])
         self.number, self.errors, self.credentials, self.loaded = 0, [], (user, password), 0
-        self.asked, self.bytes = 0, {}
+        self.asked, self.guesses, self.bytes = 0, guesses, {}
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
         self.call("Fetch.enable", handleAuthRequests=True)
@@ -120,7 +120,7 @@ class Browser:
         elif method == "Fetch.authRequired":
             self.asked += 1
             user, password = self.credentials
-            answer = {"response": "CancelAuth"} if user is None else {
+            answer = {"response": "CancelAuth"} if self.asked > self.guesses else {
                 "response": "ProvideCredentials", "username": user, "password": password}
             self._send("Fetch.continueWithAuth", requestId=params["requestId"], authChallengeResponse=answer)
         elif method == "Page.javascriptDialogOpening":
