@@ -11,11 +11,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 PROGRAM=./tests/run.sh
 
 # The package's test takes the Debian that the boot test has made.
-readonly STAGES=(fmt shellcheck setup aws clippy build test live schemathesis browser release conformance boot package)
+readonly STAGES=(fmt shellcheck setup aws clippy build test live schemathesis browser release conformance interop boot package)
 readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
 # Seconds; a stage that is late has failed. They are for one that hangs: all together take less than 40 minutes.
 declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=600 [build]=900 [test]=360 [live]=900
-  [schemathesis]=150 [browser]=240 [release]=900 [conformance]=420 [package]=300 [boot]=600)
+  [schemathesis]=150 [browser]=240 [release]=900 [conformance]=420 [interop]=420
+  [package]=300 [boot]=600)
 readonly LOG_LINES_SHOWN=150
 readonly READY_WAIT_SECS=60
 # Tests of one stage that may need a second try.
@@ -61,7 +62,11 @@ find_missing_test_packages() {
     has chromium || MISSING+=(chromium)
     has python3 || MISSING+=(python3)
   fi
-  if wants conformance; then has npm || MISSING+=(nodejs npm); fi
+  if wants conformance || wants interop; then has npm || MISSING+=(nodejs npm); fi
+  if wants interop; then
+    has python3 || MISSING+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || MISSING+=(python3-venv)
+  fi
   if wants live; then
     has docker-registry || MISSING+=(docker-registry)
   fi
@@ -267,6 +272,18 @@ stage_conformance() {
   return $rc
 }
 
+# Official clients and real servers, each at the version that is pinned.
+stage_interop() {
+  local out=$LOGS/interop.out rc=0
+  tests/interop/run.sh "$TARGET_DIR/release/mcp-orchestrator" >"$out" || rc=$?
+  cat "$out"
+  # The column `passed` is `PASSED/ALL`; a row that says nothing has failed.
+  awk 'match($0, / [0-9]+\/[0-9]+ /) { split(substr($0, RSTART + 1, RLENGTH - 2), n, "/"); passed += n[1]; failed += n[2] - n[1] }
+    / rows, [0-9]+ failed/ { if ($3 > 0 && failed == 0) failed = $3 }
+    END { printf "%d passed, %d failed\n", passed, failed }' "$out"
+  return $rc
+}
+
 # The .deb of the release build in a Debian of its own; the boot test installs the same one.
 stage_package() {
   "${SUDO[@]}" tests/package/package_test.sh "$TARGET_DIR/release/mcp-orchestrator" "$LOGS/package"
@@ -372,7 +389,7 @@ choose_stages() {
   done
   # The live tests drive a binary that must be of this checkout.
   [[ $wanted != *' live '* && $wanted != *' schemathesis '* && $wanted != *' browser '* ]] || wanted+=' build '
-  [[ $wanted != *' conformance '* && $wanted != *' package '* && $wanted != *' boot '* ]] || wanted+=' release '
+  [[ $wanted != *' conformance '* && $wanted != *' interop '* && $wanted != *' package '* && $wanted != *' boot '* ]] || wanted+=' release '
   CHOSEN=()
   for stage in "${STAGES[@]}"; do
     if [ -z "$wanted" ] || [[ $wanted = *" $stage "* ]]; then CHOSEN+=("$stage"); fi
