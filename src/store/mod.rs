@@ -3,6 +3,8 @@
 //!
 //! One writer, one transaction per save, and only the rows that changed. WAL with
 //! `synchronous = FULL`: a save that returned has reached the disk, whatever happens to the power.
+//! A save of attempts alone is behind the start of every container that died, and survives this process
+//! only: who loses power has no containers to count the crashes of.
 //! Sessions change too often for that and lie apart, see [`sessions`].
 //! A file that cannot be trusted is moved aside, never deleted, and a new one is made: labels on
 //! the containers are enough to rebuild the ledger. Run intents are what people asked for and stand
@@ -276,6 +278,7 @@ impl Inner {
     fn write(&mut self, memory: &Memory, generation: u64) -> rusqlite::Result<()> {
         let kept = self.kept.take().unwrap_or_default();
         if kept != *memory || generation != self.generation {
+            self.flush_commits(generation != self.generation || !only_attempts_differ(&kept, memory))?;
             let transaction = schema::begin(&mut self.connection)?;
             rows::save(&transaction, &kept, memory)?;
             if generation != self.generation {
@@ -287,4 +290,13 @@ impl Inner {
         self.kept = Some(kept);
         Ok(())
     }
+
+    /// Whether a commit waits for the disk.
+    fn flush_commits(&self, wait: bool) -> rusqlite::Result<()> {
+        self.connection.pragma_update(None, "synchronous", if wait { "FULL" } else { "NORMAL" })
+    }
+}
+
+fn only_attempts_differ(kept: &Memory, memory: &Memory) -> bool {
+    Memory { attempts: memory.attempts.clone(), ..kept.clone() } == *memory
 }

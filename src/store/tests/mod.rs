@@ -225,6 +225,15 @@ fn commits_survive_a_power_cut() {
     };
     assert_eq!(pragma("journal_mode"), "wal");
     assert_eq!(pragma("synchronous"), "2", "FULL: every commit is flushed");
+    let mut memory = numbered(1);
+    save(&store, &memory);
+    assert_eq!(pragma("synchronous"), "2");
+    memory.attempts.get_mut(&id(4)).expect("attempts").crashes = 9;
+    save(&store, &memory);
+    assert_eq!(pragma("synchronous"), "1", "NORMAL: nobody waits for the disk to count a crash");
+    memory.leases.remove(&id(3));
+    save(&store, &memory);
+    assert_eq!(pragma("synchronous"), "2", "and with it what was not flushed before");
 }
 
 #[test]
