@@ -14,8 +14,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-/// Read at once.
+/// Read at once from a server that has much to say.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Read at once from one that has not shown that yet.
+const FIRST_CHUNK_BYTES: usize = 8 * 1024;
+/// Read at once from an error stream.
+const STDERR_CHUNK_BYTES: usize = 4 * 1024;
 /// Short messages are written together up to this many bytes.
 const TOGETHER_BYTES: usize = 64 * 1024;
 /// The longest line of an error stream; of a longer one only the beginning is shown.
@@ -32,7 +36,8 @@ pub(crate) async fn read_messages(
     mid_line: bool,
 ) {
     let mut lines = Assembler::new(line_bytes_max);
-    let mut buffer = vec![0; CHUNK_BYTES];
+    // Most servers say little: only one that fills the room gets more of it.
+    let mut buffer = vec![0; FIRST_CHUNK_BYTES];
     let mut first = mid_line;
     let mut on_line = |line: Line<'_>| {
         let fragment = std::mem::take(&mut first);
@@ -46,6 +51,9 @@ pub(crate) async fn read_messages(
             Ok(n) => {
                 shared.read_bytes(n);
                 lines.push(buffer.get(..n).unwrap_or_default(), &mut on_line);
+                if n == buffer.len() && n < CHUNK_BYTES {
+                    buffer = vec![0; CHUNK_BYTES];
+                }
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => break CloseReason::ReadFailed(error.to_string()),
@@ -117,7 +125,7 @@ async fn write_all_queued(
 /// Hands on what the server writes to its error stream, line by line. Its end means nothing.
 pub(crate) async fn read_stderr(mut stderr: Box<dyn AsyncRead + Send + Unpin>, shared: Arc<Shared>) {
     let mut lines = Assembler::new(STDERR_LINE_BYTES_MAX);
-    let mut buffer = vec![0; CHUNK_BYTES / 8];
+    let mut buffer = vec![0; STDERR_CHUNK_BYTES];
     let mut on_line = |line: Line<'_>| {
         let text = match line {
             Line::Object(bytes) | Line::Batch(bytes) | Line::Noise(bytes) => {
