@@ -153,11 +153,15 @@ class Browser:
     def until(self, what, script, seconds=60):
         deadline = time.monotonic() + seconds
         while True:
-            found = self.run(script)
+            try:
+                found, why = self.run(script), ""
+            except RuntimeError as error:
+                # What is looked at may not be there yet.
+                found, why = None, f": {error}"
             if found:
                 return found
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds} s: {what}")
+                raise AssertionError(f"not within {seconds} s: {what}{why}")
             time.sleep(0.1)
 
     def size(self, width, height, mobile=False):
