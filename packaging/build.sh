@@ -171,23 +171,37 @@ build_static() {
   have "$(tilde "$OUT/$name.tar.gz")"
 }
 
-# Certificates are the one thing of a system that the program needs. A tar keeps owners: what the user of
-# the image writes to is its own.
-build_image() {
-  local context=$WORK/image root=$WORK/rootfs tag tar=(tar --sort=name --numeric-owner --format=gnu)
-  tag=$NAME:$(version)
-  ensure_static_program
-  need_tool docker docker.io
-  mkdir -p "$context" "$root"/{usr/bin,etc/ssl/certs,tmp,run/lock,etc/$NAME,run/$NAME,var/lib/$NAME}
-  install -m 0755 "$STATIC_BINARY" "$root/usr/bin/$NAME"
+# image_root ROOT BINARY: the files of the image. Certificates are the one thing of a system that the
+# program needs.
+image_root() {
+  local root=$1
+  mkdir -p "$root"/{usr/bin,etc/ssl/certs,tmp,run/lock,etc/$NAME,run/$NAME,var/lib/$NAME}
+  install -m 0755 "$2" "$root/usr/bin/$NAME"
   install -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
   chmod 1777 "$root/tmp" "$root/run/lock"
+}
+
+# image_from ROOT TAG: the image. A tar keeps owners: what the user of the image writes to is its own.
+image_from() {
+  local root=$1 context own tar=(tar --sort=name --numeric-owner --format=gnu)
+  context=$(mktemp -d "$WORK/image.XXXXXX")
+  own=("./etc/$NAME" "./run/$NAME" "./var/lib/$NAME")
   same_times "$root"
-  "${tar[@]}" -C "$root" --owner=0 --group=0 -cf "$context/rootfs.tar" ./usr ./etc/ssl ./tmp ./run/lock
-  "${tar[@]}" -C "$root" --owner=65532 --group=65532 -rf "$context/rootfs.tar" "./etc/$NAME" "./run/$NAME" "./var/lib/$NAME"
+  "${tar[@]}" -C "$root" --owner=0 --group=0 "${own[@]/#/--exclude=}" -cf "$context/rootfs.tar" .
+  "${tar[@]}" -C "$root" --owner=65532 --group=65532 -rf "$context/rootfs.tar" "${own[@]}"
+  as_docker docker build -q --build-arg "VERSION=$(version)" -t "$2" -f "$HERE/packaging/Dockerfile" "$context" >/dev/null
+}
+
+build_image() {
+  local tag
+  tag=$NAME:$(version)
+  ensure_static_program
+  is_static "$STATIC_BINARY" || die "$STATIC_BINARY needs libraries, and the image has none" "give a static one, or none to have it built"
+  need_tool docker docker.io
   choose_sudo
   choose_docker_access
-  as_docker docker build -q --build-arg "VERSION=$(version)" -t "$tag" -f "$HERE/packaging/Dockerfile" "$context" >/dev/null
+  image_root "$WORK/rootfs" "$STATIC_BINARY"
+  image_from "$WORK/rootfs" "$tag"
   have "the image $tag"
 }
 

@@ -65,7 +65,7 @@ layout() {
   each 0644 "$doc/reference" "$HERE"/docs/reference/*.md
   each 0644 "$doc/reference/codes" "$HERE"/docs/reference/codes/*.md
   each 0644 "$doc/examples/systemd" "$HERE"/systemd/examples/*.conf
-  each 0644 "$doc/examples" "$HERE/packaging/alloy/mcp-orchestrator.alloy"
+  each 0644 "$doc/examples" "$HERE"/packaging/alloy/*.alloy
   each 0644 "$doc/examples/grafana" "$HERE"/packaging/grafana/*.json
   each 0644 "$doc/examples/prometheus" "$HERE"/packaging/prometheus/*.yml
 }

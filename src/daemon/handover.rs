@@ -9,9 +9,14 @@
 //! | `openapi` | the tool proxy's own port |
 //! | `control` | the control socket |
 //! | `edge-8000` | the edge listener on port 8000 |
+//! | `mcp-orchestrator.socket` | the main listener, held by the optional socket unit |
 //!
-//! Must never serve a socket that listens elsewhere than the settings say; what nobody wants is taken
-//! out of the keeping, or clients would wait in its queue for ever.
+//! The last one is the administrator's: its address counts and not that of the settings, and it has a
+//! name that none of ours has, as the two must be told apart.
+//!
+//! Must never serve a socket of the others that listens elsewhere than the settings say; what nobody
+//! wants is taken out of the keeping, or clients would wait in its queue for ever. Must never end the
+//! listening of a socket that the unit holds: systemd would take the unit for broken.
 
 use crate::gateway::edges::SocketStore;
 use crate::host::systemd::{self, Inherited, Manager};
@@ -34,6 +39,9 @@ pub const GATEWAY: &str = "gateway";
 pub const METRICS: &str = "metrics";
 /// Name of the socket of the tool proxy's own port.
 pub const TOOLS: &str = "openapi";
+/// Name of the sockets of the optional socket unit, as systemd has it where `FileDescriptorName=` says
+/// no other.
+pub const HELD: &str = "mcp-orchestrator.socket";
 /// Name of the control socket.
 pub const CONTROL: &str = "control";
 /// Beginning of the names of edge listeners' sockets; the port follows.
@@ -105,6 +113,28 @@ impl Handover {
             self.manager.has_read().await;
         }
         usable
+    }
+
+    /// The main listener as the socket unit holds it, on each of the unit's addresses; empty without
+    /// the unit.
+    #[must_use]
+    pub fn held(&self) -> Vec<TcpListener> {
+        let known = self.inherited().has(HELD);
+        let mut found = self.inherited().all_tcp(HELD);
+        found.retain(|listener| listener.set_nonblocking(true).is_ok());
+        if known && found.is_empty() {
+            tracing::warn!("{HELD} holds no TCP socket: the main listener is bound as the settings say");
+        }
+        found
+    }
+
+    /// Where the socket unit's listeners are reached: the first address that others reach, else the
+    /// first; `None` without the unit. To be asked before [`Self::held`].
+    #[must_use]
+    pub fn held_at(&self) -> Option<IpAddr> {
+        let all = self.inherited().addresses(HELD);
+        let open = all.iter().find(|address| !address.ip().is_loopback());
+        open.or_else(|| all.first()).map(SocketAddr::ip)
     }
 
     /// Gives a copy of a socket into the manager's keeping.

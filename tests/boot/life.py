@@ -206,6 +206,34 @@ def restart(site):
         )
 
 
+def held_by_systemd(site):
+    """The optional socket unit: systemd holds the main listener, and the first connection starts the daemon."""
+    guest, say = site.guest, site.report.check
+    socket = UNIT.replace(".service", ".socket")
+    before = listens(guest, MAIN_PORT)
+    guest.run(f"systemctl stop {UNIT} && systemctl start {socket}")
+    now = listens(guest, MAIN_PORT)
+    seen = guest.show("ActiveState"), " ".join(now.split())
+    # Another address than that of the settings: the unit's own counts.
+    say("socket unit: it listens while the daemon is stopped", now and now != before and seen[0] == "inactive", seen)
+    # It may answer before it has looked at anything.
+    status, _text = site.http("/readyz")
+    active = guest.show("ActiveState") in ("active", "activating")
+    say("socket unit: the first connection starts the daemon and is answered", active and status in (200, 503), status)
+    site.await_well()
+    state = guest.show("ActiveState", unit=socket)
+    say("socket unit: systemd finds it whole", state == "active", f"{state}, {listens(guest, MAIN_PORT).split()[:4]}")
+    main = {name: worker for name, worker in site.workers().items() if name in ("main", "edge")}
+    with Load(guest, main) as load:
+        figures = load.disturbed_by(lambda: guest.run(f"systemctl restart {UNIT}"))
+        fine = sum(total(figures, kind) for kind in ("refused", "cut", "failed")) == 0
+        say("socket unit: a restart refuses nobody", fine, told(figures))
+    # As before it: the daemon binds by itself.
+    guest.run(f"systemctl stop {socket} {UNIT}; systemctl start {UNIT}")
+    site.await_well()
+    say("socket unit: without it again", site.http("/readyz")[0] == 200, guest.show("NFileDescriptorStore"))
+
+
 def kill(site):
     """`kill -9` under load: what was under way is lost, nothing is refused."""
     guest, say = site.guest, site.report.check

@@ -25,6 +25,7 @@ SCENARIOS = {
     "configure": life.configure,
     "reload": life.reload,
     "restart": life.restart,
+    "socket": life.held_by_systemd,
     "kill": life.kill,
     "hang": life.hang,
     "processes": look.processes,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The boot test: a real Debian 12 with its own systemd and Docker engine under systemd-nspawn, the
+# The boot test: a real Debian with its own systemd and Docker engine under systemd-nspawn, the
 # package installed in it, and clients that call through the gateway while everything is restarted,
 # killed, upgraded and rebooted. README.md says what is checked.
 #
@@ -10,19 +10,22 @@ set -Eeuo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly HERE
-readonly SUITE=bookworm
+readonly SUITES=(bookworm trixie)
+SUITE=bookworm
 readonly CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mcp-orchestrator
 # The guest's system. nodejs is for a server that runs as a process.
-readonly PACKAGES=systemd,systemd-sysv,dbus,docker.io,iptables,nodejs,procps,iproute2
+PACKAGES=systemd,systemd-sysv,dbus,docker.io,iptables,nodejs,procps,iproute2
 readonly NEEDED=(systemd-nspawn mmdebstrap nsenter unshare setpriv zstd tar dpkg-deb python3)
 WORK='' NEW_ARCHIVE=''
 
 usage() {
   cat <<'USAGE'
-Usage: tests/boot/run.sh --deb FILE --fixture FILE [--logs DIRECTORY] [SCENARIO...]
+Usage: tests/boot/run.sh --deb FILE --fixture FILE [--suite NAME]
+                         [--logs DIRECTORY] [SCENARIO...]
 
   --deb FILE       the package to test
   --fixture FILE   the static mcp-fixture of tests/fixture
+  --suite NAME     the guest's Debian: bookworm (12, the default) or trixie (13)
   --logs DIRECTORY where the guest's journal and console go
   SCENARIO         only these, and what they stand on
 
@@ -99,12 +102,16 @@ main() {
       -h | --help) usage && return ;;
       --deb) DEB=${2:-} && shift ;;
       --fixture) FIXTURE=${2:-} && shift ;;
+      --suite) SUITE=${2:-} && shift ;;
       --logs) LOGS=${2:-} && shift ;;
       -*) usage >&2 && return 2 ;;
       *) scenarios+=("$1") ;;
     esac
     shift
   done
+  [[ " ${SUITES[*]} " = *" $SUITE "* ]] || fail "no guest is made of '$SUITE'" "--suite takes ${SUITES[*]}"
+  # The client is a package of its own there.
+  [ "$SUITE" = bookworm ] || PACKAGES+=,docker-cli
   need
   trap clean_up EXIT
   trap 'exit 130' INT

@@ -154,6 +154,112 @@ fn a_main_port_that_moved_is_closed() {
     assert_eq!(manager.end(daemon), Some(0));
 }
 
+/// The password of these tests' daemon: without one of its own it stays on loopback.
+const OWN: (&str, &str) = ("MCP_ORCHESTRATOR__DASHBOARD__PASSWORD", "one of its own");
+
+/// Listens where the socket unit does, which is not where the settings say.
+fn unit(site: &Site) -> std::net::TcpListener {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", site.main)).expect("a free port");
+    // As systemd has it.
+    listener.set_nonblocking(true).expect("a socket");
+    listener
+}
+
+#[test]
+fn the_socket_units_listener_is_served_and_its_first_connection_is_answered() {
+    let site = Site::new();
+    site.write(&two(&site));
+    let manager = Manager::new(&site);
+    manager.hold("mcp-orchestrator.socket", unit(&site));
+    for _ in 0..2 {
+        // Whoever starts the daemon waits in the queue, with what they ask already sent.
+        let mut first = connect(site.main).expect("the unit listens");
+        first.write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("room for it");
+        first.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        let daemon = manager.start(&[OWN]);
+        let mut answer = String::new();
+        first.read_to_string(&mut answer).expect("an answer, not a reset");
+        assert!(answer.starts_with("HTTP/1."), "{answer}");
+        manager.wait("READY=1");
+        assert!(manager::healthz(&connect(site.main).expect("a connection")));
+        // What the unit holds is not kept a second time, and no other is bound.
+        assert!(!manager.kept().contains(&"main".to_owned()), "{:?}", manager.kept());
+        assert!(!manager.heard().iter().any(|text| text.contains("FDNAME=mcp-orchestrator.socket")));
+        assert_eq!(manager.end(daemon), Some(0));
+    }
+    // Nobody is refused over restarts, either.
+    let mut daemon = manager.start(&[OWN]);
+    manager.wait("READY=1");
+    let client = Client::start(site.main);
+    for _ in 0..2 {
+        let before = client.answered();
+        eventually("load", || client.answered() > before + 20);
+        assert_eq!(manager.end(daemon), Some(0));
+        daemon = manager.start(&[OWN]);
+        manager.wait("READY=1");
+    }
+    let (answered, refused, unanswered) = client.end();
+    assert!(answered > 0 && (refused, unanswered) == (0, 0), "{refused} refused, {unanswered} unanswered");
+    assert_eq!(manager.end(daemon), Some(0));
+}
+
+#[test]
+fn each_address_of_the_socket_unit_is_served() {
+    let site = Site::new();
+    site.write(&json!({}));
+    let manager = Manager::new(&site);
+    manager.hold("mcp-orchestrator.socket", unit(&site));
+    let other = std::net::TcpListener::bind(("127.0.0.1", site.spare())).expect("a free port");
+    manager.hold("mcp-orchestrator.socket", other);
+    let daemon = manager.start(&[]);
+    manager.wait("READY=1");
+    for port in [site.main, site.spare()] {
+        assert!(manager::healthz(&connect(port).expect("a connection")), "{port}");
+    }
+    assert_eq!(manager.end(daemon), Some(0));
+    connect(site.spare()).expect("the unit listens on");
+}
+
+#[test]
+fn a_password_file_that_becomes_a_shipped_one_opens_nothing() {
+    let site = Site::new();
+    site.write(&json!({}));
+    let file = site.path("password");
+    std::fs::write(&file, "one of its own\n").expect("a file");
+    let named = file.display().to_string();
+    let manager = Manager::new(&site);
+    let daemon = manager.start(&[("MCP_ORCHESTRATOR__DASHBOARD__PASSWORD_FILE", named.as_str())]);
+    manager.wait("READY=1");
+    // `admin:` and the password, in base64.
+    let own = "YWRtaW46b25lIG9mIGl0cyBvd24=";
+    let (shipped, another) = ("YWRtaW46Y2hhbmdlbWU=", "YWRtaW46YW5vdGhlciBvZiBpdHMgb3du");
+    let status = |basic: &str| {
+        let mut stream = connect(site.main).expect("a connection");
+        let head = "GET /api/v1/servers HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic ";
+        stream.write_all(format!("{head}{basic}\r\n\r\n").as_bytes()).expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(status(own), "200");
+    let reload = |text: &str| {
+        std::fs::write(&file, text).expect("a file");
+        let before = manager.heard().len();
+        daemon.signal(rustix::process::Signal::HUP);
+        eventually("the reload ends", || {
+            manager.heard().iter().skip(before).any(|text| text.starts_with("READY=1"))
+        });
+    };
+    reload("changeme\n");
+    assert_eq!((status(own).as_str(), status(shipped).as_str()), ("200", "401"));
+    let said = site.command(&["status", "--detailed"]).output().expect("the program");
+    let said = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(said.contains("shipped"), "{said}");
+    reload("another of its own\n");
+    assert_eq!(status(another), "200");
+    assert_eq!(manager.end(daemon), Some(0));
+}
+
 #[test]
 fn a_request_under_way_is_answered_before_the_end() {
     let site = Site::new();

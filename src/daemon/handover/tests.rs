@@ -1,6 +1,6 @@
 //! Sockets of the process before: which are used, and that the others stop listening.
 
-use super::{Handover, MAIN, edge_name, edge_port};
+use super::{HELD, Handover, MAIN, edge_name, edge_port};
 use crate::gateway::edges::SocketStore as _;
 use crate::host::systemd::{Inherited, Kept, Manager};
 use crate::model::net::HostPort;
@@ -84,6 +84,33 @@ async fn what_nobody_asks_for_is_closed() {
     TcpStream::connect(address).expect("it listens on");
     assert_eq!(heard(&manager), "FDSTOREREMOVE=1\nFDNAME=strange\n");
     drop(main);
+}
+
+#[tokio::test]
+async fn what_the_socket_unit_holds_is_served_where_it_listens_and_listens_on() {
+    let ((one, first), (two, second)) = (listener(), listener());
+    let units = [one.try_clone().expect("the unit's copy"), two.try_clone().expect("the unit's copy")];
+    let mut inherited = Inherited::default();
+    inherited.put(HELD, Kept::Tcp(one));
+    inherited.put(HELD, Kept::Tcp(two));
+    let (handover, manager, dir) = with(inherited);
+    assert_eq!(handover.held_at(), Some(HOST));
+    let held = handover.held();
+    let ports: Vec<u16> = held.iter().map(|one| one.local_addr().expect("an address").port()).collect();
+    assert_eq!(ports, [first.get(), second.get()]);
+    drop(held);
+    assert!(handover.held_at().is_none() && handover.held().is_empty());
+    let unix = UnixListener::bind(dir.path().join("other")).expect("bind");
+    handover.inherited().put(HELD, Kept::Unix(unix));
+    assert!(handover.held_at().is_none() && handover.held().is_empty(), "only TCP is served");
+    handover.forget_rest();
+    for port in [first, second] {
+        TcpStream::connect((HOST, port.get())).expect("it listens on");
+    }
+    // The manager was asked to close nothing.
+    manager.set_nonblocking(true).expect("a socket");
+    manager.recv(&mut [0; 64]).expect_err("silence");
+    drop(units);
 }
 
 #[tokio::test]

@@ -94,6 +94,27 @@ impl Inherited {
         found
     }
 
+    /// Where TCP sockets of this name listen.
+    #[must_use]
+    pub fn addresses(&self, name: &str) -> Vec<SocketAddr> {
+        let all = self.sockets.get(name).into_iter().flatten();
+        all.filter_map(|kept| match kept {
+            Kept::Tcp(listener) => listener.local_addr().ok(),
+            Kept::Unix(_) => None,
+        })
+        .collect()
+    }
+
+    /// Takes the TCP sockets of this name, wherever they listen. Others of the name are closed.
+    pub fn all_tcp(&mut self, name: &str) -> Vec<TcpListener> {
+        let all = self.sockets.remove(name).into_iter().flatten();
+        all.filter_map(|kept| match kept {
+            Kept::Tcp(listener) => Some(listener),
+            Kept::Unix(_) => None,
+        })
+        .collect()
+    }
+
     /// Takes the socket of this name that listens on `path`. Others of the name are closed.
     pub fn unix(&mut self, name: &str, path: &Path) -> Option<UnixListener> {
         let all = self.sockets.remove(name)?.into_iter();

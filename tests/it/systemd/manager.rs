@@ -163,6 +163,8 @@ impl Drop for Site {
 struct Heard {
     messages: Vec<(Instant, String)>,
     store: Vec<(String, OwnedFd)>,
+    /// Of socket units: they are handed on and never given away.
+    held: Vec<(String, OwnedFd)>,
 }
 
 /// Plays systemd for one service.
@@ -210,7 +212,12 @@ impl<'a> Manager<'a> {
         Self { site, heard, since: Mutex::new(0) }
     }
 
-    /// Starts the service with what is kept for it.
+    /// Listens for the service, as a socket unit does.
+    pub(crate) fn hold(&self, name: &str, listener: std::net::TcpListener) {
+        self.heard.lock().expect("a lock").held.push((name.to_owned(), listener.into()));
+    }
+
+    /// Starts the service with what is held and kept for it.
     pub(crate) fn start(&self, env: &[(&str, &str)]) -> Daemon {
         let mut command = Command::new("/bin/sh");
         // The number of a process is known to itself only.
@@ -220,7 +227,7 @@ impl<'a> Manager<'a> {
         let (mut names, mut fds) = (Vec::new(), Vec::new());
         {
             let heard = self.heard.lock().expect("a lock");
-            for (name, fd) in &heard.store {
+            for (name, fd) in heard.held.iter().chain(&heard.store) {
                 names.push(name.clone());
                 fds.push(fd.try_clone().expect("a descriptor"));
             }
@@ -375,7 +382,7 @@ impl Client {
     }
 }
 
-fn healthz(mut stream: &TcpStream) -> bool {
+pub(crate) fn healthz(mut stream: &TcpStream) -> bool {
     let _set = stream.set_read_timeout(Some(WITHIN));
     let mut answer = String::new();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").is_ok()
