@@ -2,12 +2,15 @@
 
 First bytes and list APIs are timed from the moment the request is written until the first byte of the
 answer, over connections that are kept: names and handshakes are the network's. While readers read,
-passes run as fast as the daemon does them, by a request for each.
+passes run as fast as the daemon does them, by a request for each; the same passes are timed before
+without readers. How long a pass takes is the daemon's own word (`/metrics`): a client that waits for one
+measures its own threads, too.
 """
 
 import argparse
 import base64
 import json
+import multiprocessing
 import os
 import re
 import socket
@@ -16,6 +19,8 @@ import threading
 import time
 
 READERS = 32
+# Between two questions of a reader, in seconds.
+PAUSE = 0.02
 LISTS = ["/api/v1/servers", "/api/v1/sections", "/api/v1/tasks", "/servers"]
 PAGES = ["/monitor", "/monitor/servers/server-001", "/api/v1/panel/health", "/metrics", *LISTS]
 
@@ -29,9 +34,10 @@ class Connection:
         self.auth = base64.b64encode(f"admin:{password}".encode()).decode()
         self.port = port
 
-    def ask(self, method, path):
-        """Seconds to the first byte, seconds to the last one, the answer's body."""
-        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Basic {self.auth}\r\nContent-Length: 0\r\n\r\n"
+    def ask(self, method, path, gzip=False):
+        """Seconds to the first byte, seconds to the last one, the answer's body as it came."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Basic {self.auth}\r\nContent-Length: 0\r\n"
+        head += "Accept-Encoding: gzip\r\n\r\n" if gzip else "\r\n"
         begun = time.perf_counter()
         self.socket.sendall(head.encode())
         data = self.socket.recv(65536)
@@ -66,58 +72,66 @@ def row(what, samples, size=None):
     }
 
 
-def alone(port, password, path, count):
+def alone(port, password, path, count, gzip=False):
     connection = Connection(port, password)
-    connection.ask("GET", path)
-    found = [connection.ask("GET", path) for _ in range(count)]
-    return row(path, [first for first, _, _ in found], len(found[-1][2]))
+    connection.ask("GET", path, gzip)
+    found = [connection.ask("GET", path, gzip) for _ in range(count)]
+    return row(f"{path}, gzip" if gzip else path, [first for first, _, _ in found], len(found[-1][2]))
 
 
 def weight(port, password):
-    """The page with everything that its head names: what a first visit loads."""
+    """The page with everything that its head names: what a first visit loads, plain and compressed."""
     connection = Connection(port, password)
     _, _, page = connection.ask("GET", "/monitor")
-    parts = {"/monitor": len(page)}
-    for path in sorted(set(re.findall(r'(?:src|href)="(/assets/[^"]+)"', page.decode()))):
-        parts[path] = len(connection.ask("GET", path)[2])
-    return parts
+    paths = ["/monitor", *sorted(set(re.findall(r'(?:src|href)="(/assets/[^"]+)"', page.decode())))]
+    return {gzip: {path: len(connection.ask("GET", path, gzip)[2]) for path in paths} for gzip in (False, True)}
 
 
-def crowd(port, password, seconds):
-    """The lists under all readers while passes run; passes in that time."""
+def passes_so_far(connection):
+    """How many passes there were, and the seconds they took."""
+    text = connection.ask("GET", "/metrics")[2].decode()
+    value = lambda part: float(re.search(rf"^mcp_orchestrator_pass_duration_seconds_{part} (\S+)", text, re.M)[1])
+    return value("count"), value("sum")
+
+
+def reader(port, password, number, end, out):
+    """One of the readers, a process of its own: threads of one Python would wait for each other."""
+    connection, mine, turn = Connection(port, password), [], number
+    while not end.is_set():
+        path = LISTS[turn % len(LISTS)]
+        mine.append((path, connection.ask("GET", path)[1]))
+        turn += 1
+        time.sleep(PAUSE)
+    out.put(mine)
+
+
+def passing(port, password, end):
+    connection = Connection(port, password)
+    while not end.is_set():
+        connection.ask("POST", "/api/v1/sync?wait=10s")
+
+
+def crowd(port, password, seconds, readers):
+    """The lists under so many readers while passes run; passes in that time, and their mean in ms."""
     samples = {path: [] for path in LISTS}
-    lock, end = threading.Lock(), threading.Event()
-
-    def reader(number):
-        connection, mine = Connection(port, password), {path: [] for path in LISTS}
-        turn = number
-        while not end.is_set():
-            path = LISTS[turn % len(LISTS)]
-            mine[path].append(connection.ask("GET", path)[1])
-            turn += 1
-            # A reader that asks without a pause measures how fast Python is.
-            time.sleep(0.02)
-        with lock:
-            for path, found in mine.items():
-                samples[path].extend(found)
-
-    def passes():
-        connection = Connection(port, password)
-        while not end.is_set():
-            connection.ask("POST", "/api/v1/sync?wait=10s")
-
+    fork = multiprocessing.get_context("fork")
+    end, out = fork.Event(), fork.Queue()
     control = Connection(port, password)
-    before = json.loads(control.ask("GET", "/api/v1/panel/health")[2])["pass"]
-    threads = [threading.Thread(target=reader, args=(n,), daemon=True) for n in range(READERS)]
-    threads.append(threading.Thread(target=passes, daemon=True))
-    for thread in threads:
-        thread.start()
+    before = passes_so_far(control)
+    crew = [fork.Process(target=reader, args=(port, password, n, end, out)) for n in range(readers)]
+    crew.append(fork.Process(target=passing, args=(port, password, end)))
+    for one in crew:
+        one.start()
     time.sleep(seconds)
     end.set()
-    for thread in threads:
-        thread.join(30)
-    after = json.loads(control.ask("GET", "/api/v1/panel/health")[2])["pass"]
-    return samples, after - before
+    for _ in range(readers):
+        for path, took in out.get(timeout=60):
+            samples[path].append(took)
+    for one in crew:
+        one.join(30)
+    after = passes_so_far(control)
+    count, took = after[0] - before[0], after[1] - before[1]
+    return samples, {"readers": readers, "passes": count, "seconds": seconds, "mean_ms": took / max(count, 1) * 1e3}
 
 
 def floor(count):
@@ -159,17 +173,23 @@ def main():
     count, seconds = (20, 2) if asked.quick else (300, 20)
     rows = [dict(floor(count), what="floor: a server that answers at once")]
     rows += [alone(asked.port, password, path, count) for path in PAGES]
+    rows.append(alone(asked.port, password, "/monitor", count, gzip=True))
     parts = weight(asked.port, password)
-    samples, passes = crowd(asked.port, password, seconds)
+    _, quiet = crowd(asked.port, password, seconds, 0)
+    samples, beside = crowd(asked.port, password, seconds, READERS)
     rows += [row(f"{path}, {READERS} readers, passes", found) for path, found in samples.items()]
     table(rows)
-    servers = len(json.loads(Connection(asked.port, password).ask("GET", "/servers")[2]))
+    views = json.loads(Connection(asked.port, password).ask("GET", "/api/v1/servers")[2])
+    servers, failing = len(views), sum(view["state"] in ("waiting", "blocked") for view in views)
     load = os.getloadavg()[0]
-    print(f"first look: {sum(parts.values())} bytes in {len(parts)} files; {passes} passes in {seconds} s beside the readers")
-    print(f"{servers} servers, {resident(asked.pid)} KiB resident, {os.cpu_count()} cores, load {load:.1f}")
+    plain, small = (sum(parts[gzip].values()) for gzip in (False, True))
+    print(f"first look: {plain} bytes in {len(parts[False])} files, {small} bytes to a client that reads gzip")
+    for one in (quiet, beside):
+        print(f"{one['readers']:>2} readers: {one['passes']:.0f} passes in {one['seconds']} s, {one['mean_ms']:.2f} ms each")
+    print(f"{servers} servers, {failing} of them failing, {resident(asked.pid)} KiB resident, {os.cpu_count()} cores, load {load:.1f}")
     if asked.json:
         with open(asked.json, "w", encoding="utf-8") as out:
-            json.dump({"rows": rows, "weight": parts, "passes": passes, "seconds": seconds, "servers": servers, "load": load}, out, indent=1)
+            json.dump({"rows": rows, "weight": {"plain": parts[False], "gzip": parts[True]}, "passes": [quiet, beside], "servers": servers, "failing": failing, "load": load}, out, indent=1)
 
 
 main()

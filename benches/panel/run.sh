@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The dashboard and the API with a hundred servers: run.sh [--quick] [--servers N] [--json FILE]
+# The dashboard and the API with a hundred servers: run.sh [--quick] [--servers N] [--failing PERCENT, at most 97] [--json FILE]
 #
 # Needs Python 3 and the release binary, which is built or taken from $MCPO_BIN; no engine, no network.
 set -Eeuo pipefail
@@ -7,12 +7,13 @@ set -Eeuo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=tests/site.sh
 source "$HERE/tests/site.sh"
-SERVERS=100 QUICK='' JSON=''
+SERVERS=100 FAILING=20 QUICK='' JSON=''
 
 while [ $# != 0 ]; do
   case $1 in
     --quick) QUICK=--quick SERVERS=10 ;;
     --servers) SERVERS=$2 && shift ;;
+    --failing) FAILING=$2 && shift ;;
     --json) JSON=$2 && shift ;;
     *) sed -n '2,4s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
   esac
@@ -28,12 +29,17 @@ fi
 MCPO_BIN=$(realpath "$MCPO_BIN")
 DIR=$(mktemp -d /tmp/mcpo-bench.XXXXXX)
 trap 'end_site; rm -rf -- "$DIR"' EXIT
-# Every third has a section, every tenth is not to run: pages show all of that.
-python3 - "$MCPO_BIN" "$SERVERS" >"$DIR/mcp.config.json" <<'PYTHON'
+# Every third has a section, every tenth is not to run, some end at once with many words: pages show all
+# of that.
+python3 - "$MCPO_BIN" "$SERVERS" "$FAILING" >"$DIR/mcp.config.json" <<'PYTHON'
 import json, sys
-binary, count = sys.argv[1], int(sys.argv[2])
+binary, count, failing = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+words = "echo 'Error: Cannot find module server-with-a-long-name: is it installed, and is NODE_PATH right?' >&2; exit 3"
 def entry(n):
     entry = {"command": binary, "args": ["demo-server"], "description": f"server number {n}"}
+    # Spread out, and the same each time; number 1 answers.
+    if (n * 37 + 60) % 100 < failing:
+        entry = {"command": "sh", "args": ["-c", words], "description": f"server number {n}"}
     if n % 3 == 0:
         entry["orchestrator"] = {"section": f"section-{n % 9}"}
     if n % 10 == 0:

@@ -20,6 +20,7 @@ use crate::host::document;
 use crate::model::desired::Desired;
 use crate::model::fingerprint::HashKey;
 use crate::model::id::ServerId;
+use crate::model::policy::Policy;
 use crate::model::time::Timestamp;
 use crate::plan::Plan;
 use crate::service::Request;
@@ -107,7 +108,11 @@ impl FileEditor {
         let home = Arc::clone(&self.homes.borrow());
         let before = self.before(&home)?;
         let old = before.bytes.as_deref().unwrap_or_default();
-        self.check_version(&edit, &before, written.as_ref())?;
+        let hash = before.bytes.as_deref().map(sha256);
+        let known =
+            hash.is_none() || hash == self.told.borrow().config.sha256 || hash.as_ref() == written.as_ref();
+        let asked = (edit.if_match.as_deref(), edit.needs_match);
+        check_version(asked, &before.etag, known)?;
         if edit.far {
             let masked = self.mask(old);
             edit.changes.iter_mut().try_for_each(|change| reveal(change, &masked)).map_err(refused)?;
@@ -137,7 +142,7 @@ impl FileEditor {
         let guarded = removes && !edit.allow_mass_delete;
         let plan = match is.desired {
             Some(desired) if edit.dry_run || guarded => {
-                Some(Box::new(self.plan(Arc::new(desired), edit.allow_mass_delete).await?))
+                Some(Box::new(planned(&self.requests, (desired, None), edit.allow_mass_delete).await?))
             }
             Some(_) | None => None,
         };
@@ -155,61 +160,12 @@ impl FileEditor {
         Ok(Edited { etag: self.etag(&new), changed, diff, problems: is.problems, servers, plan, refused })
     }
 
-    /// The caller's version, and whether the file changed behind its and our back.
-    fn check_version(&self, edit: &Edit, before: &Before, written: Option<&String>) -> Result<(), Refused> {
-        if let Some(wanted) = edit.if_match.as_deref().map(str::trim) {
-            let mut tags = wanted.split(',').map(str::trim);
-            if wanted == "*" || tags.any(|tag| tag == before.etag) {
-                return Ok(());
-            }
-            return Err(Refused {
-                status: 412,
-                code: "MCPO-E001",
-                title: "the file was changed meanwhile",
-                detail: format!("it is {} now, and the change was made for {wanted}", before.etag),
-                ..Refused::default()
-            });
-        }
-        let hash = before.bytes.as_deref().map(sha256);
-        let known = hash.is_none() || hash == self.told.borrow().config.sha256 || hash.as_ref() == written;
-        if known && !edit.needs_match {
-            return Ok(());
-        }
-        let why =
-            if known { "a whole text replaces one version of it" } else { "somebody else changed the file" };
-        Err(Refused {
-            status: 428,
-            code: "MCPO-E002",
-            title: "say which version is meant",
-            detail: format!("{why}: If-Match is missing"),
-            ..Refused::default()
-        })
-    }
-
     /// What a content means; that of no file is nothing.
     async fn meaning(&self, home: &Home, bytes: &[u8]) -> Loaded {
         if bytes.trim_ascii().is_empty() {
             return Loaded { desired: Some(Desired::default()), ..Loaded::default() };
         }
         files::interpret(home, &self.key, bytes).await
-    }
-
-    async fn plan(
-        &self,
-        desired: Arc<Desired>,
-        allow_mass_delete: bool,
-    ) -> Result<(Plan, Timestamp), Refused> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Plan { desired: Some(desired), allow_mass_delete, reply };
-        let gone = || Refused {
-            status: 503,
-            code: "MCPO-H001",
-            title: "the daemon is stopping",
-            detail: "the loop has ended".to_owned(),
-            ..Refused::default()
-        };
-        self.requests.send(request).await.map_err(|_ended| gone())?;
-        answer.await.map(|answer| *answer).map_err(|_ended| gone())
     }
 
     fn write(&self, home: &Home, contents: (Option<&[u8]>, &[u8])) -> Result<(), Refused> {
@@ -224,19 +180,7 @@ impl FileEditor {
             if far { self.mask(bytes).text } else { String::from_utf8_lossy(bytes).into_owned() }
         };
         let (old, new) = (shown(old), shown(new));
-        if old == new {
-            return String::new();
-        }
-        let diff =
-            TextDiff::configure().algorithm(Algorithm::Myers).timeout(DIFF_WITHIN).diff_lines(&old, &new);
-        let name = file.rsplit('/').next().unwrap_or_default();
-        let mut text = diff.unified_diff().context_radius(CONTEXT_LINES).header(name, name).to_string();
-        if text.len() > DIFF_BYTES_MAX {
-            let end = (0..=DIFF_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(end);
-            text.push_str("\n… and more\n");
-        }
-        text
+        difference(file, &old, &new)
     }
 }
 
@@ -248,6 +192,76 @@ impl Editor for FileEditor {
     fn edit(&self, edit: Edit) -> Answer<'_, Edited> {
         Box::pin(self.make(edit))
     }
+}
+
+/// The caller's version, and whether the file changed behind its and our back: `known` is what was
+/// read or written here last.
+pub(super) fn check_version(
+    (if_match, needs_match): (Option<&str>, bool),
+    etag: &str,
+    known: bool,
+) -> Result<(), Refused> {
+    if let Some(wanted) = if_match.map(str::trim) {
+        let mut tags = wanted.split(',').map(str::trim);
+        if wanted == "*" || tags.any(|tag| tag == etag) {
+            return Ok(());
+        }
+        return Err(Refused {
+            status: 412,
+            code: "MCPO-E001",
+            title: "the file was changed meanwhile",
+            detail: format!("it is {etag} now, and the change was made for {wanted}"),
+            ..Refused::default()
+        });
+    }
+    if known && !needs_match {
+        return Ok(());
+    }
+    let why =
+        if known { "a whole text replaces one version of it" } else { "somebody else changed the file" };
+    Err(Refused {
+        status: 428,
+        code: "MCPO-E002",
+        title: "say which version is meant",
+        detail: format!("{why}: If-Match is missing"),
+        ..Refused::default()
+    })
+}
+
+/// What a pass would do with these servers, under another policy where one is given.
+pub(super) async fn planned(
+    requests: &mpsc::Sender<Request>,
+    (desired, policy): (Desired, Option<Policy>),
+    allow_mass_delete: bool,
+) -> Result<(Plan, Timestamp), Refused> {
+    let (reply, answer) = oneshot::channel();
+    let (desired, policy) = (Some(Arc::new(desired)), policy.map(Box::new));
+    let gone = || Refused {
+        status: 503,
+        code: "MCPO-H001",
+        title: "the daemon is stopping",
+        detail: "the loop has ended".to_owned(),
+        ..Refused::default()
+    };
+    let request = Request::Plan { desired, policy, allow_mass_delete, reply };
+    requests.send(request).await.map_err(|_ended| gone())?;
+    answer.await.map(|answer| *answer).map_err(|_ended| gone())
+}
+
+/// What differs between two texts of `file`, as a unified diff of a bounded length.
+pub(super) fn difference(file: &str, old: &str, new: &str) -> String {
+    if old == new {
+        return String::new();
+    }
+    let diff = TextDiff::configure().algorithm(Algorithm::Myers).timeout(DIFF_WITHIN).diff_lines(old, new);
+    let name = file.rsplit('/').next().unwrap_or_default();
+    let mut text = diff.unified_diff().context_radius(CONTEXT_LINES).header(name, name).to_string();
+    if text.len() > DIFF_BYTES_MAX {
+        let end = (0..=DIFF_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str("\n… and more\n");
+    }
+    text
 }
 
 /// Puts back what was hidden from whoever wrote the change.
@@ -273,7 +287,11 @@ fn check_errors(was: &Loaded, is: &Loaded) -> Result<(), Refused> {
     if new.is_empty() && !unusable {
         return Ok(());
     }
-    let shown = if new.is_empty() { is.problems.clone() } else { new };
+    Err(erroneous(if new.is_empty() { is.problems.clone() } else { new }))
+}
+
+/// The refusal of a text with these errors.
+pub(super) fn erroneous(shown: Vec<Problem>) -> Refused {
     let first = shown.first().map_or_else(
         || "it cannot be used".to_owned(),
         |problem| {
@@ -284,14 +302,14 @@ fn check_errors(was: &Loaded, is: &Loaded) -> Result<(), Refused> {
     );
     let more = if shown.len() > 1 { format!(" (and {} more)", shown.len() - 1) } else { String::new() };
     let hint = shown.first().and_then(|problem| problem.hint.clone());
-    Err(Refused { detail: format!("{first}{more}"), hint, problems: shown, ..invalid() })
+    Refused { detail: format!("{first}{more}"), hint, problems: shown, ..invalid() }
 }
 
-fn invalid() -> Refused {
+pub(super) fn invalid() -> Refused {
     Refused { status: 422, code: "MCPO-E004", title: "the file would have an error", ..Refused::default() }
 }
 
-fn forbid(found: Vec<Overreach>) -> Result<(), Refused> {
+pub(super) fn forbid(found: Vec<Overreach>) -> Result<(), Refused> {
     if found.is_empty() {
         return Ok(());
     }
@@ -336,7 +354,7 @@ fn differing(was: &Loaded, is: &Loaded) -> (Vec<ServerId>, bool) {
     (all.into_iter().filter(|id| differs(id)).cloned().collect(), removes)
 }
 
-fn refused(refusal: Refusal) -> Refused {
+pub(super) fn refused(refusal: Refusal) -> Refused {
     let Refusal { kind, message: detail, hint } = refusal;
     let (status, code, title) = match kind {
         RefusalKind::Uneditable => (409, "MCPO-E008", "the file cannot be changed from here"),
@@ -348,7 +366,7 @@ fn refused(refusal: Refusal) -> Refused {
     Refused { status, code, title, detail, hint, problems: Vec::new() }
 }
 
-fn unwritable(error: &WorldError) -> Refused {
+pub(super) fn unwritable(error: &WorldError) -> Refused {
     let status = if matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) { 409 } else { 503 };
     Refused {
         status,

@@ -46,13 +46,13 @@ const HASH_KIB_MAX: u32 = 256 * 1024;
 type Digest = [u8; 32];
 
 /// One user and how their password is known.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     username: String,
     secret: Secret,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Secret {
     Password(String),
     Hash(String),

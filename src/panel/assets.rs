@@ -3,6 +3,8 @@
 //! Must never name another host.
 
 use crate::model::fingerprint::sha256_hex;
+use crate::panel::squeeze;
+use bytes::Bytes;
 use std::sync::LazyLock;
 
 /// One file.
@@ -14,6 +16,8 @@ pub struct Asset {
     pub kind: &'static str,
     /// Its content.
     pub text: String,
+    /// The same compressed.
+    pub small: Bytes,
     /// Its digest as pages name it, so that nothing else is taken for it.
     pub integrity: String,
 }
@@ -24,7 +28,8 @@ fn asset(stem: &str, extension: &str, kind: &'static str, text: &'static str) ->
     let name = format!("{stem}-{}.{extension}", sha256_hex(&text, 12));
     let digest = sha2::Sha256::digest(text.as_bytes());
     let integrity = format!("sha256-{}", crate::mcp::base64::encode(digest.as_slice()));
-    Asset { name, kind, text, integrity }
+    let small = squeeze::gzip(text.as_bytes(), true);
+    Asset { name, kind, text, small, integrity }
 }
 
 /// Without what only its writers need: indents, and lines that are comments.

@@ -17,6 +17,7 @@ pub mod assets;
 pub mod figures;
 pub mod guard;
 mod pages;
+mod squeeze;
 pub mod tools;
 
 use crate::api::figures::Figures;
@@ -251,6 +252,7 @@ impl Beside for Panel {
         let number = self.number();
         let secure = |response| secured(response, kept, Some(&number));
         let reads = matches!(request.method, Method::GET | Method::HEAD);
+        let small = squeeze::reads_gzip(&request.headers);
         let ready = |response| -> Pin<Box<dyn Future<Output = Response> + Send>> {
             Box::pin(std::future::ready(response))
         };
@@ -275,11 +277,12 @@ impl Beside for Panel {
             }
             Some(Place::Asset) => {
                 let name = request.path().trim_start_matches("/assets/");
-                ready(secure(assets::find(name).map_or_else(nothing, file)))
+                ready(secure(assets::find(name).map_or_else(nothing, |asset| file(asset, small))))
             }
             Some(Place::Lead) => ready(secure(lead(&self.path))),
             Some(Place::Docs) => {
-                ready(secure(page(StatusCode::OK, pages::docs::page(&self.path, self.dashboard))))
+                let text = pages::docs::page(&self.path, self.dashboard);
+                ready(secure(squeeze::squeezed(page(StatusCode::OK, text), small, None)))
             }
             Some(Place::Page) => {
                 let asked = pages::Asked {
@@ -292,7 +295,7 @@ impl Beside for Panel {
                 let headers = secure(body::empty(StatusCode::OK)).into_parts().0.headers;
                 Box::pin(async move {
                     let (status, text) = pages::answer(asked).await;
-                    let mut response = page(status, text);
+                    let mut response = squeeze::squeezed(page(status, text), small, None);
                     response.headers_mut().extend(headers);
                     response
                 })
@@ -349,10 +352,10 @@ fn page(status: StatusCode, text: String) -> Response {
     response
 }
 
-fn file(asset: &'static assets::Asset) -> Response {
+fn file(asset: &'static assets::Asset, small: bool) -> Response {
     let mut response = body::text(StatusCode::OK, asset.text.as_str());
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static(asset.kind));
-    response
+    squeeze::squeezed(response, small, Some(asset.small.clone()))
 }
 
 fn lead(to: &str) -> Response {

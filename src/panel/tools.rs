@@ -17,6 +17,6 @@ impl Pages for ToolPages {
     }
 
     fn asset(&self, name: &str) -> Option<Response> {
-        assets::find(name).map(|asset| secured(file(asset), true, None))
+        assets::find(name).map(|asset| secured(file(asset, false), true, None))
     }
 }

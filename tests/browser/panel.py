@@ -2,8 +2,9 @@
 """The dashboard in a real browser: panel.py URL USER PASSWORD SERVER [FOLDER FOR PICTURES]
 
 SERVER is a container (or a local process with the tool `nasty_crash`) with the demo server's tools
-behind a running daemon whose configuration file may be written; it is stopped, started and killed, and
-a server of another name is added, edited and deleted. The engine is at $DOCKER_HOST.
+behind a running daemon whose files may be written; beside it is the server `forms` (forms.py). SERVER is
+stopped, started and killed, and a server of another name is added, edited and deleted. The engine is
+at $DOCKER_HOST.
 Ends with `N passed, 0 failed`, or with the first thing that is not so and a picture of it.
 """
 
@@ -141,7 +142,19 @@ def history(browser, url, server, folder):
     check("charts say in words what they show", "least" in words and "newest" in words, words)
     points = api(browser, f"/api/v1/servers/{server}/history?hours=1")["points"]
     check("the API has the points", points and points[-1]["memoryBytes"] > 0, points[-1:])
+    # By keyboard: the newest value, and the one before.
+    svg = "document.querySelector('#history .chart svg')"
+    browser.run(f"{svg}.focus()")
+    browser.key("End")
+    said = "document.querySelector('#history .chart figcaption .num.read')?.textContent"
+    browser.until("the value is read out", f"/·/.test({said} ?? '')")
+    check("the keyboard reads values", browser.run(f"!!{svg}.querySelector('.cursor')"))
     picture(browser, folder, "history")
+    browser.run(f"{svg}.blur()")
+    check("and leaves no mark", not browser.run(f"!!{svg}.querySelector('.cursor')"))
+    browser.run("document.querySelector('#values summary').click()")
+    rows = browser.run("document.querySelectorAll('#values tbody tr').length")
+    check("the same values stand in a table", 0 < rows <= 24, rows)
 
 
 def death(browser, url, server, folder):
@@ -154,9 +167,9 @@ def death(browser, url, server, folder):
         .observe(document.querySelector('#servers'), {{ childList: true, subtree: true, characterData: true }});
     """)
     kill(browser, server)
-    seen = f"[...window.states].some((text) => text && !/converged[^]*answers/.test(text))"
+    seen = f"[...window.states].some((text) => text && !/converged[^]*healthy/.test(text))"
     browser.until("the page shows that it died", seen)
-    browser.until("and that it is back", f"{state_of(server)} === 'converged' && document.querySelector('#s-{server}').textContent.includes('answers')", 90)
+    browser.until("and that it is back", f"{state_of(server)} === 'converged' && document.querySelector('#s-{server}').textContent.includes('healthy')", 90)
     check("a death shows live, without loading anew", browser.run("window.kept") == "the same page")
 
 
@@ -266,6 +279,40 @@ def sections(browser, url, folder):
     check("and deleted", True)
 
 
+def settings(browser, url, folder):
+    """A setting is changed, put in force, and taken out of the file again."""
+    key = "health.interval_seconds"
+    field = f"document.getElementById('k-{key}')"
+    browser.goto(f"{url}/settings")
+    browser.until("the form", f"!!({SAVE}) && !({field}).disabled")
+    told = browser.run("document.querySelector('#edit').textContent")
+    check("what the environment decides is shown and why it stays", "MCP_ORCHESTRATOR__DASHBOARD__PORT decides it" in told, told[:300])
+    check("and cannot be changed", browser.run("document.getElementById('k-dashboard.port').disabled"))
+    check("no password is in the page", browser.run("document.getElementById('k-dashboard.password').value") == "")
+    picture(browser, folder, "settings")
+    set_value(browser, f"[id='k-{key}']", "41")
+    browser.until("it shows what would change", f"!({SAVE}).disabled && !!document.querySelector('#preview .udiff')")
+    text = preview(browser)
+    check("the line is shown before it is saved", "interval_seconds = 41" in text and "In force at once" in text, text)
+    picture(browser, folder, "settings-change")
+    browser.run(f"({SAVE}).click()")
+    browser.until("it is saved", f"({field})?.value === '41' && !document.querySelector('#preview .udiff')")
+    row = [row for section in api(browser, "/api/v1/settings")["sections"] for row in section["settings"] if row["name"] == key][0]
+    check("a setting is changed from a form", (row["value"], row["origin"]) == ("41", "file"), row)
+    browser.until("the form", f"!!({SAVE}) && !({field}).disabled")
+    set_value(browser, f"[id='k-{key}']", "100000000")
+    browser.until("too much is refused by the field", f"!({field}).checkValidity()")
+    browser.run("[...document.querySelectorAll('[data-filter]')].forEach((f) => { f.value = 'webhook nothing'; f.dispatchEvent(new Event('input', { bubbles: true })); })")
+    check("settings are found by a word", browser.run("document.querySelectorAll('.set:not([hidden])').length") == 0)
+    browser.run("[...document.querySelectorAll('[data-filter]')].forEach((f) => { f.value = 'interval'; f.dispatchEvent(new Event('input', { bubbles: true })); })")
+    check("and others are not in the way", 0 < browser.run("document.querySelectorAll('.set:not([hidden])').length") < 10)
+    set_value(browser, f"[id='k-{key}']", "")
+    browser.until("the default is shown as a change", f"!({SAVE}).disabled && /-interval_seconds = 41/.test(document.querySelector('#preview').innerText)")
+    browser.run(f"({SAVE}).click()")
+    browser.until("the default is back", f"({field})?.value === '' && !document.querySelector('#preview .udiff')")
+    check("and goes back to its default", True)
+
+
 def plan(browser, url, server, folder):
     """A change that nobody carried out yet is a diff, and one button carries it out."""
     browser.goto(f"{url}/plan")
@@ -298,18 +345,57 @@ def one_server(browser, url, server, folder):
     """)
     browser.until("the answer", "[...document.querySelectorAll('#tools pre')].some((p) => p.textContent.startsWith('hello from the page'))")
     check("a tool is called from a form", True)
-    settings = browser.run("document.querySelector('#settings').textContent")
-    check("settings say where they come from", "mcp.config.json:" in settings, settings[:300])
+    told = browser.run("document.querySelector('#settings').textContent")
+    check("settings say where they come from", "mcp.config.json:" in told, told[:300])
+    events = browser.run("document.querySelector('#events').textContent")
+    check("events say what was done to it", "start" in events, events[:300])
     picture(browser, folder, "server-light")
+
+
+def forms(browser, url, folder):
+    """A tool whose arguments are nested objects, arrays and words to choose from."""
+    browser.goto(f"{url}/servers/forms")
+    browser.until("its tool", "document.querySelectorAll('#tools details').length === 1")
+    browser.run("""(() => {
+      const tool = document.querySelector('#tools details');
+      tool.open = true;
+      const field = (text, from = tool) => [...from.querySelectorAll('label')].find((l) => l.textContent.replace(' *', '') === text).control;
+      const group = (text) => [...tool.querySelectorAll('fieldset')].find((f) => f.querySelector('legend').textContent.replace(' *', '') === text);
+      field('name').value = 'Ann';
+      field('gift').value = 'true';
+      field('city').value = 'Ulm';
+      field('zip').value = '89073';
+      field('article').value = 'cup';
+      field('count').value = '2';
+      [...group('options').querySelectorAll('button')].find((b) => b.textContent === 'Add to options').click();
+      field('options[0]').selectedIndex = 1;
+      [...tool.querySelectorAll('button')].find((b) => b.textContent === 'Add to items').click();
+      const second = [...tool.querySelectorAll('fieldset')].find((f) => f.querySelector('legend').textContent.startsWith('items[1]'));
+      field('article', second).value = 'plate';
+      field('count', second).value = '3';
+      field('extra').value = '{"a": [1, null]}';
+    })()""")
+    picture(browser, folder, "tool-form")
+    browser.run("document.querySelector('#tools form').requestSubmit()")
+    browser.until("the answer", "document.querySelector('#tools pre').textContent.startsWith('{')")
+    said = json.loads(browser.run("document.querySelector('#tools pre').textContent").rsplit("\n\n", 1)[0])
+    wanted = {
+        "name": "Ann", "size": "large", "gift": True, "address": {"city": "Ulm", "zip": "89073"}, "extra": {"a": [1, None]},
+        "items": [{"article": "cup", "count": 2, "options": ["blue"]}, {"article": "plate", "count": 3}],
+    }
+    check("a form says nested objects, arrays and choices", said == wanted, said)
+    # What the schema does not allow is held back by the form.
+    browser.run("[...document.querySelectorAll('#tools label')].find((l) => l.textContent.startsWith('zip')).control.value = 'no'")
+    check("and holds back what the schema does not allow", not browser.run("document.querySelector('#tools form').checkValidity()"))
 
 
 def everywhere(browser, url, server, folder):
     pages = {"overview": "", "server": f"/servers/{server}", "sections": "/sections", "balancer": "/balancer", "plan": "/plan",
-             "tasks": "/tasks", "audit": "/audit", "add": "/add/server", "file": "/file"}
+             "tasks": "/tasks", "audit": "/audit", "add": "/add/server", "file": "/file", "settings": "/settings"}
     for name, path in pages.items():
         browser.size(360, 740, mobile=True)
         browser.goto(url + path)
-        if name in ("add", "file"):
+        if name in ("add", "file", "settings"):
             browser.until("the form", f"!!({SAVE})")
         check(f"{name} fits 360 px", overflow(browser) <= 0, overflow(browser))
         names = browser.run("[...document.querySelectorAll('button, a, input, select, textarea')].filter((n) => !(n.textContent.trim() || n.title || n.ariaLabel || n.labels?.length || n.type === 'hidden')).length")
@@ -353,8 +439,10 @@ def main():
         timed("figures", lambda: figures(browser, url, measured(server), folder))
         timed("death", lambda: death(browser, url, server, folder))
         timed("one server", lambda: one_server(browser, url, server, folder))
+        timed("forms", lambda: forms(browser, url, folder))
         timed("plan", lambda: plan(browser, url, server, folder))
         timed("sections", lambda: sections(browser, url, folder))
+        timed("settings", lambda: settings(browser, url, folder))
         timed("editing", lambda: editing(browser, url, server, folder))
         timed("everywhere", lambda: everywhere(browser, url, server, folder))
         timed("history", lambda: history(browser, url, measured(server), folder))

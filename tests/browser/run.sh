@@ -28,12 +28,13 @@ main() {
       "args": ["run", "-i", "$image"],
       "orchestrator": { "section": "tools" }
     },
+    "forms": { "command": "python3", "args": ["-B", "$HERE_BROWSER/forms.py"] },
     "local": { "command": "$binary", "args": ["demo-server"], "env": { "API_KEY": "planted-secret" } }
   }
 }
 JSON
   begin_site "$dir" "$binary" "$stack" MCP_ORCHESTRATOR__SERVICE__SETTLE_SECONDS=1
-  site_converged time && site_converged local
+  site_converged time && site_converged local && site_converged forms
   python3 -B "$HERE_BROWSER/panel.py" "http://127.0.0.1:$SITE_PORT/monitor" admin "$SITE_PASSWORD" time "$logs" || rc=$?
   cp "$dir/daemon.log" "$logs/daemon.log"
   return $rc

@@ -1,7 +1,8 @@
 //! Edits of mcp.config.json through a real daemon: over the network and over the control socket, by
 //! one and by a hundred at once. No engine is there, and none is needed.
 
-mod site;
+mod settings;
+pub(crate) mod site;
 
 use serde_json::{Value, json};
 use site::{Reply, Site, eventually};

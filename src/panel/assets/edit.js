@@ -154,6 +154,8 @@
   const outcome = (found) => [
     ...(!found.refused && found.problems?.length ? [heading("Remarks"), remarks(found.problems)] : []),
     heading("In the file"), found.diff ? differences(found.diff) : note("Nothing changes."),
+    ...(found.changed && found.applied?.length ? [note(`In force at once: ${found.applied.join(", ")}.`)] : []),
+    ...(found.changed && found.needsRestart?.length ? [note(`In force after a restart of the daemon, which refuses no connection: ${found.needsRestart.join(", ")}.`, "why waiting")] : []),
     ...(found.plan ? [heading("In what runs"), steps(found.plan)] : []),
   ];
   const refusal = (body, status) => {
@@ -243,7 +245,7 @@
     }
     form.replaceChildren(make("div", { class: "in pad" }, ...nodes, wrong, acts));
     show(note("Nothing yet: it is shown here as soon as something is changed."));
-    const first = $("input:not([readonly]), textarea, select", form);
+    const first = $("input:not([readonly]):not(:disabled), textarea, select:not(:disabled)", form);
     first?.focus({ preventScroll: true });
     if (first?.matches("textarea")) first.setSelectionRange(0, 0);
     return { check, changed: later };
@@ -353,10 +355,45 @@
     return { nodes: [labelled(whole.file, text)], request: () => ({ method: "PUT", path: "/api/v1/panel", body: { content: text.value } }), etag: tag, back: form.dataset.back };
   };
 
+  // The fields are in the page; what may be changed can be, from here on.
+  const settings = async (form) => {
+    const [found, tag] = await read("/api/v1/settings");
+    const fields = [...form.querySelectorAll("[data-set]")];
+    const open = found.writable ? fields.filter((field) => field.dataset.edit !== undefined) : [];
+    // Empty is "nothing is said"; a space or its tick is "said, and empty", which only containers have.
+    const none = (field) => form.querySelector(`[data-none="${field.dataset.set}"]`);
+    const say = (field) => (none(field)?.checked ? "" : field.value === "" ? null : field.value.trim());
+    for (const field of open) {
+      const tick = none(field);
+      field.dataset.was = JSON.stringify(say(field));
+      field.disabled = tick?.checked ?? false;
+      if (!tick) continue;
+      tick.disabled = false;
+      tick.addEventListener("change", () => { field.disabled = tick.checked; });
+    }
+    const find = form.querySelector("[data-filter]");
+    find.addEventListener("input", (event) => {
+      event.stopPropagation();
+      const word = find.value.trim().toLowerCase();
+      for (const set of form.querySelectorAll(".set")) set.hidden = !set.dataset.find.toLowerCase().includes(word);
+      for (const card of form.querySelectorAll("[data-section]")) card.hidden = !card.querySelector(".set:not([hidden])");
+    });
+    for (const kind of ["change", "keydown"]) find.addEventListener(kind, (event) => { if (kind === "change" || event.key === "Enter") { event.stopPropagation(); if (kind === "keydown") event.preventDefault(); } });
+    return {
+      nodes: [...form.childNodes],
+      request: () => {
+        const changed = open.filter((field) => JSON.stringify(say(field)) !== field.dataset.was);
+        return { method: "PATCH", path: "/api/v1/settings", body: Object.fromEntries(changed.map((field) => [field.dataset.set, say(field)])) };
+      },
+      etag: tag ?? found.etag, back: form.dataset.back,
+    };
+  };
+
   const start = async () => {
     const form = $("#edit");
     if (!form) return;
     try {
+      if (form.dataset.kind === "settings") { begin(form, await settings(form)); return; }
       const [[whole, tag], [schema]] = await Promise.all([read("/api/v1/panel"), read("/api/v1/panel/schema")]);
       const make_ = { server, section, defaults, file }[form.dataset.kind];
       begin(form, await make_(form, form.dataset, whole, schema, tag ?? whole.etag));

@@ -64,7 +64,7 @@
   };
 
   // Buttons of rows: what can be done is said there in a word each.
-  const WORDS = { start: ["Start", "play"], stop: ["Stop", "stop"], restart: ["Restart", "restart"] };
+  const WORDS = { start: ["Start", "play"], stop: ["Stop", "stop"], restart: ["Restart", "restart"], resume: ["Resume", "play"] };
   const SVG = "http://www.w3.org/2000/svg";
   const dress = (from) => {
     for (const box of $$("[data-acts]:empty", from)) {
@@ -83,6 +83,8 @@
 
   // ---- live updates -------------------------------------------------------------------------------
   const adopt = (now, next) => {
+    // What somebody opened stays open.
+    for (const one of $$("details[open][id]", now)) $(`#${one.id}`, next)?.setAttribute("open", "");
     if (now.isEqualNode(next)) return;
     const rows = now.dataset.rows !== undefined;
     if (!rows) { now.replaceWith(next); return; }
@@ -198,11 +200,72 @@
     }
   };
 
+  // ---- charts: the value under the pointer, or where the arrow keys lead ---------------------------
+  const sized = (value) => { let unit = 0; let left = value; while (left >= 1000 && unit < 4) { left /= 1024; unit += 1; } return `${left.toFixed(left < 9.95 && unit ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`; };
+  const short = (value) => String(Number(value.toPrecision(3)));
+  const READ = {
+    cpu: (point) => point.cpuPercent == null ? null : `${short(point.cpuPercent)} %`,
+    memory: (point) => point.memoryBytes == null ? null : sized(point.memoryBytes),
+    requests: (point) => `${point.requests} requests, ${point.errors} failed`,
+    p95: (point) => point.p95Millis == null ? null : `${short(point.p95Millis)} ms`,
+  };
+  const points = new Map();
+  const history = (path) => {
+    const kept = points.get(path);
+    if (kept && Date.now() - kept.at < 30000) return kept.found;
+    const found = ask(path).then((answer) => (answer.ok ? answer.json() : { points: [] })).then((body) => body.points).catch(() => []);
+    points.set(path, { at: Date.now(), found });
+    return found;
+  };
+  const rest = (figure) => {
+    const out = $("figcaption .num", figure);
+    if (out.dataset.rest !== undefined) out.textContent = out.dataset.rest;
+    out.classList.remove("read");
+    $(".cursor", figure)?.remove();
+  };
+  // Shows the point nearest to a share of the width, or so many points beside the one shown.
+  const readout = async (svg, share, step = 0) => {
+    const figure = svg.closest("figure");
+    const { from, to, read } = figure.dataset;
+    const all = (await history(figure.closest("[data-points]").dataset.points)).filter((point) => point.at >= Number(from) && READ[read](point) !== null);
+    if (!all.length || !svg.isConnected) return;
+    const at = share === null ? Number(figure.dataset.at ?? to) : Number(from) + share * (to - from);
+    let n = 0;
+    all.forEach((point, index) => { if (Math.abs(point.at - at) < Math.abs(all[n].at - at)) n = index; });
+    const point = all[Math.max(0, Math.min(all.length - 1, n + step))];
+    figure.dataset.at = point.at;
+    const out = $("figcaption .num", figure);
+    out.dataset.rest ??= out.textContent;
+    out.setAttribute("aria-live", "polite");
+    out.classList.add("read");
+    out.textContent = `${new Date(point.at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })} · ${READ[read](point)}`;
+    let line = $(".cursor", figure);
+    if (!line) { line = document.createElementNS(SVG, "path"); line.setAttribute("class", "cursor"); svg.append(line); }
+    line.setAttribute("d", `M${Math.round(Math.min(1, (point.at - from) / (to - from)) * 1000)} 0v100`);
+  };
+  const plotted = (event) => event.target.closest?.(".plot")?.querySelector("svg");
+  document.addEventListener("pointermove", (event) => {
+    const svg = plotted(event);
+    if (!svg) return;
+    const box = svg.getBoundingClientRect();
+    readout(svg, Math.max(0, Math.min(1, (event.clientX - box.left) / box.width)));
+  });
+  document.addEventListener("pointerout", (event) => { const svg = plotted(event); if (svg && !svg.contains(event.relatedTarget) && document.activeElement !== svg) rest(svg.closest("figure")); });
+  document.addEventListener("focusout", (event) => { if (plotted(event)) rest(event.target.closest("figure")); });
+  document.addEventListener("keydown", (event) => {
+    const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -1e6, End: 1e6 };
+    const svg = event.target.matches?.(".plot svg") ? event.target : null;
+    if (!svg || !(event.key in steps)) return;
+    event.preventDefault();
+    readout(svg, null, svg.closest("figure").dataset.at ? steps[event.key] : 0);
+  });
+
   // ---- log tail -----------------------------------------------------------------------------------
   const logs = async () => {
     const box = $("pre.log[data-logs]");
     if (!box) return;
-    let after = Number(box.dataset.after || 0);
+    // Numbers of lines may be times in nanoseconds, which are more than a number holds here.
+    let after = box.dataset.after || "0";
     let bottom = true;
     box.scrollTop = box.scrollHeight;
     box.addEventListener("scroll", () => { bottom = box.scrollHeight - box.scrollTop - box.clientHeight < 24; });
@@ -210,10 +273,11 @@
       try {
         const answer = await ask(`${box.dataset.logs}?after=${after}&wait=25`);
         if (!answer.ok) return;
-        const { lines } = await answer.json();
+        const text = await answer.text();
+        const { lines } = JSON.parse(text);
         if (lines.length) {
           if (box.dataset.empty !== undefined) { delete box.dataset.empty; box.textContent = ""; }
-          after = lines.at(-1).number;
+          after = [...text.matchAll(/"number":(\d+)/g)].at(-1)[1];
           box.append(lines.map((line) => `${line.text}\n`).join(""));
           if (box.textContent.length > 200000) box.textContent = box.textContent.slice(-100000);
           if (bottom) box.scrollTop = box.scrollHeight;

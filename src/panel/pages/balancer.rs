@@ -72,15 +72,66 @@ fn groups(groups: &[TargetGroupView]) -> Markup {
                     td data-l="check" { code { (group.check) } }
                     td.wide {
                         @match &group.targets {
-                            None => span.soft { "not read in the last pass" },
+                            None => span.soft { "not read yet: a few groups are read in each pass" },
                             Some(targets) if targets.is_empty() => span.soft { "none" },
                             Some(targets) => { @for target in targets {
-                                div { (parts::pill(&target.state)) " " span.mono { (target.id) ":" (target.port) } @if let Some(reason) = &target.reason { span.soft.small { " " (reason) } } }
+                                div { (parts::pill(&target.state)) " " span.mono { (target.id) ":" (target.port) } @if let Some(reason) = &target.reason { (reason_text(reason)) } }
                             } },
                         }
+                        @if let Some(at) = group.targets_read { span.faint.small { "read " (parts::time(at)) } }
                     }
                 } } }
             } }
         }
+    }
+}
+
+/// AWS's code and its own sentence on it, as it gave them.
+fn reason_text(reason: &str) -> Markup {
+    match reason.split_once(": ") {
+        Some((code, text)) => html! { p.why { span.tag { (code) } " " (text) } },
+        None => html! { p.why { span.tag { (reason) } } },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+    use crate::api::balancer::{TargetGroupView, TargetView};
+
+    #[test]
+    fn a_target_says_in_the_balancers_own_words_why_it_gets_nothing() {
+        let target = |state: &str, reason: Option<&str>| TargetView {
+            id: "i-1".to_owned(),
+            port: 8001,
+            state: state.to_owned(),
+            reason: reason.map(str::to_owned),
+        };
+        let group = |targets| TargetGroupView {
+            name: "mcp-time-1a2b".to_owned(),
+            ours: true,
+            server: Some("time".to_owned()),
+            check: "/healthz (200)".to_owned(),
+            targets,
+            targets_read: Some(0),
+        };
+        let failed = "Target.FailedHealthChecks: Health checks failed with these codes: [502]";
+        let page = groups(&[group(Some(vec![
+            target("unhealthy", Some("Target.Timeout: Request timed out")),
+            target("unhealthy", Some(failed)),
+            target("draining", Some("Target.DeregistrationInProgress")),
+            target("healthy", None),
+        ]))])
+        .into_string();
+        for said in [
+            ">Target.Timeout</span> Request timed out<",
+            ">Target.FailedHealthChecks</span> Health checks failed with these codes: [502]<",
+            ">Target.DeregistrationInProgress</span><",
+            "pill healthy",
+            "read <time",
+        ] {
+            assert!(page.contains(said), "{said}: {page}");
+        }
+        assert!(groups(&[group(None)]).into_string().contains("not read yet"));
     }
 }

@@ -76,6 +76,8 @@ pub(super) struct Series<'a> {
 /// A large picture.
 pub(super) struct Chart<'a> {
     pub(super) title: &'a str,
+    /// Which figures of a point the script reads out: `cpu`, `memory`, `requests` or `p95`.
+    pub(super) reads: &'a str,
     /// Where it begins and ends, in milliseconds since the epoch.
     pub(super) from: i64,
     pub(super) to: i64,
@@ -98,10 +100,10 @@ impl Chart<'_> {
         let newest = self.series.first().and_then(|series| series.points.last().and_then(|point| point.1));
         let text = self.in_words();
         html! {
-            figure.chart {
+            figure.chart data-from=(self.from) data-to=(self.to) data-read=(self.reads) {
                 figcaption {
                     b { (self.title) }
-                    @if let Some(newest) = newest { span.num { ((self.say)(newest)) } }
+                    span.num { @if let Some(newest) = newest { ((self.say)(newest)) } }
                     @for series in self.series.iter().filter(|series| !series.name.is_empty()) {
                         span.soft.small { i class={ "key " (series.class) } {} (series.name) }
                     }
@@ -109,7 +111,7 @@ impl Chart<'_> {
                 @if known.is_empty() { div.plot.nothing { "nothing is known of this time" } } @else {
                     div.plot {
                         span.y { ((self.say)(top)) } span.y.half { ((self.say)(top / 2.0)) } span.y.zero { "0" }
-                        svg role="img" aria-label=(text) viewBox={ "0 0 " (WIDE) " " (HIGH) } preserveAspectRatio="none" {
+                        svg role="img" tabindex="0" aria-label=(text) viewBox={ "0 0 " (WIDE) " " (HIGH) } preserveAspectRatio="none" {
                             path.grid d={ "M0 .5h" (WIDE) "M0 50h" (WIDE) "M0 99.5h" (WIDE) } {}
                             @for (n, series) in self.series.iter().enumerate() {
                                 @let line = self.line(series, top);
@@ -290,6 +292,7 @@ mod tests {
         let series = vec![Series { name: "", class: "a", points }];
         let chart = Chart {
             title: "CPU",
+            reads: "cpu",
             from: 0,
             to: 1000,
             gap: 100,

@@ -60,13 +60,18 @@ pub(super) async fn audit(asked: &Asked) -> Page {
         server: text("server"),
         by: text("by"),
         result: text("result"),
+        calls: query.get("calls").is_some_and(|value| value == "true"),
         limit: ROWS,
     };
     let found = asked.context.recorder.records.audit(&filter).await;
     let chosen = filter.result.clone().unwrap_or_default();
     let kept = [("server", &filter.server), ("by", &filter.by), ("result", &filter.result)];
-    let kept: Vec<(&str, &String)> =
-        kept.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?))).collect();
+    let yes = filter.calls.then(|| "true".to_owned());
+    let kept: Vec<(&str, &String)> = kept
+        .into_iter()
+        .chain([("calls", &yes)])
+        .filter_map(|(key, value)| Some((key, value.as_ref()?)))
+        .collect();
     let kept = serde_urlencoded::to_string(&kept).unwrap_or_default();
     let content = html! {
         section.head { div { h1 { "Audit" } p.soft { "Who did what, and what became of it." } } }
@@ -76,7 +81,11 @@ pub(super) async fn audit(asked: &Asked) -> Page {
                 input name="by" value=[filter.by.as_ref()] placeholder="Who" aria-label="Who";
                 select name="result" aria-label="Result" {
                     option value="" { "Any result" }
-                    @for result in ["ok", "failed", "refused"] { option value=(result) selected[chosen == result] { (result) } }
+                    @for result in ["ok", "failed", "refused", "abandoned"] { option value=(result) selected[chosen == result] { (result) } }
+                }
+                select name="calls" aria-label="Kind" {
+                    option value="" { "What was done" }
+                    option value="true" selected[filter.calls] { "Calls of clients" }
                 }
                 button { "Show" }
             } }
@@ -110,6 +119,22 @@ fn audit_row(asked: &Asked, entry: &AuditEntry) -> Markup {
             td { (parts::pill(&entry.result)) @if let Some(code) = &entry.code { " " span.tag { (code) } } }
             td data-l="by" { (entry.by) span.faint { " · " (entry.via) } }
             td.num data-l="took" { @match entry.millis { Some(millis) => (parts::millis(millis)), None => "–" } }
+        }
+    }
+}
+
+/// The same on the page of its server.
+pub(super) fn event_row(entry: &AuditEntry) -> Markup {
+    html! {
+        tr {
+            td.nowrap.soft { (parts::time(entry.at.0)) }
+            td.wide {
+                (entry.what)
+                @if let Some(why) = &entry.why { p.why { (why) } }
+                @if let Some(detail) = &entry.detail { p.why.blocked { (detail) } }
+            }
+            td { (parts::pill(&entry.result)) @if let Some(code) = &entry.code { " " span.tag { (code) } } }
+            td.soft.small { (entry.by) @if let Some(millis) = entry.millis { ", " (parts::millis(millis)) } }
         }
     }
 }

@@ -15,6 +15,7 @@ mod parts;
 mod plan;
 mod sections;
 mod server;
+mod settings;
 pub(super) mod tools;
 
 use crate::api::Context;
@@ -69,7 +70,7 @@ pub(super) async fn answer(asked: Asked) -> (StatusCode, String) {
     let parts: Vec<&str> = asked.rest.trim_matches('/').split('/').collect();
     let found = match parts.as_slice() {
         [""] => Some(overview::page(&asked)),
-        ["servers", id] => server::page(&asked, id),
+        ["servers", id] => server::page(&asked, id).await,
         ["servers", id, "edit"] => edit::server(&asked, id),
         ["add", "server"] => Some(edit::new_server(&asked)),
         ["add", "section"] => Some(edit::new_section(&asked)),
@@ -78,6 +79,7 @@ pub(super) async fn answer(asked: Asked) -> (StatusCode, String) {
         ["sections", id, "edit"] => edit::section(&asked, id),
         ["defaults"] => Some(edit::defaults(&asked)),
         ["file"] => Some(edit::file(&asked)),
+        ["settings"] => Some(settings::page(&asked).await),
         ["balancer"] => Some(balancer::page(&asked)),
         ["plan"] => Some(plan::page(&asked).await),
         ["tasks"] => Some(history::tasks(&asked).await),
@@ -153,6 +155,7 @@ const TABS: &[(&str, &str, &str)] = &[
     ("tasks", "/tasks", "Tasks"),
     ("audit", "/audit", "Audit"),
     ("file", "/file", "Configuration"),
+    ("settings", "/settings", "Settings"),
 ];
 
 fn framed(frame: &Frame<'_>, end: &Markup, content: &Markup) -> String {

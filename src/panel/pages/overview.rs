@@ -220,6 +220,7 @@ fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
                 a.name href={ (asked.base) "/servers/" (server.id) } { (server.name) }
                 @if let Some(section) = &server.section { " " a.tag href={ (asked.base) "?section=" (section) } { (section) } }
                 @if let Some(reason) = worst { (reason_line(server, reason)) }
+                @for reason in server.reasons.iter().filter(|reason| server.paused && reason.kind == "left-alone") { p.why { (reason.text) @if let Some(at) = reason.until { " · " (parts::until(at)) } } }
                 @if let Some(intent) = &server.intent { p.why { @if intent.run { "started" } @else { "stopped" } " by " (intent.by) } }
             }
             td { (parts::pill(&server.state)) }
@@ -246,11 +247,11 @@ fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
 
 fn health(server: &ServerView, say_why: bool) -> Markup {
     let (tone, health) = parts::health(server);
-    let why = server.connection.as_ref().and_then(|connection| connection.why.as_deref());
+    let why = server.health.as_ref().and_then(|health| health.why.as_deref());
     // What a reason says already is not said again.
     let why = why.filter(|_| say_why).map(|why| why.chars().take(WHY_CHARS_MAX).collect::<String>());
     html! {
-        td class={ "nowrap " (if server.connection.is_none() { "none" } else { "" }) } title=[&why] {
+        td class={ "nowrap " (if server.health.is_none() { "none" } else { "" }) } title=[&why] {
             @if tone.is_empty() { span.soft { (health) } } @else { (parts::pill_as(tone, health)) }
             @if let Some(state) = server.container_state.as_deref().filter(|state| *state != "running") { div.small.soft { (state) } }
         }

@@ -10,7 +10,7 @@ pub(super) fn icon(name: &str) -> Markup {
 }
 
 /// The shapes of all icons, once for every page.
-pub(super) const ICONS: &str = r##"<svg hidden><symbol id="i-play" viewBox="0 0 24 24"><path d="M7 5v14l11-7z"/></symbol><symbol id="i-stop" viewBox="0 0 24 24"><rect x="6" y="6" width="12" height="12" rx="1.5"/></symbol><symbol id="i-restart" viewBox="0 0 24 24"><path d="M20 11a8 8 0 1 0-2.3 6.3M20 5v6h-6"/></symbol><symbol id="i-moon" viewBox="0 0 24 24"><path d="M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z"/></symbol><symbol id="i-sync" viewBox="0 0 24 24"><path d="M4 12a8 8 0 0 1 13.7-5.7L20 8.6M20 4v4.6h-4.6M20 12a8 8 0 0 1-13.7 5.7L4 15.4M4 20v-4.6h4.6"/></symbol><symbol id="i-plus" viewBox="0 0 24 24"><path d="M12 5v14M5 12h14"/></symbol><symbol id="i-edit" viewBox="0 0 24 24"><path d="M4 20h4L19 9l-4-4L4 16zM13 7l4 4"/></symbol><symbol id="i-bin" viewBox="0 0 24 24"><path d="M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13"/></symbol><symbol id="i-alert" viewBox="0 0 24 24"><path d="M12 4 2.5 20h19zM12 10v4.5M12 17.2v.1"/></symbol></svg>"##;
+pub(super) const ICONS: &str = r##"<svg hidden><symbol id="i-play" viewBox="0 0 24 24"><path d="M7 5v14l11-7z"/></symbol><symbol id="i-stop" viewBox="0 0 24 24"><rect x="6" y="6" width="12" height="12" rx="1.5"/></symbol><symbol id="i-pause" viewBox="0 0 24 24"><path d="M8.5 5v14M15.5 5v14"/></symbol><symbol id="i-restart" viewBox="0 0 24 24"><path d="M20 11a8 8 0 1 0-2.3 6.3M20 5v6h-6"/></symbol><symbol id="i-moon" viewBox="0 0 24 24"><path d="M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z"/></symbol><symbol id="i-sync" viewBox="0 0 24 24"><path d="M4 12a8 8 0 0 1 13.7-5.7L20 8.6M20 4v4.6h-4.6M20 12a8 8 0 0 1-13.7 5.7L4 15.4M4 20v-4.6h4.6"/></symbol><symbol id="i-plus" viewBox="0 0 24 24"><path d="M12 5v14M5 12h14"/></symbol><symbol id="i-edit" viewBox="0 0 24 24"><path d="M4 20h4L19 9l-4-4L4 16zM13 7l4 4"/></symbol><symbol id="i-bin" viewBox="0 0 24 24"><path d="M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13"/></symbol><symbol id="i-alert" viewBox="0 0 24 24"><path d="M12 4 2.5 20h19zM12 10v4.5M12 17.2v.1"/></symbol></svg>"##;
 
 /// A state or a result, as a pill.
 pub(super) fn pill(word: &str) -> Markup {
@@ -127,6 +127,8 @@ fn word_of(act: &str) -> (&'static str, &'static str) {
         "start" => ("Start", "play"),
         "stop" => ("Stop", "stop"),
         "restart" => ("Restart", "restart"),
+        "pause" => ("Pause", "pause"),
+        "resume" => ("Resume", "play"),
         _ => ("Sync now", "sync"),
     }
 }
@@ -146,6 +148,7 @@ pub(super) fn act(act: &str, whom: &str, class: &str) -> Markup {
 /// may be very many.
 pub(super) fn acts_of(server: &ServerView) -> &'static str {
     match (server.declared, server.state.as_str()) {
+        (true, _) if server.paused => "resume",
         (true, "stopped") => "start",
         (true, _) => "restart stop",
         (false, _) => "",
@@ -155,17 +158,16 @@ pub(super) fn acts_of(server: &ServerView) -> &'static str {
 /// The same as buttons with words.
 pub(super) fn server_acts(server: &ServerView) -> Markup {
     let class = |word: &str| if word == "stop" { "danger" } else { "" };
-    html! { @for word in acts_of(server).split_ascii_whitespace() { (act(word, &server.id, class(word))) } }
+    html! {
+        @for word in acts_of(server).split_ascii_whitespace() { (act(word, &server.id, class(word))) }
+        @if server.declared && !server.paused { (act("pause", &server.id, "")) }
+    }
 }
 
-/// How a server's connection stands, in a word, and why.
-pub(super) fn health(server: &ServerView) -> (&'static str, &'static str) {
-    match &server.connection {
-        Some(connection) if connection.up => ("healthy", "answers"),
-        Some(_) if server.state == "stopped" => ("", "–"),
-        Some(connection) if connection.why.is_none() => ("", "not asked yet"),
-        Some(_) if server.state == "converged" => ("unhealthy", "no answer"),
-        Some(_) => ("", "no answer"),
-        None => ("", "–"),
+/// How well a server is: the tone, empty for none, and the word.
+pub(super) fn health(server: &ServerView) -> (&str, &str) {
+    match server.health_word() {
+        "stopped" => ("", "–"),
+        word => (word, word),
     }
 }

@@ -14,7 +14,7 @@ pub(super) async fn page(asked: &Asked) -> Page {
         .context
         .handle
         .requests
-        .send(Request::Plan { desired: None, allow_mass_delete: false, reply })
+        .send(Request::Plan { desired: None, policy: None, allow_mass_delete: false, reply })
         .await
         .is_ok();
     let plan = if sent { answer.await.ok().map(|answer| answer.0) } else { None };

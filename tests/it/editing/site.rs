@@ -50,11 +50,11 @@ impl Drop for Daemon {
 pub(crate) struct Reply {
     pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Reply {
-    fn read(mut stream: impl Read) -> Self {
+    pub(crate) fn read(mut stream: impl Read) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer");
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text.as_str(), ""));
@@ -66,6 +66,10 @@ impl Reply {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.body))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.body
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
@@ -99,12 +103,17 @@ impl Site {
         site
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     pub(crate) fn config(&self) -> PathBuf {
         self.path("etc/mcp.config.json")
+    }
+
+    /// settings.conf; tests that want one write it before the start.
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.path("etc/settings.conf")
     }
 
     pub(crate) fn text(&self) -> String {
@@ -132,15 +141,25 @@ impl Site {
         format!("edit{}", self.first)
     }
 
-    fn main(&self) -> u16 {
+    pub(crate) fn main(&self) -> u16 {
         self.first + 4
+    }
+
+    /// A port for something else.
+    pub(crate) fn spare(&self) -> u16 {
+        self.first + 5
     }
 
     /// The program with these arguments.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let path = |name: &str| self.path(name).display().to_string();
         let mut command = Command::new(BINARY);
-        command.arg("--config").arg(self.config()).args(args).env_clear();
+        command.arg("--config").arg(self.config());
+        // Without it those of this machine are read.
+        if self.settings().exists() {
+            command.arg("--settings").arg(self.settings());
+        }
+        command.args(args).env_clear();
         command.envs([
             ("HOME", path("")),
             ("XDG_STATE_HOME", path("state")),
