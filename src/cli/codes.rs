@@ -5,6 +5,8 @@
 //! `docs/reference`, and wherever a code is to be explained. Must never give a code to another
 //! problem. `tests/it/reference.rs` holds it against the codes in use.
 
+mod limits;
+
 use crate::config::codes::{CodeDoc, code_docs};
 
 const fn doc(code: &'static str, title: &'static str, cause: &'static str, remedy: &'static str) -> CodeDoc {
@@ -76,31 +78,31 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-E001",
         "the file was changed meanwhile",
-        "A change of mcp.config.json was made for another version (`If-Match`) than is there now. Nothing was written.",
-        "Read the file again (`GET /api/v1/panel`), make the change anew, and send the new `ETag`.",
+        "A change of mcp.config.json or settings.conf was made for another version (`If-Match`) than is there now. Nothing was written.",
+        "Read the file again (`GET /api/v1/panel`, `GET /api/v1/settings`), make the change anew, and send the new `ETag`.",
     ),
     doc(
         "MCPO-E002",
         "say which version is meant",
         "`If-Match` is missing: a whole text replaces one version of the file, or somebody else changed the file and the daemon has not taken that into account yet.",
-        "Send the `ETag` of `GET /api/v1/panel` as `If-Match`; `*` overwrites whatever is there.",
+        "Send the `ETag` of `GET /api/v1/panel` or `/api/v1/settings` as `If-Match`; `*` overwrites whatever is there.",
     ),
     doc(
         "MCPO-E003",
         "the file cannot be written",
-        "mcp.config.json or its directory is read-only for the daemon, or the file is mounted on its own and cannot be replaced.",
+        "mcp.config.json or settings.conf, or its directory, is read-only for the daemon, or the file is mounted on its own and cannot be replaced.",
         "Let the user of the daemon write the file and its directory; in a container mount the directory, not the file.",
     ),
     doc(
         "MCPO-E004",
         "the file would have an error",
-        "A change would bring an error into mcp.config.json that it does not have. Nothing was written; `problems` names each place in the new text.",
+        "A change would bring an error into mcp.config.json or settings.conf that it does not have. Nothing was written; `problems` names each place in the new text.",
         "Correct the change. `?dry_run=true` shows what would be.",
     ),
     doc(
         "MCPO-E005",
         "not over the network",
-        "A change over HTTP sets `allow`, the command of a process, a host path or `${file:}`, or changes what runs in an entry that has one. That is as much as having the host.",
+        "A change over HTTP sets `allow`, the command of a process, a host path or `${file:}`, or changes what runs in an entry that has one; or it sets a path, a secret, a socket, an address that is listened on, or who may come in. That is as much as having the host.",
         "Edit the file, use the control socket (`mcp-orchestrator set-server`), or set `[dashboard] full_control`.",
     ),
     doc(
@@ -134,6 +136,12 @@ const DOCS: &[CodeDoc] = &[
         "See the detail, and `/docs`.",
     ),
     doc(
+        "MCPO-E011",
+        "the file does not decide it",
+        "A change of settings.conf names a setting that an environment variable or a flag of the command line decides: the file would say one thing and another would be in force.",
+        "Change the variable where the service gets it (`systemctl cat mcp-orchestrator`), or take it away there.",
+    ),
+    doc(
         "MCPO-G001",
         "not a name of this host",
         "The Host header is missing, or names neither loopback, nor the address connected to, nor a configured name.",
@@ -154,14 +162,14 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-G004",
         "a token is needed",
-        "The request has no token, or one that is not in the tokens file.",
-        "Send `Authorization: Bearer TOKEN`, or Basic with name and token.",
+        "The request has no token, or one that does not count: it is not in the tokens file, or not one that the issuer signed for this host, or its time is over.",
+        "Send `Authorization: Bearer TOKEN`, or with `auth = bearer` Basic with name and token. The detail says what is wrong with a signed token; `WWW-Authenticate` leads to the issuer.",
     ),
     doc(
         "MCPO-G005",
         "not granted",
-        "The token is good, but what stands behind it in the tokens file does not cover this server.",
-        "Use another token, or add the server or its section to this one's line.",
+        "The token is good, but what stands behind it in the tokens file, or its scopes, do not cover this server; or it lacks a scope of `[jwt] required_scopes`.",
+        "Use another token, or add the server or its section to this one's line or scopes.",
     ),
     doc(
         "MCPO-G010",
@@ -245,13 +253,13 @@ const DOCS: &[CodeDoc] = &[
         "MCPO-G063",
         "the tool did not answer in time",
         "Nothing came from the server for as long as `timeout` of the entry says; the server was told to stop.",
-        "Raise `timeout` of the entry, or ask with `Accept: text/event-stream`, where each sign of progress counts.",
+        "Raise `timeout` or `tools.timeouts` of the entry, or ask with `Accept: text/event-stream`, where each sign of progress counts.",
     ),
     doc(
         "MCPO-G064",
         "the server went away during the call",
         "The server ended, or its connection broke, before it answered. Whether the tool did its work is not known.",
-        "See `logs NAME`. The call is not tried again by itself.",
+        "See `logs NAME`. The call is tried again only with `retry` and where the tool says that it may be repeated.",
     ),
     doc(
         "MCPO-G065",
@@ -262,14 +270,8 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-G066",
         "the server's answer cannot be used",
-        "The answer was longer than a message may be, or was none.",
-        "Have the tool give large results by reference, as a resource.",
-    ),
-    doc(
-        "MCPO-G068",
-        "a key is needed",
-        "The request has no key, or another than `[openapi] api_key`.",
-        "Send `Authorization: Bearer KEY`, or Basic with any user and the key as password.",
+        "The answer was longer than a message or `maxResponseBytes` of the entry may be, or was none.",
+        "Have the tool give large results by reference, as a resource, or raise the limit.",
     ),
     doc(
         "MCPO-G085",
@@ -456,7 +458,7 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-P041",
         "gave up",
-        "The server ended as often in a row as `restart.maxAttempts` allows.",
+        "The server ended as often in a row as `restart.maxAttempts` allows, or it runs and did not answer after restarts and new containers. What runs stays as it is; its health goes on being asked, and one that answers again is well.",
         "Mend the cause, then `restart-server NAME`.",
     ),
     doc(
@@ -468,8 +470,14 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-P043",
         "the server does not answer MCP",
-        "Its process ended or did not start, it could not be reached, or what answers does not speak MCP. It is tried again after a while that grows with every failure; requests get 503 until then.",
+        "Its process ended or did not start, it could not be reached, or it runs and answers no questions any more. One that did not start is tried again after a while that grows with every failure; one that does not answer is restarted, then its container is made anew from the same image, then it is given up. Requests that find no connection get 503 until then.",
         "`logs NAME` shows what it printed; look at the command, the image or the URL. `why NAME` names the next try.",
+    ),
+    doc(
+        "MCPO-P044",
+        "this host restarts enough",
+        "Servers were restarted as often within a minute as `[recovery] restarts_per_minute_max` allows, or most of them do not answer, so that the host or its network is taken to be ill.",
+        "Look for what they have in common: memory, disk, network, a dependency. It goes on by itself.",
     ),
     doc(
         "MCPO-P050",
@@ -564,7 +572,7 @@ const DOCS: &[CodeDoc] = &[
 /// Every code of this program, in order.
 #[must_use]
 pub fn all() -> Vec<CodeDoc> {
-    let mut all: Vec<CodeDoc> = code_docs().iter().chain(DOCS).copied().collect();
+    let mut all: Vec<CodeDoc> = code_docs().iter().chain(DOCS).chain(limits::DOCS).copied().collect();
     all.sort_by_key(|doc| doc.code);
     all
 }
@@ -572,7 +580,7 @@ pub fn all() -> Vec<CodeDoc> {
 /// What `code` means.
 #[must_use]
 pub fn explain(code: &str) -> Option<CodeDoc> {
-    code_docs().iter().chain(DOCS).find(|doc| doc.code == code).copied()
+    code_docs().iter().chain(DOCS).chain(limits::DOCS).find(|doc| doc.code == code).copied()
 }
 
 #[cfg(test)]

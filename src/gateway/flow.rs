@@ -6,9 +6,13 @@
 //! Dropping a flow gives the request up, as its [`OnDrop`] says. Must never reorder what a server
 //! said, and never show one client another's words.
 
+pub(crate) mod resend;
+
+use crate::gateway::flow::resend::Resend;
 use crate::gateway::lens::Lens;
 use crate::gateway::metrics::Timed;
 use crate::gateway::sessions::{Asker, ClientAnswer, Session};
+use crate::gateway::traffic::Pass;
 use crate::mcp::wire::{INTERNAL_ERROR, LEGACY_LATEST, MODERN_LATEST};
 use crate::mcp::{build, front, input, meta, translate};
 use crate::upstream::error::CallError;
@@ -41,10 +45,27 @@ pub enum Out {
     Request(Box<RawValue>, String),
     /// The last word: HTTP status where the answer is one, and the message.
     Answer(u16, String),
-    /// The server cannot take it now: HTTP 503, and after how many seconds it may.
-    Busy(String, Option<u64>),
+    /// The server cannot take it now.
+    Busy(String, Again),
     /// The server wants input before it goes on, and this client gives it with another request.
     Wants(Vec<ServerRequest>),
+}
+
+/// How a client is told to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// HTTP status: 503, or 429 when the client itself asks too often.
+    pub status: u16,
+    /// After how many seconds it makes sense.
+    pub secs: Option<u64>,
+}
+
+impl Again {
+    /// The server is what cannot.
+    #[must_use]
+    pub const fn later(secs: Option<u64>) -> Self {
+        Self { status: 503, secs }
+    }
 }
 
 /// How a server's words are put to a client.
@@ -85,6 +106,10 @@ pub struct Flow {
     rounds: Option<Rounds>,
     /// What its client sees of the server, and the request's method.
     lens: Option<(Arc<Lens>, String)>,
+    /// Held as long as it is under way.
+    pass: Option<Box<Pass>>,
+    /// How it is sent again.
+    resend: Option<Box<Resend>>,
 }
 
 /// The request that took a parked one's place.
@@ -137,6 +162,8 @@ impl Flow {
                 timed,
                 rounds: None,
                 lens: None,
+                pass: None,
+                resend: None,
             }),
             Err(error) => Err(failed(id, &tongue, &error, &mut timed)),
         }
@@ -196,6 +223,12 @@ impl Flow {
                 }
                 continue;
             }
+            if self.is_to_be_sent() {
+                if let Some(out) = self.send_again().await {
+                    return out;
+                }
+                continue;
+            }
             let deadline = self.quiet_since + self.silence;
             tokio::select! {
                 biased;
@@ -213,7 +246,11 @@ impl Flow {
                     while let Some(said) = self.behind.take().or_else(|| self.events.try_recv().ok()) {
                         self.hear(said);
                     }
-                    if !answer.as_ref().is_ok_and(|result| self.ask_for_input(result)) {
+                    let goes_on = match &answer {
+                        Ok(result) => self.ask_for_input(result),
+                        Err(error) => self.sends_again(error),
+                    };
+                    if !goes_on {
                         let out = self.answer(answer);
                         self.ready.push_back(out);
                     }
@@ -221,7 +258,7 @@ impl Flow {
                 () = tokio::time::sleep_until(deadline) => {
                     let error = CallError::TimedOut { after: self.silence };
                     self.leg.cancel(self.running.id(), None);
-                    return failed(&self.id, &self.tongue, &error, &mut self.timed);
+                    return self.answer(Err(error));
                 }
             }
         }
@@ -282,22 +319,38 @@ impl Flow {
     }
 
     fn answer(&mut self, answer: Result<Box<RawValue>, CallError>) -> Out {
+        let answer = match self.pass.take() {
+            Some(pass) => pass.settle(answer),
+            None => answer,
+        };
         let result = match answer {
             Ok(result) => result,
             Err(error) => return failed(&self.id, &self.tongue, &error, &mut self.timed),
         };
         self.timed.done(true, result.get().len());
-        let translated = match &self.tongue {
-            Tongue::Legacy if self.rounds.is_some() => translate::legacy_result(&result),
-            Tongue::Translated { method, server_info, .. } => {
-                translate::modern_result(method, &result, server_info.as_deref())
-            }
-            Tongue::Legacy | Tongue::Modern => None,
-        };
-        let result = translated.unwrap_or(result);
-        let seen = self.lens.as_ref().and_then(|(lens, method)| lens.outward(method, &result));
-        Out::Answer(200, build::reply(&self.id, "result", seen.as_deref().unwrap_or(&result)))
+        let lens = self.lens.as_ref().map(|(lens, method)| (&**lens, method.as_str()));
+        answered(&self.id, result, (&self.tongue, self.rounds.is_some()), lens)
     }
+}
+
+/// A result as its client gets it. `modern` is whether it is one of a modern server for a legacy client;
+/// the lens goes with the request's method.
+pub(crate) fn answered(
+    id: &RawValue,
+    result: Box<RawValue>,
+    (tongue, modern): (&Tongue, bool),
+    lens: Option<(&Lens, &str)>,
+) -> Out {
+    let translated = match tongue {
+        Tongue::Legacy if modern => translate::legacy_result(&result),
+        Tongue::Translated { method, server_info, .. } => {
+            translate::modern_result(method, &result, server_info.as_deref())
+        }
+        Tongue::Legacy | Tongue::Modern => None,
+    };
+    let result = translated.unwrap_or(result);
+    let seen = lens.and_then(|(lens, method)| lens.outward(method, &result));
+    Out::Answer(200, build::reply(id, "result", seen.as_deref().unwrap_or(&result)))
 }
 
 /// A server's own request as its client gets it.
@@ -352,11 +405,13 @@ pub(crate) fn failed(id: &RawValue, tongue: &Tongue, error: &CallError, timed: &
             Out::Answer(status, text)
         }
         CallError::Busy => {
-            Out::Busy(build::error(Some(id), INTERNAL_ERROR, &error.to_string()), Some(BUSY_SECS))
+            let text = build::error(Some(id), INTERNAL_ERROR, &error.to_string());
+            Out::Busy(text, Again::later(Some(BUSY_SECS)))
         }
         CallError::Cancelled => Out::Answer(200, build::error(Some(id), CANCELLED, "request was cancelled")),
         CallError::TimedOut { .. }
         | CallError::Closed(_)
+        | CallError::Unsent(_)
         | CallError::TooLong { .. }
         | CallError::Params
         | CallError::List(_) => Out::Answer(200, build::error(Some(id), INTERNAL_ERROR, &error.to_string())),

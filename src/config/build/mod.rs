@@ -30,6 +30,7 @@ mod offer;
 mod ports;
 mod process;
 mod remote;
+mod traffic;
 
 pub(crate) use self::defaults::cpus_text;
 pub(crate) use self::env::looks_secret;
@@ -45,17 +46,7 @@ const HIDDEN_STORED_LEN_MIN: usize = 4;
 
 /// Keys that this version accepts and does nothing with, and whether a server elsewhere can have
 /// them.
-const NOT_YET: [(&str, bool); 9] = [
-    ("forwardHeaders", true),
-    ("replicas", false),
-    ("rateLimit", true),
-    ("maxConcurrentRequests", true),
-    ("cache", true),
-    ("startOnDemand", false),
-    ("idleTimeout", false),
-    ("retry.maxRetries", true),
-    ("retry.delay", true),
-];
+const NOT_YET: [(&str, bool); 3] = [("replicas", false), ("startOnDemand", false), ("idleTimeout", false)];
 
 /// What entries are built from.
 pub(crate) struct Builder<'a, 's> {
@@ -146,7 +137,7 @@ impl Builder<'_, '_> {
         }
         let kind = kind?;
         self.no_effect_yet(&mut work, &kind.kind);
-        if !self.check_offer(&work, &kind.kind) {
+        if !self.check_offer(&work, &kind.kind) || !self.check_traffic(&mut work) {
             return None;
         }
         if self.shows_secret(&work, &kind.kind) {
@@ -228,6 +219,7 @@ impl Builder<'_, '_> {
                 .and_then(|text| units::span(&text).ok()),
             tools: offer::tools(merged),
             forward_headers: offer::forward_headers(merged),
+            traffic: traffic::policy(merged),
             http_path: merged.text("httpPath"),
             restart,
             health,
@@ -428,13 +420,9 @@ fn gateway_reasons(merged: &Merged) -> Vec<String> {
     if merged.text("sharing").as_deref() == Some("isolated") {
         reasons.push("sharing = isolated".to_owned());
     }
-    for key in ["rateLimit", "maxConcurrentRequests", "retry.maxRetries", "idleTimeout"] {
-        if merged.get(key).is_some() {
-            reasons.push(key.to_owned());
-        }
-    }
-    if merged.get("cache").is_some_and(|cache| cache.node.as_bool() != Some(false)) {
-        reasons.push("cache".to_owned());
+    reasons.extend(traffic::reasons(merged));
+    if merged.get("idleTimeout").is_some() {
+        reasons.push("idleTimeout".to_owned());
     }
     if !offer::tools(merged).is_open() {
         reasons.push("tools".to_owned());

@@ -7,6 +7,7 @@ use crate::config::build::{Builder, Work};
 use crate::config::codes;
 use crate::config::merged::Merged;
 use crate::config::node::Node;
+use crate::config::settings::GatewayAuth;
 use crate::model::access::{PATTERN_BYTES_MAX, PATTERNS_MAX, ToolPolicy};
 use crate::model::server::ServerKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,15 +15,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Headers that are the gateway's own, or that must not be chosen by clients.
 const NEVER_FORWARDED: &[&str] = &[
     "accept",
-    "authorization",
+    "accept-encoding",
     "connection",
+    "content-encoding",
     "content-length",
     "content-type",
+    "expect",
     "host",
     "keep-alive",
     "last-event-id",
     "origin",
     "proxy-authorization",
+    "proxy-connection",
     "te",
     "trailer",
     "transfer-encoding",
@@ -73,7 +77,7 @@ impl Builder<'_, '_> {
         !self.sink.since(mark).iter().any(|problem| problem.is_error())
     }
 
-    fn check_patterns(&mut self, key: &str, node: &Node) {
+    pub(super) fn check_patterns(&mut self, key: &str, node: &Node) {
         if node.items().len() > PATTERNS_MAX {
             let message = format!("'{key}' has more than {PATTERNS_MAX} patterns");
             self.sink.error(codes::INVALID_VALUE, node.at, message);
@@ -108,8 +112,8 @@ impl Builder<'_, '_> {
 
     fn check_forwarded(&mut self, work: &Work<'_>, kind: &ServerKind) {
         let Some(value) = work.merged.get("forwardHeaders") else { return };
-        if !matches!(kind, ServerKind::Remote(_)) {
-            let message = "'forwardHeaders' has no effect on a server that runs here";
+        if matches!(kind, ServerKind::Process(_)) {
+            let message = "'forwardHeaders' has no effect on a local process, which gets no headers";
             self.sink.warning(codes::NO_EFFECT, value.node.at, message);
         }
         if value.node.items().len() > FORWARDED_MAX {
@@ -125,6 +129,9 @@ impl Builder<'_, '_> {
                 let message = format!("header '{name}' cannot be forwarded");
                 self.sink.error(codes::INVALID_VALUE, item.at, message);
                 self.sink.hint("it belongs to the connection, or to the protocol itself");
+            } else if name == "authorization" && self.input.settings.gateway.auth != GatewayAuth::None {
+                let message = "'authorization' is never forwarded while [gateway] auth asks for it itself";
+                self.sink.warning(codes::NO_EFFECT, item.at, message);
             }
         }
     }
@@ -186,7 +193,7 @@ mod tests {
             r#"{"tools": {"rename": {"a": "x", "b": "x"}}}"#,
             r#"{"tools": {"rename": {"a": "not a name"}}}"#,
             r#"{"tools": {"dony": ["a"]}}"#,
-            r#"{"forwardHeaders": ["Authorization"]}"#,
+            r#"{"forwardHeaders": ["Proxy-Authorization"]}"#,
             r#"{"forwardHeaders": ["Mcp-Session-Id"]}"#,
             r#"{"forwardHeaders": ["not a name"]}"#,
         ] {

@@ -195,7 +195,15 @@ fn r08_the_modern_era_has_no_get_no_sessions_and_exact_refusals() {
 
 #[test]
 fn health_is_200_only_while_the_server_answers() {
-    let (site, _daemon, old, new) = two("gw-health");
+    let site = Site::new("gw-health");
+    let quick = |era: &str| {
+        let mut entry = fixture(&["--era", era]);
+        entry["orchestrator"] = json!({ "health": { "interval": "1s", "timeout": "1s" } });
+        entry
+    };
+    site.write(&json!({ "old": quick("legacy"), "new": quick("modern") }));
+    let _daemon = site.daemon();
+    let (old, new) = (At::of(&site, "old"), At::of(&site, "new"));
     let health = |at: &At, path: &str| Ask::new("GET", path).send(at.port).status;
     for (at, other) in [(&old, &new), (&new, &old)] {
         let client = at.open();

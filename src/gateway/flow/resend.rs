@@ -1,0 +1,129 @@
+//! A call that is sent again, over another connection of the same era.
+//!
+//! Must never send what its client has taken back, and never what may have been done already unless
+//! doing it twice is what doing it once is: the [`Pass`] says which.
+
+use crate::gateway::flow::{Again, EVENTS_MAX, Flow, Out, failed};
+use crate::gateway::sessions::Marker;
+use crate::gateway::slot::{Slot, Unavailable};
+use crate::gateway::traffic::Pass;
+use crate::mcp::build;
+use crate::mcp::wire::{Era, INTERNAL_ERROR};
+use crate::upstream::error::{CallError, CloseReason};
+use crate::upstream::leg::{Call, OnDrop};
+use hyper::StatusCode;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// What a call needs to be sent again.
+#[derive(Debug)]
+pub(crate) struct Resend {
+    slot: Arc<Slot>,
+    method: String,
+    params: Option<Box<RawValue>>,
+    on_drop: OnDrop,
+    era: Era,
+    /// When; `None` while it is under way.
+    at: Option<Instant>,
+    /// Where its client finds it to take it back.
+    marker: Option<Marker>,
+}
+
+/// What a flow was begun with, to begin it anew.
+pub(crate) struct Sent<'a> {
+    /// Where connections are.
+    pub(crate) slot: &'a Arc<Slot>,
+    /// The method.
+    pub(crate) method: &'a str,
+    /// The params, as they went out.
+    pub(crate) params: Option<&'a RawValue>,
+    /// What becomes of it when its client goes away.
+    pub(crate) on_drop: OnDrop,
+    /// Where its client finds it to take it back.
+    pub(crate) marker: Option<Marker>,
+}
+
+impl Flow {
+    /// The same, with what was let through for it. Only what went over the connection that clients share
+    /// may be `sent` again.
+    #[must_use]
+    pub(crate) fn with_pass(mut self, pass: Option<Box<Pass>>, sent: Option<Sent<'_>>) -> Self {
+        let tries = pass.as_ref().is_some_and(|pass| pass.has_tries());
+        self.resend = sent.filter(|_| tries).map(|sent| {
+            let Sent { slot, method, params, on_drop, marker } = sent;
+            let (slot, method, params) = (Arc::clone(slot), method.to_owned(), params.map(ToOwned::to_owned));
+            Box::new(Resend { slot, method, params, on_drop, era: self.leg.greeting().era, at: None, marker })
+        });
+        self.pass = pass;
+        self
+    }
+
+    /// Whether it waits to be sent again.
+    pub(super) fn is_to_be_sent(&self) -> bool {
+        self.resend.as_ref().is_some_and(|resend| resend.at.is_some())
+    }
+
+    /// Whether what failed so is sent again; notes when.
+    pub(super) fn sends_again(&mut self, error: &CallError) -> bool {
+        let (Some(resend), Some(pass)) = (&mut self.resend, &mut self.pass) else { return false };
+        let Some(wait) = pass.again(error) else { return false };
+        resend.at = Some(Instant::now() + wait);
+        if let Some(marker) = &resend.marker {
+            marker.unsent();
+        }
+        true
+    }
+
+    /// Waits until it is time and sends it again; gives the answer if that cannot be done. Cancel-safe.
+    pub(super) async fn send_again(&mut self) -> Option<Out> {
+        let resend = self.resend.as_mut()?;
+        tokio::time::sleep_until(resend.at?).await;
+        let ready = resend.slot.ready().await;
+        resend.at = None;
+        let era = resend.era;
+        let live = match ready {
+            Ok(live) if live.leg.greeting().era == era => live,
+            Ok(_) => {
+                let error = CallError::Unsent(CloseReason::LetGo);
+                return Some(failed(&self.id, &self.tongue, &error, &mut self.timed));
+            }
+            Err(why) => {
+                let gone = matches!(why, Unavailable::Stopped(_));
+                if !gone && self.sends_again(&CallError::Unsent(CloseReason::LetGo)) {
+                    return None;
+                }
+                self.timed.done(false, 0);
+                let text = build::error(
+                    Some(&self.id),
+                    INTERNAL_ERROR,
+                    &format!("the server is not available: {why}"),
+                );
+                let status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+                return Some(Out::Busy(text, Again { status, secs: why.retry_after_secs() }));
+            }
+        };
+        let resend = self.resend.as_ref()?;
+        let (sink, events) = mpsc::channel(EVENTS_MAX);
+        let call = Call {
+            method: &resend.method,
+            params: resend.params.as_deref(),
+            own_id: None,
+            events: Some(sink),
+            on_drop: resend.on_drop,
+        };
+        match live.leg.start(call) {
+            Ok(running) => {
+                if let Some(marker) = &resend.marker {
+                    marker.sent_as(running.id());
+                }
+                (self.running, self.events, self.quiet_since) = (running, events, Instant::now());
+                self.leg = live.leg.clone();
+                None
+            }
+            Err(error) if self.sends_again(&error) => None,
+            Err(error) => Some(failed(&self.id, &self.tongue, &error, &mut self.timed)),
+        }
+    }
+}
