@@ -7,17 +7,21 @@
 //! | | main listener | edge port, shared listener |
 //! |---|---|---|
 //! | auth none | direct loopback clients | whoever may connect |
-//! | tokens | `Bearer <token>`, `Basic <name>:<token>` | the same |
+//! | bearer | `Bearer <token>`, `Basic <name>:<token>` | the same |
+//! | jwt | `Bearer <token>`, signed by the issuer | the same |
 //!
 //! Must never hand credentials on, nor show them.
 
 pub mod cors;
+pub mod jwt;
 pub mod key;
 pub mod names;
+mod resource;
 pub mod sources;
 pub mod tokens;
 
 use crate::gateway::body::{Refusal, Response, json, problem};
+use crate::gateway::guard::jwt::Jwt;
 use crate::gateway::guard::key::Key;
 use crate::gateway::guard::names::Names;
 use crate::gateway::guard::tokens::TokenSet;
@@ -33,7 +37,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 const CHALLENGE: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="mcp-orchestrator", Basic realm="mcp-orchestrator""#);
 /// What a client is told whose token does not reach far enough.
-pub(crate) const INSUFFICIENT: HeaderValue =
+const INSUFFICIENT: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="mcp-orchestrator", error="insufficient_scope""#);
 /// The same where the key of the tool proxy is asked for: another realm, so that browsers keep the
 /// two apart.
@@ -76,6 +80,8 @@ pub enum Auth {
     None,
     /// By a token.
     Tokens(TokenSet),
+    /// By a token that an issuer signed.
+    Jwt(Arc<Jwt>),
 }
 
 /// What is allowed.
@@ -101,9 +107,12 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    /// A guard with a policy.
+    /// A guard with a policy; with one of an issuer within a tokio runtime.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
+        if let Auth::Jwt(jwt) = &policy.auth {
+            jwt.issuer.begin();
+        }
         Self {
             policy: RwLock::new(policy),
             local: Principal { name: Arc::from(LOCAL), grant: Arc::default() },
@@ -117,9 +126,31 @@ impl Guard {
         Self { clock: Some(clock), ..self }
     }
 
-    /// Changes what is allowed, for requests from now on.
+    /// Changes what is allowed, for requests from now on. Keys of an issuer that stays are kept.
     pub fn set(&self, policy: Policy) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        let mut held = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        let auth = match (policy.auth, &held.auth) {
+            (Auth::Jwt(new), Auth::Jwt(old)) => {
+                let new = Jwt::new(new.rules.clone(), Arc::clone(&new.issuer));
+                Auth::Jwt(Arc::new(new.taking_over(old)))
+            }
+            (auth, _) => auth,
+        };
+        if let Auth::Jwt(jwt) = &auth {
+            jwt.issuer.begin();
+        }
+        *held = Policy { auth, ..policy };
+    }
+
+    /// Waits a moment for what judging a request needs and may come: an issuer's new key.
+    pub async fn prepare(&self, request: &Request) {
+        let jwt = match &self.policy.read().unwrap_or_else(PoisonError::into_inner).auth {
+            Auth::Jwt(jwt) => Arc::clone(jwt),
+            Auth::None | Auth::Tokens(_) => return,
+        };
+        if let Some(said) = request.headers.get(AUTHORIZATION).and_then(|said| said.to_str().ok()) {
+            jwt.prepare(said).await;
+        }
     }
 
     /// Whether a request comes under a name of this host, and from no page of another site.
@@ -142,17 +173,21 @@ impl Guard {
         }
         let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
         check_names(request, &policy.names)?;
-        if let Some(answer) = well_known(request.path()) {
-            return Err(answer.into());
-        }
-        if cors::is_preflight(request) && (request.path() == "/mcp" || request.path().starts_with("/mcp/")) {
+        let looked_for = looked_for(&policy, request);
+        let of_endpoint = request.path() == "/mcp" || request.path().starts_with("/mcp/");
+        if cors::is_preflight(request) && (of_endpoint || looked_for.is_some()) {
             return Err(cors::preflight(request).into());
         }
-        self.authenticated(&policy, request, credentials.as_ref()).map_err(|mut answer| {
+        if let Some(answer) = looked_for {
+            return Err(answer.into());
+        }
+        let admitted = self.authenticated(&policy, request, credentials.as_ref()).map_err(|mut answer| {
             // An allowed page may know why.
             cors::let_read(&mut answer, &request.headers);
             (*answer).into()
-        })
+        });
+        hand_back(&policy, request, credentials);
+        admitted
     }
 }
 
@@ -170,6 +205,12 @@ impl Guard {
             Auth::Tokens(tokens) => {
                 let owner = credentials.and_then(|value| tokens.owner(value.to_str().ok()?, now));
                 owner.ok_or_else(|| Box::new(unauthorized()))
+            }
+            Auth::Jwt(jwt) => {
+                let said = credentials.and_then(|value| value.to_str().ok());
+                let url = resource::url(request, &jwt.rules);
+                let checked = jwt.check(said, url.as_deref(), now);
+                checked.map_err(|wrong| Box::new(resource::refusal(request, jwt, &wrong)))
             }
             Auth::None if for_this_host && !is_direct(request) => Err(Box::new(problem(
                 StatusCode::FORBIDDEN,
@@ -191,11 +232,11 @@ impl Guard {
         let credentials = request.headers.remove(AUTHORIZATION);
         let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
         check_names(request, &policy.names)?;
-        if let Some(answer) = well_known(request.path()) {
-            return Err(answer.into());
-        }
         if cors::is_preflight(request) {
             return Err(cors::preflight(request).into());
+        }
+        if let Some(answer) = looked_for(&policy, request) {
+            return Err(answer.into());
         }
         let said = credentials.as_ref().and_then(|value| value.to_str().ok());
         let admitted = match key {
@@ -205,16 +246,37 @@ impl Guard {
             Some(_) if matches!(policy.auth, Auth::None) => Err(Box::new(locked(said))),
             Some(_) | None => self.authenticated(&policy, request, credentials.as_ref()),
         };
-        admitted.map_err(|mut answer| {
+        let admitted = admitted.map_err(|mut answer| {
             cors::let_read(&mut answer, &request.headers);
             (*answer).into()
-        })
+        });
+        if key.is_none() {
+            hand_back(&policy, request, credentials);
+        }
+        admitted
+    }
+
+    /// What a client is told whose token does not reach this server.
+    #[must_use]
+    pub fn insufficient(&self, request: &Request, server: &str) -> HeaderValue {
+        let told = match &self.policy.read().unwrap_or_else(PoisonError::into_inner).auth {
+            Auth::Jwt(jwt) => resource::insufficient(request, jwt, server),
+            Auth::None | Auth::Tokens(_) => None,
+        };
+        told.unwrap_or(INSUFFICIENT)
     }
 
     /// Whether clients need a token.
     #[must_use]
     pub fn wants_tokens(&self) -> bool {
         !matches!(self.policy.read().unwrap_or_else(PoisonError::into_inner).auth, Auth::None)
+    }
+}
+
+/// Where nobody proves who they are, credentials are for somebody behind us, if an entry says so.
+fn hand_back(policy: &Policy, request: &mut Request, credentials: Option<HeaderValue>) {
+    if let (Auth::None, Some(credentials)) = (&policy.auth, credentials) {
+        request.headers.insert(AUTHORIZATION, credentials);
     }
 }
 
@@ -277,8 +339,18 @@ fn check_names(request: &Request, names: &Names) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What clients look for before they ask for a password: there is no OAuth here, and a page or a
-/// 401 in its place would confuse them.
+/// What clients look for before they ask for a password, readable for an allowed page.
+fn looked_for(policy: &Policy, request: &Request) -> Option<Response> {
+    let metadata = match &policy.auth {
+        Auth::Jwt(jwt) => resource::metadata(request, &jwt.rules),
+        Auth::None | Auth::Tokens(_) => None,
+    };
+    let mut answer = metadata.or_else(|| well_known(request.path()))?;
+    cors::let_read(&mut answer, &request.headers);
+    Some(answer)
+}
+
+/// Where no OAuth is, a page or a 401 in its place would confuse them.
 #[must_use]
 pub fn well_known(path: &str) -> Option<Response> {
     let name = path.split_once("/.well-known/")?.1;

@@ -1,0 +1,219 @@
+//! Who called what: clients' calls of tools, prompts and resources, noted when they end.
+//!
+//! ```text
+//! a call ends --queue, bounded--> writer, many at once --> the state file, bounded by age and number
+//! ```
+//! Nobody waits for the disk: what does not fit into the queue is counted and lost. Must never hold
+//! arguments, results or the name of a resource.
+
+use crate::model::record::CallRecord;
+use crate::world::{Clock, Records};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Calls that may wait for the disk.
+const WAITING_MAX: usize = 16 * 1024;
+/// Calls written together.
+const TOGETHER_MAX: usize = 8 * 1024;
+/// Between two writes, so that each has many calls.
+const BETWEEN: Duration = Duration::from_millis(250);
+/// The daemon's end waits this long for what is not written.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks whether all is written.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
+
+/// The calls of all servers.
+pub struct CallLog {
+    clock: Arc<dyn Clock>,
+    enabled: AtomicBool,
+    waiting: OnceLock<mpsc::Sender<CallRecord>>,
+    hurry: Arc<Notify>,
+    noted: AtomicU64,
+    written: Arc<AtomicU64>,
+    lost: AtomicU64,
+}
+
+impl fmt::Debug for CallLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallLog")
+            .field("enabled", &self.enabled)
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CallLog {
+    /// A log that notes nothing before [`Self::begin`].
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            enabled: AtomicBool::new(true),
+            waiting: OnceLock::new(),
+            hurry: Arc::default(),
+            noted: AtomicU64::new(0),
+            written: Arc::default(),
+            lost: AtomicU64::new(0),
+        })
+    }
+
+    /// Begins to write into `records`, the first time; must be called within a tokio runtime.
+    pub fn begin(&self, records: Arc<dyn Records>) {
+        let (waiting, incoming) = mpsc::channel(WAITING_MAX);
+        if self.waiting.set(waiting).is_ok() {
+            let (hurry, written) = (Arc::clone(&self.hurry), Arc::clone(&self.written));
+            tokio::spawn(write(records, incoming, (hurry, written)));
+        }
+    }
+
+    /// Whether calls are noted from now on.
+    pub fn enable(&self, enabled: bool) {
+        self.enabled.store(enabled, Relaxed);
+    }
+
+    /// Whether a call that ends now would be noted.
+    #[must_use]
+    pub fn wants(&self) -> bool {
+        self.enabled.load(Relaxed) && self.waiting.get().is_some()
+    }
+
+    /// Notes a call; its time is now.
+    pub fn note(&self, mut call: CallRecord) {
+        let Some(waiting) = self.waiting.get().filter(|_| self.enabled.load(Relaxed)) else { return };
+        call.at = self.clock.now();
+        if waiting.try_send(call).is_ok() {
+            self.noted.fetch_add(1, Relaxed);
+        } else if self.lost.fetch_add(1, Relaxed) == 0 {
+            tracing::warn!("calls are not written as fast as they come: some are missing in the audit");
+        }
+    }
+
+    /// Calls that were lost.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    /// Waits until what was noted is written, a moment at most.
+    pub async fn flush(&self) {
+        self.hurry.notify_one();
+        let all = async {
+            while self.written.load(Relaxed) < self.noted.load(Relaxed) {
+                tokio::time::sleep(FLUSH_LOOK).await;
+            }
+        };
+        let _late = tokio::time::timeout(FLUSH_WITHIN, all).await;
+    }
+}
+
+async fn write(
+    records: Arc<dyn Records>,
+    mut incoming: mpsc::Receiver<CallRecord>,
+    (hurry, written): (Arc<Notify>, Arc<AtomicU64>),
+) {
+    let mut together = Vec::new();
+    while incoming.recv_many(&mut together, TOGETHER_MAX).await > 0 {
+        let count = u64::try_from(together.len()).unwrap_or(0);
+        if let Err(error) = records.add_calls(std::mem::take(&mut together)).await {
+            tracing::warn!(MCP_ERROR_CODE = error.kind.code(), "{error}");
+        }
+        written.fetch_add(count, Relaxed);
+        let _hurried = tokio::time::timeout(BETWEEN, hurry.notified()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BETWEEN, CallLog, WAITING_MAX};
+    use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task};
+    use crate::model::time::{Span, Timestamp};
+    use crate::world::{Answer, Clock, Records};
+    use std::future::{Future, pending, ready};
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+
+    /// Keeps calls, or never answers.
+    #[derive(Default)]
+    struct Kept {
+        batches: Mutex<Vec<Vec<CallRecord>>>,
+        stuck: bool,
+    }
+
+    impl Records for Kept {
+        fn begin_task<'a>(&'a self, _task: &'a Task) -> Answer<'a, i64> {
+            Box::pin(ready(Ok(1)))
+        }
+        fn end_task<'a>(&'a self, _task: &'a Task) -> Answer<'a, ()> {
+            Box::pin(ready(Ok(())))
+        }
+        fn task(&self, _id: i64) -> Answer<'_, Option<Task>> {
+            Box::pin(ready(Ok(None)))
+        }
+        fn tasks(&self, _before: Option<i64>, _limit: usize) -> Answer<'_, Vec<Task>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+        fn add_audit<'a>(&'a self, _entries: &'a [AuditEntry]) -> Answer<'a, ()> {
+            Box::pin(ready(Ok(())))
+        }
+        fn audit<'a>(&'a self, _filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+        fn add_calls(&self, calls: Vec<CallRecord>) -> Answer<'_, ()> {
+            if self.stuck {
+                return Box::pin(pending());
+            }
+            self.batches.lock().unwrap().push(calls);
+            Box::pin(ready(Ok(())))
+        }
+    }
+
+    struct Noon;
+
+    impl Clock for Noon {
+        fn now(&self) -> Timestamp {
+            Timestamp(43_200_000)
+        }
+        fn sleep(&self, _span: Span) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(pending())
+        }
+    }
+
+    fn call(n: usize) -> CallRecord {
+        CallRecord { tool: format!("t{n}"), ..CallRecord::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_written_many_at_once_with_their_time_and_none_is_left() {
+        let log = CallLog::new(Arc::new(Noon));
+        log.note(call(0));
+        let kept = Arc::new(Kept::default());
+        log.begin(Arc::clone(&kept) as Arc<dyn Records>);
+        assert!(log.wants());
+        log.note(call(1));
+        tokio::time::sleep(BETWEEN / 2).await;
+        (2..1000).for_each(|n| log.note(call(n)));
+        log.flush().await;
+        let batches = std::mem::take(&mut *kept.batches.lock().unwrap());
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [1, 998], "two writes for a thousand");
+        assert!(batches.iter().flatten().all(|call| call.at == Timestamp(43_200_000)));
+        log.enable(false);
+        log.note(call(1));
+        assert!(!log.wants());
+        log.flush().await;
+        assert_eq!(kept.batches.lock().unwrap().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_holds_up_nobody_and_what_is_lost_is_counted() {
+        let log = CallLog::new(Arc::new(Noon));
+        log.begin(Arc::new(Kept { stuck: true, ..Kept::default() }));
+        for n in 0..WAITING_MAX + 10 {
+            log.note(call(n));
+        }
+        assert_eq!(log.lost(), 10);
+        log.flush().await;
+    }
+}
