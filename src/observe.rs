@@ -31,6 +31,7 @@ pub async fn look(world: &World, targets: &TargetsToRead, busy: BTreeSet<ServerI
         busy,
         edges: world.edges.as_ref().map(|edges| edges.served()),
         contacts: world.edges.as_ref().and_then(|edges| edges.contacts()),
+        health: world.edges.as_ref().map(|edges| edges.health()).unwrap_or_default(),
         run: world.edges.as_ref().map(|edges| edges.run()),
     }
 }

@@ -8,19 +8,20 @@
 //! failed.
 
 mod pulse;
+mod seen;
+mod wishes;
 
 pub use pulse::Pulse;
+pub use seen::{SeenByPass, TargetsRead};
 
 use crate::execute::learn::ActionResult;
-use crate::model::balancer::BalancerSeen;
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
-use crate::model::memory::{Intent, Lease, Memory};
+use crate::model::memory::{Intent, Lease, Memory, Pause, Scope};
 use crate::model::observed::Seen;
 use crate::model::policy::{Ending, Policy};
 use crate::model::time::{Span, Timestamp};
 use crate::plan::Plan;
-use crate::plan::action::Action;
 use crate::plan::report::{ReasonKind, Report, Row, RowState};
 use crate::reconcile::{Ended, Pass, Reconciler};
 use crate::world::{Clock, WorldError};
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use wishes::{Asked, intend, is_over, set_pause, unkept};
 
 /// Between the beginnings of two passes that events ask for.
 const GAP: Span = Span::millis(100);
@@ -45,8 +47,8 @@ const LAST_LOOK: Span = Span::millis(250);
 /// Requests that may wait for the loop.
 const REQUESTS_MAX: usize = 256;
 /// Codes of waits that only end with another try after a failure.
-pub const FAILURE_CODES: [&str; 6] =
-    ["MCPO-P012", "MCPO-P040", "MCPO-P042", "MCPO-P043", "MCPO-P050", "MCPO-P051"];
+pub const FAILURE_CODES: [&str; 7] =
+    ["MCPO-P012", "MCPO-P040", "MCPO-P042", "MCPO-P043", "MCPO-P044", "MCPO-P050", "MCPO-P051"];
 
 /// What the files and settings want, in one value that changes as a whole.
 #[derive(Clone, Debug)]
@@ -87,18 +89,11 @@ pub struct Snapshot {
     pub leases: BTreeMap<ServerId, Lease>,
     /// What people asked for by hand.
     pub intents: BTreeMap<ServerId, Intent>,
+    /// What people want left alone.
+    pub pauses: BTreeMap<Scope, Pause>,
     /// What the pass decided on, and the load balancer it saw; `None` before the first.
     #[serde(skip)]
     pub seen: Option<Arc<SeenByPass>>,
-}
-
-/// What a pass had before it, beside the report.
-#[derive(Clone, Debug)]
-pub struct SeenByPass {
-    /// What it set going.
-    pub actions: Vec<Action>,
-    /// The load balancer.
-    pub balancer: BalancerSeen,
 }
 
 impl Snapshot {
@@ -155,10 +150,21 @@ pub enum Request {
         /// The pass to wait for, or why not.
         reply: oneshot::Sender<Result<u64, String>>,
     },
+    /// Servers are to be left alone, or not any more.
+    Pause {
+        /// What for.
+        scopes: Vec<Scope>,
+        /// The pause; `None` takes it back.
+        pause: Option<Pause>,
+        /// The pass to wait for, or why not.
+        reply: oneshot::Sender<Result<u64, String>>,
+    },
     /// A plan for looking at.
     Plan {
         /// For these servers instead of those in force.
         desired: Option<Arc<Desired>>,
+        /// Under this policy instead of the one in force.
+        policy: Option<Box<Policy>>,
         /// With removals that the guard would hold back.
         allow_mass_delete: bool,
         /// The plan and its time.
@@ -404,7 +410,7 @@ impl<O: Observer> Service<O> {
     }
 
     fn snapshot(&mut self, pass: &Pass, wish: &Wish) -> Snapshot {
-        let Memory { leases, intents, .. } = self.reconciler.memory().clone();
+        let Memory { leases, intents, pauses, .. } = self.reconciler.memory().clone();
         let timer = next_pass(&pass.plan, pass.began, wish.interval);
         let next_pass = timer.min(look_again(self.away_since, pass.began, wish.interval));
         let mut faults: Vec<String> = pass.broken.iter().map(ToString::to_string).collect();
@@ -422,10 +428,8 @@ impl<O: Observer> Service<O> {
             faults,
             leases,
             intents,
-            seen: Some(Arc::new(SeenByPass {
-                actions: pass.plan.actions.clone(),
-                balancer: pass.observed.balancer.clone(),
-            })),
+            pauses,
+            seen: Some(Arc::new(SeenByPass::of(pass, self.publish.borrow().seen.as_deref()))),
         }
     }
 
@@ -444,10 +448,17 @@ impl<O: Observer> Service<O> {
                 let _gone = reply.send(answer);
                 due
             }
-            Request::Plan { desired, allow_mass_delete, reply } => {
+            Request::Pause { scopes, pause, reply } => {
+                let kept = self.reconciler.remember(|memory| set_pause(memory, scopes, pause)).await;
+                let answer = kept.map(|()| self.passes + 1).map_err(|error| unkept(&error));
+                let due = answer.is_ok();
+                let _gone = reply.send(answer);
+                due
+            }
+            Request::Plan { desired, policy, allow_mass_delete, reply } => {
                 let wish = Arc::clone(&self.wishes.borrow());
                 let desired = desired.as_ref().unwrap_or(&wish.desired);
-                let mut policy = wish.policy.clone();
+                let mut policy = policy.map_or_else(|| wish.policy.clone(), |policy| *policy);
                 policy.allow_mass_delete |= allow_mass_delete;
                 let (plan, _, _) = self.reconciler.preview(desired, &policy).await;
                 let _gone = reply.send(Box::new((plan, self.clock.now())));
@@ -482,9 +493,7 @@ impl<O: Observer> Service<O> {
             .reconciler
             .remember(|memory| intend(memory, &desired, &chosen, act, &Asked { by, now, until, over }))
             .await;
-        kept.map_err(|error| {
-            format!("the wish holds until this process ends, but could not be kept: {error}")
-        })
+        kept.map_err(|error| unkept(&error))
     }
 }
 
@@ -502,57 +511,6 @@ fn over(pass: &Pass, ending: Ending, now: Timestamp) -> bool {
             }
             Ending::Stop => pass.plan.report.in_flight == 0,
         }
-}
-
-/// Who asked, when, until when.
-struct Asked<'a, F> {
-    by: &'a str,
-    now: Timestamp,
-    until: Option<Timestamp>,
-    /// Whether a server is not started again by itself.
-    over: F,
-}
-
-/// It ended, and is not started again by itself.
-fn is_over(row: &Row) -> bool {
-    row.state == RowState::Stopped || row.reasons.iter().any(|reason| reason.code == Some("MCPO-P041"))
-}
-
-/// Writes down what was asked for by hand.
-fn intend(
-    memory: &mut Memory,
-    desired: &Desired,
-    servers: &[ServerId],
-    act: Act,
-    asked: &Asked<'_, impl Fn(&ServerId) -> bool>,
-) {
-    for id in servers {
-        let file_enabled = desired.servers.get(id).is_some_and(|server| server.enabled);
-        // Nothing keeps it stopped but its own end: only another start helps.
-        let stopped = memory.intents.get(id).is_some_and(|intent| !intent.run);
-        let ended = act == Act::Start && file_enabled && !stopped && (asked.over)(id);
-        let act = if ended { Act::Restart } else { act };
-        if let Some(attempts) = memory.attempts.get_mut(id).filter(|_| act != Act::Stop) {
-            // Somebody looked at it: crashes and failures count anew.
-            attempts.crashes = 0;
-            attempts.next_try = None;
-            attempts.failed_spec = None;
-            attempts.failures = 0;
-        }
-        if act == Act::Start && file_enabled {
-            memory.intents.remove(id);
-            continue;
-        }
-        let intent = Intent {
-            run: act != Act::Stop,
-            by: asked.by.to_owned(),
-            at: asked.now,
-            until: asked.until,
-            file_enabled,
-            restart: (act == Act::Restart).then_some(asked.now),
-        };
-        memory.intents.insert(id.clone(), intent);
-    }
 }
 
 /// When the next pass is due by itself: what the plan waits for, at the latest after `interval`,

@@ -6,12 +6,18 @@
 
 use crate::execute::{Limits, Teller};
 use crate::model::balancer::{BalancerSeen, TargetState};
-use crate::model::id::{IdError, ServerId};
-use crate::model::memory::{Intent, Memory};
+use crate::model::desired::Desired;
+use crate::model::health::{Condition, State};
+use crate::model::id::{ContainerId, IdError, ServerId};
+use crate::model::mark::Role;
+use crate::model::memory::{Intent, Memory, Pause, Scope};
 use crate::model::observed::Seen;
+use crate::model::op::{EdgeOp, EngineOp, Op};
+use crate::model::policy::Policy;
 use crate::model::time::Span;
+use crate::plan::recovery::TRIES_MAX;
 use crate::plan::report::RowState;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Pass, Reconciler};
 use crate::service::{next_pass, only_failed, settled, wait_after_failures};
 use crate::world::fake::{FakeWorld, TARGET_ID, block_on, generate};
 use crate::world::{Balancer, Edges, World};
@@ -102,6 +108,60 @@ fn drains(seen: &BalancerSeen) -> bool {
     targets.into_iter().any(|target| target.id == TARGET_ID && target.state == TargetState::Draining)
 }
 
+/// What must hold of everything that is done for the sake of health:
+///
+/// - H1: nothing is restarted whose last verdict is that it serves, or is old
+/// - H2: in no minute are there more restarts than allowed
+/// - H3: no server is tried more often than allowed
+/// - H4: a new container has the image of the old one
+/// - H5: nothing of a paused server is touched
+///
+/// That everything is well in bounded time once faults stop (H6) is part of coming to rest.
+fn recovery(pass: &Pass, desired: &Desired, policy: &Policy, memory: &Memory) -> Vec<String> {
+    let mut out = Vec::new();
+    if memory.unwanted.len() > policy.restarts_per_minute_max {
+        out.push(format!("H2: {} restarts within a minute", memory.unwanted.len()));
+    }
+    for (id, recovery) in memory.recoveries.iter().filter(|(_, recovery)| recovery.tries > TRIES_MAX) {
+        out.push(format!("H3: {id} was tried {} times", recovery.tries));
+    }
+    for action in &pass.plan.actions {
+        let Some(server) = action.server.as_ref().and_then(|id| desired.servers.get(id)) else { continue };
+        let did = || format!("{} because {}", action.op.describe(), action.why);
+        let stops = matches!(action.op, Op::Engine(EngineOp::Stop(_)) | Op::Edge(EdgeOp::Restart { .. }));
+        if stops && action.why.starts_with("it does not answer") {
+            let seen = pass.observed.health.get(&server.id);
+            let ill = |seen: &Condition| {
+                !seen.health.state.serves() && !seen.health.is_stale(pass.began, &server.health)
+            };
+            if !seen.is_some_and(ill) {
+                out.push(format!("H1: {} {seen:?}", did()));
+            }
+        }
+        let anew = memory.recoveries.get(&server.id).and_then(|recovery| recovery.anew.as_ref());
+        if let (Op::Engine(EngineOp::Create(create)), Some(old)) = (&action.op, anew) {
+            let containers = pass.observed.containers.known().into_iter().flatten();
+            let same = containers.filter(|one| one.id == *old).all(|one| one.image == create.image);
+            if !same {
+                out.push(format!("H4: {} from {}", did(), create.image));
+            }
+        }
+        let host = memory.pauses.contains_key(&Scope::Host);
+        let paused = host || memory.pauses.contains_key(&Scope::Server(server.id.clone()));
+        let leg = action.op.container().is_some_and(|id| is_leg(pass, id));
+        if paused && !leg && !matches!(action.op, Op::Edge(_)) {
+            out.push(format!("H5: {}", did()));
+        }
+    }
+    out
+}
+
+fn is_leg(pass: &Pass, id: &ContainerId) -> bool {
+    let mut all = pass.observed.containers.known().into_iter().flatten();
+    let found = all.find(|one| one.id == *id);
+    found.and_then(|one| one.mark.as_ref()).is_some_and(|mark| mark.role == Some(Role::Leg))
+}
+
 struct Driver {
     fake: Arc<FakeWorld>,
     reconciler: Reconciler,
@@ -119,9 +179,9 @@ impl Driver {
     fn pass(&mut self, run: &mut Run) -> Look {
         let (desired, policy) = (self.fake.desired(), self.fake.policy());
         let began = crate::world::Clock::now(self.fake.as_ref());
-        let intents = self.fake.take_intents();
+        let (intents, pauses) = (self.fake.take_intents(), self.fake.take_pauses());
         let look = block_on(async {
-            self.intend(intents).await;
+            self.intend(intents, pauses).await;
             let pass = self.reconciler.pass(&desired, &policy).await;
             let mut ends = Vec::new();
             while let Some(ended) = self.reconciler.ended().await {
@@ -135,6 +195,7 @@ impl Driver {
         };
         if !self.fake.crashed() {
             run.faults.extend(pass.broken.iter().map(ToString::to_string));
+            run.faults.extend(recovery(&pass, &desired, &policy, self.reconciler.memory()));
         }
         run.faults.extend(self.fake.check());
         if !pass.plan.questions.is_empty() && !self.fake.crashed() && pass.plan.report.engine_known {
@@ -145,13 +206,15 @@ impl Driver {
             return Look { rest: false, wait: SOON, still: Vec::new() };
         }
         // What a fault made fail is tried again: that is still to come.
-        let tried_again = ["MCPO-P061", "MCPO-P040", "MCPO-P042", "MCPO-P051", "MCPO-P012"];
+        let tried_again = ["MCPO-P061", "MCPO-P040", "MCPO-P042", "MCPO-P044", "MCPO-P051", "MCPO-P012"];
         let again = |code: Option<&str>| {
             code.is_some_and(|code| tried_again.contains(&code)) && run.passes < PATIENCE
         };
         let pending =
             pass.plan.report.servers.values().any(|row| row.reasons.iter().any(|reason| again(reason.code)));
-        let rest = settled(&pass.plan, true) && !pending && !drains(&pass.observed.balancer);
+        // H6: the verdict on every server that can answer is on its way.
+        let ill = pass.observed.health.values().any(|seen| seen.health.state == State::Unhealthy);
+        let rest = settled(&pass.plan, true) && !pending && !ill && !drains(&pass.observed.balancer);
         self.failing =
             if ends.contains(&true) && !ends.contains(&false) { self.failing.saturating_add(1) } else { 0 };
         let wait = if pass.plan.is_empty() {
@@ -177,11 +240,16 @@ impl Driver {
         Look { rest, wait, still }
     }
 
-    async fn intend(&mut self, intents: Vec<(ServerId, Intent)>) {
-        if !intents.is_empty() {
-            // A store that fails is part of the script; the intent holds in memory.
-            let _unsaved = self.reconciler.remember(|memory| memory.intents.extend(intents)).await;
+    async fn intend(&mut self, intents: Vec<(ServerId, Intent)>, pauses: Vec<(Scope, Pause)>) {
+        if intents.is_empty() && pauses.is_empty() {
+            return;
         }
+        let wished = |memory: &mut Memory| {
+            memory.intents.extend(intents);
+            memory.pauses.extend(pauses);
+        };
+        // A store that fails is part of the script; the wish holds in memory.
+        let _unsaved = self.reconciler.remember(wished).await;
     }
 
     /// Faults are over: a bounded number of passes leads to rest, and rest is what was wanted.

@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing secret is ever in it (held by the planted-secrets test).
 
-use crate::model::id::ServerId;
+use crate::model::id::{ContainerId, SectionId, ServerId};
 use crate::model::net::HostPort;
 use crate::model::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,13 @@ pub struct Memory {
     pub pins: BTreeMap<ServerId, Pin>,
     /// What people asked for by hand.
     pub intents: BTreeMap<ServerId, Intent>,
+    /// What is done about servers that do not answer.
+    pub recoveries: BTreeMap<ServerId, Recovery>,
+    /// Restarts within the last minute that nobody asked for, oldest first; the first one of a server
+    /// that was stable is not among them.
+    pub unwanted: Vec<Timestamp>,
+    /// What people want left alone.
+    pub pauses: BTreeMap<Scope, Pause>,
     /// What the load balancer half remembers.
     pub balancer: crate::model::balancer::BalancerMemory,
 }
@@ -60,6 +67,74 @@ pub struct Attempts {
     pub quota_until: Option<Timestamp>,
     /// The last error in words.
     pub last_error: Option<String>,
+}
+
+/// What was done about a server that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Tries so far.
+    pub tries: u32,
+    /// When the last one was decided on.
+    pub last: Timestamp,
+    /// What was the matter, in words.
+    pub why: String,
+    /// Short hash of the declaration that it is about: another one begins anew.
+    pub spec: String,
+    /// The container that is to be replaced by one from the same image.
+    pub anew: Option<ContainerId>,
+}
+
+/// What a pause is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Scope {
+    /// Every server of this host.
+    Host,
+    /// The servers of a section.
+    Section(SectionId),
+    /// One server.
+    Server(ServerId),
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Section(id) => write!(f, "section:{id}"),
+            Self::Server(id) => write!(f, "server:{id}"),
+        }
+    }
+}
+
+impl From<Scope> for String {
+    fn from(scope: Scope) -> Self {
+        scope.to_string()
+    }
+}
+
+impl TryFrom<String> for Scope {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("'{text}' names nothing that can be paused");
+        match text.split_once(':') {
+            None if text == "host" => Ok(Self::Host),
+            Some(("section", id)) => Ok(Self::Section(SectionId(id.to_owned()))),
+            Some(("server", id)) => ServerId::new(id).map(Self::Server).map_err(|_no_id| wrong()),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Somebody wants servers left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who asked.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Until when it holds; `None`: until taken back.
+    pub until: Option<Timestamp>,
 }
 
 /// An image pinned for a server.

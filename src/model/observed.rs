@@ -2,6 +2,7 @@
 //! different things, and nothing is ever removed on the strength of the first two.
 
 use crate::model::balancer::BalancerSeen;
+use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ImageId, ServerId};
 use crate::model::mark::Mark;
 use crate::model::net::HostPort;
@@ -49,6 +50,8 @@ pub struct Observed {
     pub edges: Option<BTreeMap<ServerId, HostPort>>,
     /// How the connections behind edge listeners stand; `None` in a process that keeps none.
     pub contacts: Option<BTreeMap<ServerId, Contact>>,
+    /// How well servers are, as far as this process has asked them.
+    pub health: BTreeMap<ServerId, Condition>,
     /// The run of this process, which the legs it makes carry as a label; `None` in a process that
     /// serves none. At most one process works on a stack, so legs of any other run serve nobody.
     pub run: Option<String>,

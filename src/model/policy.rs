@@ -36,6 +36,9 @@ pub struct Policy {
     pub replacements_max: usize,
     /// Failed replacements after which a roll-out stops.
     pub rollout_failures_max: usize,
+    /// Restarts within a minute that nobody asked for; the first one of a server that was stable is not
+    /// counted (`[recovery] restarts_per_minute_max`).
+    pub restarts_per_minute_max: usize,
     /// How long a new container must run before it counts as up.
     pub settle: Span,
     /// Whether the process is about to end.

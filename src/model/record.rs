@@ -1,7 +1,8 @@
-//! What was asked for and what was done, kept for people: tasks and the audit.
+//! What was asked for and what was done, kept for people: tasks, the audit, and calls of clients.
 //!
 //! Invariant: nothing secret is ever in it: names and words, never arguments or values.
 
+use crate::model::id::ServerId;
 use crate::model::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,7 +89,8 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// Who: a user, `uid 1000`, `the loop`, `the file`.
     pub by: String,
-    /// How they came: `http`, `socket`, `dashboard`, `daemon`.
+    /// How they came: `http`, `socket`, `dashboard`, `daemon`; for calls of clients `port`, `mcp`,
+    /// `all`, `openapi`.
     pub via: String,
     /// What, in words.
     pub what: String,
@@ -96,7 +98,7 @@ pub struct AuditEntry {
     pub server: Option<String>,
     /// Why, in words.
     pub why: Option<String>,
-    /// `ok`, `failed` or `refused`.
+    /// `ok`, `failed` or `refused`; `abandoned` for a call whose client went away.
     pub result: String,
     /// What went wrong, in words.
     pub detail: Option<String>,
@@ -106,6 +108,45 @@ pub struct AuditEntry {
     pub millis: Option<u64>,
     /// The task it belongs to.
     pub task: Option<i64>,
+    /// What the client, or a proxy before it, calls the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// A call of a client that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallRecord {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Whose it was.
+    pub by: String,
+    /// By which door it came: `port`, `mcp`, `all` or `openapi`.
+    pub via: &'static str,
+    /// The server.
+    pub server: Option<ServerId>,
+    /// `tools/call`, `prompts/get` or `resources/read`.
+    pub method: String,
+    /// The tool, by the server's own name; empty for what is none.
+    pub tool: String,
+    /// `ok`, `failed` or `abandoned`.
+    pub result: &'static str,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+    /// What the client, or a proxy before it, calls the request.
+    pub request: Option<String>,
+}
+
+impl CallRecord {
+    /// What was called, in words.
+    #[must_use]
+    pub fn what(method: &str, tool: &str) -> String {
+        match method {
+            "tools/call" => format!("call {tool}"),
+            "prompts/get" => "get a prompt".to_owned(),
+            "resources/read" => "read a resource".to_owned(),
+            other => other.to_owned(),
+        }
+    }
 }
 
 /// Which lines of the audit somebody wants; newest first.
@@ -119,6 +160,8 @@ pub struct AuditFilter {
     pub by: Option<String>,
     /// With this result.
     pub result: Option<String>,
+    /// Calls of clients instead of what was done here.
+    pub calls: bool,
     /// At most this many.
     pub limit: usize,
 }

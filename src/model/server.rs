@@ -8,6 +8,7 @@ use crate::model::fingerprint::Fingerprint;
 use crate::model::id::{SectionId, ServerId};
 use crate::model::net::HostPort;
 use crate::model::time::Span;
+use crate::model::traffic::TrafficPolicy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,6 +40,8 @@ pub struct Server {
     /// Headers of clients' requests that a server elsewhere gets (`orchestrator.forwardHeaders`), in
     /// lower case.
     pub forward_headers: Vec<String>,
+    /// What its requests are held to (`orchestrator.rateLimit` and others).
+    pub traffic: TrafficPolicy,
     /// Path of the MCP endpoint inside an HTTP server (`orchestrator.httpPath`).
     pub http_path: Option<String>,
     /// Restart after a crash.

@@ -15,6 +15,7 @@
 //! | I9 | the old container of a server that is one is only removed when another of its own is there |
 //! | I10 | a server's container with an open edge listener is only stopped beside its running replacement once requests were handed over to that one |
 //! | I11 | a leg of this run is only stopped or removed once its sessions were ended |
+//! | I12 | a server is only tried to be brought back on a verdict that it does not answer, not an old one, not while it is paused, and not beyond the bounds |
 //!
 //! I6, I7 and I9 are about servers: a leg that has ended or whose run is over serves nobody and may
 //! always go.
@@ -28,6 +29,8 @@ use crate::model::op::{ContainerRef, EdgeOp, EngineOp, Op};
 use crate::model::server::ServerKind;
 use crate::plan::action::Action;
 use crate::plan::fleet::main_name;
+use crate::plan::recovery::TRIES_MAX;
+use crate::plan::runs::paused;
 use crate::plan::sweep::is_orphan;
 use crate::plan::{Input, Plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +83,7 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
         }
     }
     removals(input, plan, &index_of, containers, &mut broken);
+    recoveries(input, plan, &mut broken);
     broken
 }
 
@@ -300,6 +304,28 @@ fn removals(
         let is_container = wanted.is_some_and(|server| matches!(server.kind, ServerKind::Container(_)));
         if runs && others == 0 && seen.leg(id).is_none() && is_container {
             broken.push(Broken { number: 9, what: action.op.describe() });
+        }
+    }
+}
+
+fn recoveries(input: Input<'_>, plan: &Plan, broken: &mut Vec<Broken>) {
+    let most = input.policy.restarts_per_minute_max.max(input.memory.unwanted.len());
+    if plan.memory.unwanted.len() > most {
+        let what = format!("{} restarts within a minute", plan.memory.unwanted.len());
+        broken.push(Broken { number: 12, what });
+    }
+    for (id, recovery) in &plan.memory.recoveries {
+        let before = input.memory.recoveries.get(id).map_or(0, |before| before.tries);
+        let Some(server) = input.desired.servers.get(id).filter(|_| recovery.tries > before) else {
+            continue;
+        };
+        let ill = input.observed.health.get(id).is_some_and(|seen| {
+            !seen.health.state.serves() && !seen.health.is_stale(input.now, &server.health)
+        });
+        let paused = paused(input.policy, &plan.memory, server, input.now).is_some();
+        if !ill || paused || recovery.tries > TRIES_MAX {
+            let what = format!("try {} of {id}", recovery.tries);
+            broken.push(Broken { number: 12, what });
         }
     }
 }

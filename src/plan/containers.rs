@@ -8,6 +8,7 @@
 //! stop          runs               drain, stop
 //! not in file   anything of ours   drain, stop, remove      (unless the guard says no)
 //! broken entry  anything           leave as it is
+//! paused        anything           leave as it is
 //! any           unknown            leave as it is
 //! ```
 //! Must never touch a container without our mark: its name being in the way is a conflict that is
@@ -15,6 +16,7 @@
 
 use crate::model::balancer::{BalancerSeen, RouteKind, RouteWant, Standing};
 use crate::model::id::ServerId;
+use crate::model::memory::Scope;
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::EngineOp;
@@ -23,8 +25,9 @@ use crate::model::server::{ContainerDecl, RouteWish, Server, ServerKind, Transpo
 use crate::plan::draft::{Draft, refer, runs, state_words};
 use crate::plan::fleet::{Group, main_name};
 use crate::plan::images::{self, Chosen};
+use crate::plan::recovery::{self, Step};
 use crate::plan::report::{Reason, ReasonKind, Row, RowState};
-use crate::plan::runs::{Want, want};
+use crate::plan::runs::{Want, paused, restart_due, want};
 use crate::plan::{outside, replace, steady};
 
 /// Path of the MCP endpoint where nothing says another.
@@ -58,7 +61,7 @@ pub(crate) fn decide(draft: &mut Draft<'_>) {
     order.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.id.cmp(&b.id)));
     for server in order {
         describe(draft, server);
-        if busy(draft, &server.id) {
+        if busy(draft, &server.id) || left_paused(draft, server) {
             continue;
         }
         match &server.kind {
@@ -85,21 +88,59 @@ fn busy(draft: &mut Draft<'_>, id: &ServerId) -> bool {
     if !draft.input.observed.busy.contains(id) {
         return false;
     }
-    draft.keep.insert(id.clone());
-    let group = draft.fleet.groups.get(id);
-    if let Some(main) = group.and_then(|group| group.main.or_else(|| group.nexts.first().copied())) {
-        show(draft, id, main);
-        // It serves meanwhile: who passes requests on must know how, which its labels say.
-        if let Some(mark) = &main.mark {
-            let row = draft.row(id);
-            row.transport = mark.transport;
-            let direct = |route: &String| route.starts_with("direct");
-            row.route = mark.route.as_ref().map(|route| if direct(route) { "direct" } else { "edge" });
-        }
-    }
+    show_untouched(draft, id);
     draft.wait(id, "its last actions, which are still running", None);
     draft.row(id).state = RowState::Changing;
     true
+}
+
+/// Somebody wants it left alone: nothing of it is touched, and its row says who and until when.
+fn left_paused(draft: &mut Draft<'_>, server: &Server) -> bool {
+    let id = &server.id;
+    let held = paused(draft.input.policy, &draft.memory, server, draft.input.now);
+    let Some((scope, pause)) = held.map(|(scope, pause)| (scope, pause.clone())) else { return false };
+    let runs = match &server.kind {
+        ServerKind::Container(decl) => {
+            draft.row(id).image = Some(decl.spec.image.clone());
+            let main = show_untouched(draft, id);
+            draft.input.observed.containers.known().is_none() || main.is_some_and(runs)
+        }
+        ServerKind::Process(_) | ServerKind::Remote(_) => {
+            draft.keep.insert(id.clone());
+            draft.row(id).route = Some("edge");
+            want(draft.input.policy, &draft.memory, server) == Want::Run
+        }
+    };
+    let what = match scope {
+        Scope::Server(_) => "paused".to_owned(),
+        Scope::Section(section) => format!("section {section} is paused"),
+        Scope::Host => "this host is paused".to_owned(),
+    };
+    let reason = Reason {
+        until: pause.until,
+        ..Reason::new(ReasonKind::LeftAlone, format!("{what} by {}", pause.by))
+    };
+    draft.say(id, reason);
+    let row = draft.row(id);
+    row.paused = true;
+    row.state = if runs { RowState::Converged } else { RowState::Stopped };
+    true
+}
+
+/// Its row shows what is there, and nothing of it is touched.
+fn show_untouched<'a>(draft: &mut Draft<'a>, id: &ServerId) -> Option<&'a Container> {
+    draft.keep.insert(id.clone());
+    let group = draft.fleet.groups.get(id)?;
+    let main = group.main.or_else(|| group.nexts.first().copied())?;
+    show(draft, id, main);
+    // It serves meanwhile: who passes requests on must know how, which its labels say.
+    if let Some(mark) = &main.mark {
+        let row = draft.row(id);
+        row.transport = mark.transport;
+        let direct = |route: &String| route.starts_with("direct");
+        row.route = mark.route.as_ref().map(|route| if direct(route) { "direct" } else { "edge" });
+    }
+    Some(main)
 }
 
 /// The row's facts that need no decision.
@@ -146,6 +187,10 @@ fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerD
     }
     let name = main_name(draft.input.policy, id);
     match want(draft.input.policy, &draft.memory, server) {
+        Want::Stop { .. } if !may_stop_yet(draft, server) => {
+            draft.wait(id, "servers of a lower priority to stop first", None);
+            draft.keep.insert(id.clone());
+        }
         Want::Stop { why, by_hand } => stop(draft, id, &group, &why, by_hand),
         Want::Run => {
             if let Some(other) = draft.fleet.names.get(name.as_str()).filter(|_| group.main.is_none()) {
@@ -171,6 +216,16 @@ fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerD
     }
 }
 
+/// When the daemon ends and containers with it, what was started first stops last.
+fn may_stop_yet(draft: &Draft<'_>, server: &Server) -> bool {
+    let still_runs = |other: &&Server| {
+        let group = draft.fleet.groups.get(&other.id);
+        other.priority < server.priority && group.is_some_and(|group| group.all().any(runs))
+    };
+    draft.input.policy.ending != Ending::Stop
+        || !draft.input.desired.servers.values().any(|other| still_runs(&other))
+}
+
 fn show_site(draft: &mut Draft<'_>, site: &Site<'_>) {
     let row = draft.row(&site.server.id);
     row.transport = Some(site.transport);
@@ -191,15 +246,34 @@ fn run(draft: &mut Draft<'_>, site: &Site<'_>) {
     match site.group.main {
         None => steady::without_main(draft, site),
         Some(main) => {
-            match replace::change(draft, site, main) {
-                None => steady::keep(draft, site, main),
-                Some(why) => replace::replace(draft, site, main, &why),
+            let running = matches!(main.state, ContainerState::Running(_));
+            let asked = restart_due(&draft.memory, &site.server.id).is_some();
+            let looks = running && !asked;
+            let step = if looks { recovery::decide(draft, site.server, Some(main)) } else { Step::None };
+            match (replace::change(draft, site, main), step) {
+                (None, Step::Restart(why)) => steady::restart(draft, site, main, &why),
+                (None, Step::None | Step::Anew) => steady::keep(draft, site, main),
+                (Some(why), _) if recovery::anew(draft, &site.server.id, main).is_some() => {
+                    make_anew(draft, site, main, &why);
+                }
+                (Some(why), _) => replace::replace(draft, site, main, &why),
             }
             if site.direct.is_none() && matches!(main.state, ContainerState::Running(_)) {
                 outside::say_silent(draft, &site.server.id);
             }
         }
     }
+}
+
+/// The same once more, from the very image that the container was made from.
+fn make_anew(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, why: &str) {
+    let image = if site.group.nexts.is_empty() {
+        let Some(image) = images::same(draft, site.server, site.decl, main) else { return };
+        Some(image)
+    } else {
+        None
+    };
+    replace::replace(draft, &Site { image, ..site.clone() }, main, why);
 }
 
 /// Transport, port and route, from the entry, then the container that was made from it, then the
@@ -415,6 +489,7 @@ fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_h
 
 /// A stopped server starts its count of crashes anew.
 fn forget_start(draft: &mut Draft<'_>, id: &ServerId) {
+    draft.memory.recoveries.remove(id);
     if let Some(attempts) = draft.memory.attempts.get_mut(id) {
         attempts.crashes = 0;
         attempts.started = None;

@@ -3,7 +3,7 @@
 
 use crate::model::id::{ImageId, ServerId};
 use crate::model::memory::Pin;
-use crate::model::observed::{Image, Question, Seen};
+use crate::model::observed::{Container, Image, Question, Seen};
 use crate::model::op::{EngineOp, Op};
 use crate::model::server::{ContainerDecl, PullPolicy, Server};
 use crate::plan::draft::Draft;
@@ -54,6 +54,30 @@ pub(crate) fn choose(draft: &mut Draft<'_>, server: &Server, decl: &ContainerDec
             first(draft, server, decl)
         }
     }
+}
+
+/// The image that a container was made from, whatever its reference means by now.
+pub(crate) fn same(
+    draft: &mut Draft<'_>,
+    server: &Server,
+    decl: &ContainerDecl,
+    container: &Container,
+) -> Option<Chosen> {
+    let (id, image) = (&server.id, &container.image);
+    if let Some(image) = look(draft, id, image.as_str())? {
+        return Some(chosen(&image));
+    }
+    let pin = draft.memory.pins.get(id).filter(|pin| pin.image == image.as_str()).cloned();
+    match pin.and_then(|pin| pin.digest) {
+        Some(digest) if server.pull != PullPolicy::Never => {
+            pull(draft, id, &digest, decl, "the image it was made from is no longer on the engine");
+        }
+        _ => {
+            draft.note(id, "it cannot be made anew: the image it was made from is no longer on the engine");
+            crate::plan::recovery::give_up_anew(draft, id);
+        }
+    }
+    None
 }
 
 /// Takes the reference as it is now, and pins what it is.

@@ -133,6 +133,7 @@ mod tests {
             request_timeout: None,
             tools: crate::model::access::ToolPolicy::default(),
             forward_headers: Vec::new(),
+            traffic: crate::model::traffic::TrafficPolicy::default(),
             http_path: None,
             restart: RestartPolicy::default(),
             health: HealthPolicy::default(),
@@ -152,6 +153,7 @@ mod tests {
             allow_mass_delete: false,
             replacements_max: 2,
             rollout_failures_max: 3,
+            restarts_per_minute_max: 10,
             settle: Span::secs(2),
             ending: Ending::None,
             balancer: BalancerPolicy {

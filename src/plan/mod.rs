@@ -17,11 +17,11 @@ pub mod display;
 mod draft;
 mod fleet;
 mod guard;
-pub mod health;
 mod images;
 pub mod legs;
 mod outside;
 mod ports;
+pub mod recovery;
 pub mod replace;
 pub mod report;
 mod routes;
@@ -85,6 +85,7 @@ impl Plan {
 pub fn plan(input: Input<'_>) -> Plan {
     let mut draft = Draft::new(input);
     runs::settle_intents(&mut draft);
+    recovery::settle(&mut draft);
     guard::guard_removals(&mut draft);
     ports::lease(&mut draft);
     containers::decide(&mut draft);

@@ -9,6 +9,7 @@
 //! a container of an older entry, on its own port     it is drained and goes, then the listener opens
 //! a process that was to be restarted by hand         it ends, and the gateway starts it anew
 //! a process that ended                               the gateway starts it again, or leaves it so
+//! a process or server elsewhere that does not answer it is restarted or reached anew, see recovery
 //! ```
 //! Must never remove a container before the file says that the server is no container any more.
 
@@ -20,6 +21,7 @@ use crate::model::policy::Ending;
 use crate::model::server::{Server, ServerKind};
 use crate::plan::containers::{drained, show};
 use crate::plan::draft::{Draft, runs};
+use crate::plan::recovery::{self, Step};
 use crate::plan::report::{Reason, ReasonKind, RowState};
 use crate::plan::runs::{Want, restart_due, want};
 
@@ -33,6 +35,7 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
     };
     let left = remove_containers(draft, id, stop.is_some());
     if let Some(why) = stop {
+        draft.memory.recoveries.remove(id);
         if left == Left::Nothing {
             draft.row(id).state = RowState::Stopped;
         }
@@ -62,14 +65,15 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
     let Some(contacts) = &draft.input.observed.contacts else { return };
     let contact = contacts.get(id);
     if let Some(why) = restart_due(&draft.memory, id) {
-        draft.say(id, Reason::new(ReasonKind::ChangedBecause, why.clone()));
-        draft.attempts(id).started = Some(draft.input.now);
-        draft.act(Some(id), Op::Edge(EdgeOp::Restart { server: id.clone() }), &why, &[]);
-        return;
+        return restart(draft, id, &why);
     }
     say_ends(draft, server, contact);
     match contact.map(|contact| &contact.state) {
-        Some(ContactState::Up) => {}
+        Some(ContactState::Up) => {
+            if let Step::Restart(why) = recovery::decide(draft, server, None) {
+                restart(draft, id, &why);
+            }
+        }
         Some(ContactState::Failed { .. }) => say_silent(draft, id),
         None | Some(ContactState::Starting) => draft.wait(id, format!("{what} to answer"), None),
         Some(ContactState::Left(why)) => {
@@ -79,6 +83,13 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
         }
         Some(ContactState::GaveUp(why)) => draft.block(id, "MCPO-P041", why.clone()),
     }
+}
+
+/// Ends what serves, and has it started anew.
+fn restart(draft: &mut Draft<'_>, id: &ServerId, why: &str) {
+    draft.say(id, Reason::new(ReasonKind::ChangedBecause, why));
+    draft.attempts(id).started = Some(draft.input.now);
+    draft.act(Some(id), Op::Edge(EdgeOp::Restart { server: id.clone() }), why, &[]);
 }
 
 /// How often a process ended lately, and how: it is told also when it is up again before anybody looked.

@@ -25,7 +25,7 @@ use crate::plan::draft::{Draft, exclusive, refer, runs};
 use crate::plan::ports::Free;
 use crate::plan::report::{Reason, ReasonKind};
 use crate::plan::steady::{self, Made, Ready};
-use crate::plan::{images, ports};
+use crate::plan::{images, ports, recovery};
 
 /// First wait after a replacement that failed; doubles.
 const RETRY_DELAY: Span = Span::secs(15);
@@ -93,6 +93,9 @@ pub(crate) fn change(draft: &mut Draft<'_>, site: &Site<'_>, container: &Contain
     let id = &site.server.id;
     if container.state == ContainerState::Dead {
         return Some("the engine cannot start its container again".to_owned());
+    }
+    if let Some(why) = recovery::anew(draft, id, container) {
+        return Some(why);
     }
     let mark = container.mark.as_ref()?;
     let Some(made_from) = &mark.fingerprint else {

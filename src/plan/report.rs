@@ -64,6 +64,8 @@ pub struct Row {
     /// It is no container, ended by itself, and its restart policy leaves it so.
     #[serde(skip)]
     pub ended: bool,
+    /// Somebody wants it left alone.
+    pub paused: bool,
 }
 
 /// How a server stands.
@@ -184,6 +186,7 @@ impl Row {
             restarts: 0,
             next_try: None,
             ended: false,
+            paused: false,
         }
     }
 }

@@ -58,7 +58,9 @@ fn edges(draft: &mut Draft<'_>) {
         }
     }
     for (id, port) in &wanted {
-        if served.get(id) != Some(port) && !draft.keep.contains(id) {
+        // What is paused is served as before, also by the process that came after.
+        let paused = draft.report.servers.get(id).is_some_and(|row| row.paused);
+        if served.get(id) != Some(port) && (paused || !draft.keep.contains(id)) {
             if draft.memory.attempts.get(id).is_some_and(|attempts| attempts.port_taken.is_some()) {
                 continue;
             }

@@ -4,7 +4,7 @@
 //! back, or the file's `disabled` changes.
 
 use crate::model::id::ServerId;
-use crate::model::memory::Memory;
+use crate::model::memory::{Memory, Pause, Scope};
 use crate::model::policy::{Ending, Policy};
 use crate::model::server::Server;
 use crate::model::time::Timestamp;
@@ -19,9 +19,14 @@ pub(crate) enum Want {
     Stop { why: String, by_hand: bool },
 }
 
-/// Forgets intents that are over.
+/// Forgets intents and pauses that are over.
 pub(crate) fn settle_intents(draft: &mut Draft<'_>) {
     let (desired, now) = (draft.input.desired, draft.input.now);
+    draft.memory.pauses.retain(|_, pause| pause.until.is_none_or(|until| until > now));
+    let pauses: Vec<Timestamp> = draft.memory.pauses.values().filter_map(|pause| pause.until).collect();
+    for end in pauses {
+        draft.look_at(end);
+    }
     if desired.stale.is_some() {
         return;
     }
@@ -48,6 +53,24 @@ pub(crate) fn settle_intents(draft: &mut Draft<'_>) {
     for end in ends {
         draft.look_at(end);
     }
+}
+
+/// The pause that holds for a server, the narrowest first. The end of this process overrides it.
+pub(crate) fn paused<'m>(
+    policy: &Policy,
+    memory: &'m Memory,
+    server: &Server,
+    now: Timestamp,
+) -> Option<(Scope, &'m Pause)> {
+    if policy.ending != Ending::None {
+        return None;
+    }
+    let section = server.section.clone().map(Scope::Section);
+    let scopes = [Some(Scope::Server(server.id.clone())), section, Some(Scope::Host)];
+    scopes.into_iter().flatten().find_map(|scope| {
+        let pause = memory.pauses.get(&scope)?;
+        pause.until.is_none_or(|until| until > now).then_some((scope, pause))
+    })
 }
 
 /// The answer for one server.

@@ -15,9 +15,9 @@ use crate::model::time::{Span, Timestamp};
 use crate::plan::containers::Site;
 use crate::plan::draft::{Draft, refer};
 use crate::plan::images::{self, Chosen};
-use crate::plan::replace;
 use crate::plan::report::{Reason, ReasonKind, RowState};
 use crate::plan::runs::restart_due;
+use crate::plan::{recovery, replace};
 
 /// Between two looks at a port that accepts no connection yet.
 const REACH_AGAIN: Span = Span::millis(500);
@@ -161,6 +161,14 @@ pub(crate) fn keep(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     for next in &site.group.nexts {
         draft.stop_and_remove(id, next, Some(Vec::new()), "left over from an earlier replacement", &[]);
     }
+    // It took over, and that could not be kept.
+    let moved = |lease: &crate::model::memory::Lease| {
+        lease.next.is_some() && main.mark.as_ref().and_then(|mark| mark.port) == lease.next
+    };
+    if draft.memory.leases.get(id).is_some_and(moved) {
+        replace::adopt_port(draft, id, main);
+        draft.look_at(draft.input.now);
+    }
     match main.state {
         ContainerState::Running(health) => running(draft, site, main, health),
         ContainerState::Created => {
@@ -187,13 +195,22 @@ pub(crate) fn keep(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     }
 }
 
+/// Stops it and starts it again.
+pub(crate) fn restart(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, why: &str) {
+    let id = &site.server.id;
+    for next in &site.group.nexts {
+        draft.stop_and_remove(id, next, Some(Vec::new()), "left over from an earlier replacement", &[]);
+    }
+    draft.say(id, Reason::new(ReasonKind::ChangedBecause, why));
+    let stop = draft.engine(id, EngineOp::Stop(refer(main)), why, &[]);
+    start(draft, id, refer(main), why, &[stop]);
+}
+
 /// It runs: is it up, is it stable, does somebody want it restarted?
 fn running(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, health: ContainerHealth) {
     let (id, now) = (&site.server.id, draft.input.now);
     if let Some(why) = restart_due(&draft.memory, id) {
-        draft.say(id, Reason::new(ReasonKind::ChangedBecause, why.clone()));
-        let stop = draft.engine(id, EngineOp::Stop(refer(main)), &why, &[]);
-        start(draft, id, refer(main), &why, &[stop]);
+        restart(draft, site, main, &why);
         draft.attempts(id).crashes = 0;
         return;
     }
@@ -315,7 +332,7 @@ fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
         return;
     };
     let what = if details.oom_killed {
-        format!("it was killed for memory (exit code {code}); raise its memory limit")
+        format!("it was killed for memory (exit code {code}); {}", memory_advice(site.decl))
     } else {
         format!("it ended with exit code {code}")
     };
@@ -356,9 +373,43 @@ fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
         draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P042").until(due));
         return;
     }
-    draft.say(id, Reason::new(ReasonKind::ChangedBecause, what.clone()).code("MCPO-P042"));
-    start(draft, id, refer(main), &what, &[]);
-    draft.attempts(id).crashes = attempts.crashes + 1;
+    again(draft, site, main, (&what, attempts.crashes));
+}
+
+/// Its next start is due: as far as this host bears it, and from the image once more where starting it
+/// has not helped.
+fn again(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, (what, crashes): (&str, u32)) {
+    let (id, now) = (&site.server.id, draft.input.now);
+    if crashes > 0
+        && let Err(until) = recovery::token(draft)
+    {
+        let text =
+            format!("{what}; restart {}, once this host has had fewer restarts within a minute", crashes + 1);
+        draft.row(id).next_try = Some(until);
+        draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P044").until(until));
+        return;
+    }
+    if recovery::ends_again(draft, site.server, main, what) {
+        // The next look begins it.
+        let reason = Reason::new(ReasonKind::WaitingOn, format!("a new container ({what})"));
+        draft.say(id, reason.code("MCPO-P042").until(now));
+        return;
+    }
+    draft.say(id, Reason::new(ReasonKind::ChangedBecause, what).code("MCPO-P042"));
+    start(draft, id, refer(main), what, &[]);
+    draft.attempts(id).crashes = crashes + 1;
+}
+
+/// What to do about a container that was killed for memory.
+fn memory_advice(decl: &ContainerDecl) -> String {
+    const MIB: i64 = 1024 * 1024;
+    match decl.spec.resources.memory_bytes {
+        limit if limit > 0 => {
+            let more = (limit / 2).saturating_mul(3).saturating_add(MIB - 1) / MIB;
+            format!("raise its memory limit (limits.memory, or --memory on its line), which is {} MiB, for example to {more}m", limit.saturating_add(MIB - 1) / MIB)
+        }
+        _ => "it has no limit of its own: this host ran out of memory; give it and the others limits (limits.memory)".to_owned(),
+    }
 }
 
 /// Remembers an end once, and forgets earlier crashes when it had been stable.

@@ -3,7 +3,7 @@
 //!
 //! One writer, one transaction per save, and only the rows that changed. WAL with
 //! `synchronous = FULL`: a save that returned has reached the disk, whatever happens to the power.
-//! A save of attempts alone is behind the start of every container that died, and survives this process
+//! A save of attempts alone, at starts or to bring a server back, is behind the start of every container that died, and survives this process
 //! only: who loses power has no containers to count the crashes of.
 //! Sessions change too often for that and lie apart, see [`sessions`].
 //! A file that cannot be trusted is moved aside, never deleted, and a new one is made: labels on
@@ -298,5 +298,6 @@ impl Inner {
 }
 
 fn only_attempts_differ(kept: &Memory, memory: &Memory) -> bool {
-    Memory { attempts: memory.attempts.clone(), ..kept.clone() } == *memory
+    let (attempts, recoveries) = (memory.attempts.clone(), memory.recoveries.clone());
+    Memory { attempts, recoveries, unwanted: memory.unwanted.clone(), ..kept.clone() } == *memory
 }

@@ -1,12 +1,13 @@
-//! Tasks and the audit: many small rows for people, none of them worth waiting for the disk.
+//! Tasks, the audit and calls of clients: many small rows for people, none of them worth waiting for the
+//! disk. Calls have a table of their own: they would push everything else out.
 //!
-//! A connection and a lock of their own, so that nobody who reads pages ever makes a save of the
-//! ledger wait. `synchronous = NORMAL`, as for sessions: what was kept survives this process however
-//! it ends.
+//! Connections and locks of their own, so that nobody who reads pages ever makes a save of the ledger
+//! wait, and one that only reads, so that they do not wait for what is being written.
+//! `synchronous = NORMAL`, as for sessions: what was kept survives this process however it ends.
 //!
 //! Must never keep more than its bounds.
 
-use crate::model::record::{AuditEntry, AuditFilter, Task, TaskState};
+use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskState};
 use crate::model::time::{Span, Timestamp};
 use crate::store::{SqliteStore, schema};
 use crate::world::{Answer, ErrorKind, Records, WorldError};
@@ -20,6 +21,8 @@ pub const TASKS_MAX: i64 = 1_000;
 const LIMIT_MAX: usize = 500;
 /// Entries written between two looks at the bounds.
 const TRIM_EVERY: u64 = 64;
+/// Calls written between two looks at their bounds.
+const TRIM_CALLS_EVERY: u64 = 1024;
 
 /// The tables that this module owns, for [`schema::MIGRATIONS`].
 pub(super) const TABLES: &str = "
@@ -40,6 +43,27 @@ CREATE TABLE audit (
 CREATE INDEX audit_by_server ON audit (server, id);
 ";
 
+/// The table of calls. It has no index beside its key: rows are looked through, newest first.
+pub(super) const CALLS: &str = "
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    by_whom TEXT NOT NULL,
+    via TEXT NOT NULL,
+    server TEXT,
+    method TEXT NOT NULL,
+    tool TEXT NOT NULL,
+    result TEXT NOT NULL,
+    millis INTEGER NOT NULL,
+    request TEXT
+) STRICT;
+";
+
+const PUT_CALL: &str = "INSERT INTO calls (at, by_whom, via, server, method, tool, result, millis, request) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const CALLED: &str = "SELECT id, at, by_whom, via, server, method, tool, result, millis, request FROM calls \
+    WHERE id < ?1 AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) \
+    AND (?4 IS NULL OR result = ?4) ORDER BY id DESC LIMIT ?5";
 const AUDIT: &str = "SELECT id, body FROM audit WHERE id < ?1 \
     AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) AND (?4 IS NULL OR result = ?4) \
     ORDER BY id DESC LIMIT ?5";
@@ -51,18 +75,25 @@ pub struct Keep {
     pub age: Span,
     /// At most this many.
     pub rows: u64,
+    /// Calls younger than this.
+    pub calls_age: Span,
+    /// At most this many calls.
+    pub calls: u64,
 }
 
-/// Tasks and audit of one daemon. Cloning shares the connection.
+/// Tasks and audit of one daemon. Cloning shares the connections.
 #[derive(Clone)]
 pub struct SqliteRecords {
     inner: Arc<Mutex<Inner>>,
+    /// For lists: beside a writer it sees the last commit, and waits for none.
+    reader: Arc<Mutex<Inner>>,
 }
 
 pub(super) struct Inner {
     pub(super) connection: Connection,
     keep: Keep,
     written: u64,
+    calls_written: u64,
 }
 
 impl std::fmt::Debug for SqliteRecords {
@@ -82,8 +113,8 @@ pub fn peek(path: &Path) -> Result<Option<SqliteRecords>, WorldError> {
     }
     let connection =
         schema::looking(path).map_err(|error| schema::sql_error("opening tasks and audit", &error))?;
-    let inner = Inner { connection, keep: Keep { age: Span::ZERO, rows: 0 }, written: 0 };
-    Ok(Some(SqliteRecords { inner: Arc::new(Mutex::new(inner)) }))
+    let inner = Arc::new(Mutex::new(Inner::reading(connection)));
+    Ok(Some(SqliteRecords { reader: Arc::clone(&inner), inner }))
 }
 
 impl SqliteStore {
@@ -96,13 +127,21 @@ impl SqliteStore {
         let failed = |error: rusqlite::Error| schema::sql_error("opening tasks and audit", &error);
         let connection = schema::beside(self.path()).map_err(failed)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
-        let mut inner = Inner { connection, keep, written: 0 };
-        inner.interrupt().and_then(|()| inner.trim(now)).map_err(failed)?;
-        Ok(SqliteRecords { inner: Arc::new(Mutex::new(inner)) })
+        let mut inner = Inner { connection, keep, written: 0, calls_written: 0 };
+        let tidied = inner.interrupt().and_then(|()| inner.trim(now)).and_then(|()| inner.trim_calls(now));
+        tidied.map_err(failed)?;
+        let reader = Inner::reading(schema::looking(self.path()).map_err(failed)?);
+        Ok(SqliteRecords { inner: Arc::new(Mutex::new(inner)), reader: Arc::new(Mutex::new(reader)) })
     }
 }
 
 impl Inner {
+    /// One that nothing is written with.
+    const fn reading(connection: Connection) -> Self {
+        let keep = Keep { age: Span::ZERO, rows: 0, calls_age: Span::ZERO, calls: 0 };
+        Self { connection, keep, written: 0, calls_written: 0 }
+    }
+
     /// What a dead process left running.
     fn interrupt(&mut self) -> rusqlite::Result<()> {
         let running = self.tasks_where("state = 'running'", 0, TASKS_MAX)?;
@@ -120,6 +159,61 @@ impl Inner {
         transaction.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1", [rows])?;
         transaction.execute("DELETE FROM audit WHERE at < ?1", [now.0.saturating_sub(age)])?;
         transaction.commit()
+    }
+
+    fn trim_calls(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let rows = i64::try_from(self.keep.calls).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.keep.calls_age.0).unwrap_or(i64::MAX);
+        let transaction = schema::begin(&mut self.connection)?;
+        transaction.execute("DELETE FROM calls WHERE id <= (SELECT max(id) FROM calls) - ?1", [rows])?;
+        // They are nearly in order of time: the oldest are the first.
+        let young = "SELECT min(id) FROM calls WHERE at >= ?1";
+        let oldest = now.0.saturating_sub(age);
+        let first: Option<i64> = transaction.query_row(young, [oldest], |row| row.get(0))?;
+        transaction.execute("DELETE FROM calls WHERE id < ?1", [first.unwrap_or(i64::MAX)])?;
+        transaction.commit()
+    }
+
+    fn add_calls(&mut self, calls: &[CallRecord]) -> rusqlite::Result<()> {
+        let transaction = schema::begin(&mut self.connection)?;
+        let mut newest = Timestamp::default();
+        {
+            let mut put = transaction.prepare_cached(PUT_CALL)?;
+            for call in calls {
+                let CallRecord { at, by, via, server, method, tool, result, millis, request } = call;
+                let millis = i64::try_from(*millis).unwrap_or(i64::MAX);
+                let server = server.as_ref().map(crate::model::id::ServerId::as_str);
+                put.execute((at.0, by, via, server, method, tool, result, millis, request))?;
+                newest = newest.max(*at);
+            }
+        }
+        transaction.commit()?;
+        let before = self.calls_written / TRIM_CALLS_EVERY;
+        self.calls_written += u64::try_from(calls.len()).unwrap_or(0);
+        if self.calls_written / TRIM_CALLS_EVERY > before { self.trim_calls(newest) } else { Ok(()) }
+    }
+
+    fn calls(&self, filter: &AuditFilter) -> rusqlite::Result<Vec<AuditEntry>> {
+        let AuditFilter { before, server, by, result, calls: _, limit } = filter;
+        let limit = i64::try_from((*limit).min(LIMIT_MAX)).unwrap_or(0);
+        let mut statement = self.connection.prepare_cached(CALLED)?;
+        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit);
+        let rows = statement.query_map(asked, |row| {
+            let (method, tool): (String, String) = (row.get(5)?, row.get(6)?);
+            Ok(AuditEntry {
+                id: row.get(0)?,
+                at: Timestamp(row.get(1)?),
+                by: row.get(2)?,
+                via: row.get(3)?,
+                what: CallRecord::what(&method, &tool),
+                server: row.get(4)?,
+                result: row.get(7)?,
+                millis: u64::try_from(row.get::<_, i64>(8)?).ok(),
+                request: row.get(9)?,
+                ..AuditEntry::default()
+            })
+        })?;
+        rows.collect()
     }
 
     fn begin(&mut self, task: &Task) -> rusqlite::Result<i64> {
@@ -178,7 +272,10 @@ impl Inner {
     }
 
     fn audit(&self, filter: &AuditFilter) -> rusqlite::Result<Vec<AuditEntry>> {
-        let AuditFilter { before, server, by, result, limit } = filter;
+        if filter.calls {
+            return self.calls(filter);
+        }
+        let AuditFilter { before, server, by, result, calls: _, limit } = filter;
         let limit = i64::try_from((*limit).min(LIMIT_MAX)).unwrap_or(0);
         let mut statement = self.connection.prepare_cached(AUDIT)?;
         let asked = (before.unwrap_or(i64::MAX), server, by, result, limit);
@@ -204,17 +301,33 @@ impl SqliteRecords {
         doing: &'static str,
         work: impl FnOnce(&mut Inner) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<'_, T> {
-        let inner = Arc::clone(&self.inner);
-        Box::pin(async move {
-            let done = tokio::task::spawn_blocking(move || {
-                work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner))
-            });
-            match done.await {
-                Ok(answer) => answer.map_err(|error| schema::sql_error(doing, &error)),
-                Err(error) => Err(WorldError::new(doing, ErrorKind::Failed, error.to_string())),
-            }
-        })
+        on(&self.inner, doing, work)
     }
+
+    fn look<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Inner) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<'_, T> {
+        on(&self.reader, doing, work)
+    }
+}
+
+fn on<T: Send + 'static>(
+    inner: &Arc<Mutex<Inner>>,
+    doing: &'static str,
+    work: impl FnOnce(&mut Inner) -> rusqlite::Result<T> + Send + 'static,
+) -> Answer<'static, T> {
+    let inner = Arc::clone(inner);
+    Box::pin(async move {
+        let done = tokio::task::spawn_blocking(move || {
+            work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        match done.await {
+            Ok(answer) => answer.map_err(|error| schema::sql_error(doing, &error)),
+            Err(error) => Err(WorldError::new(doing, ErrorKind::Failed, error.to_string())),
+        }
+    })
 }
 
 impl Records for SqliteRecords {
@@ -229,12 +342,12 @@ impl Records for SqliteRecords {
     }
 
     fn task(&self, id: i64) -> Answer<'_, Option<Task>> {
-        self.with("reading a task", move |inner| inner.task(id))
+        self.look("reading a task", move |inner| inner.task(id))
     }
 
     fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
         let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
-        self.with("reading tasks", move |inner| inner.tasks_where("1", before.unwrap_or(0), limit))
+        self.look("reading tasks", move |inner| inner.tasks_where("1", before.unwrap_or(0), limit))
     }
 
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()> {
@@ -242,8 +355,12 @@ impl Records for SqliteRecords {
         self.with("keeping the audit", move |inner| inner.add(&entries))
     }
 
+    fn add_calls(&self, calls: Vec<CallRecord>) -> Answer<'_, ()> {
+        self.with("keeping calls", move |inner| inner.add_calls(&calls))
+    }
+
     fn audit<'a>(&'a self, filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>> {
         let filter = filter.clone();
-        self.with("reading the audit", move |inner| inner.audit(&filter))
+        self.look("reading the audit", move |inner| inner.audit(&filter))
     }
 }

@@ -7,7 +7,8 @@
 //! Must never begin or commit a transaction: the caller owns it.
 
 use crate::model::balancer::BalancerMemory;
-use crate::model::memory::{Attempts, Intent, Lease, Memory, Pin};
+use crate::model::id::ContainerId;
+use crate::model::memory::{Attempts, Intent, Lease, Memory, Pause, Pin, Recovery};
 use crate::model::net::HostPort;
 use crate::model::time::Timestamp;
 use crate::store::schema;
@@ -151,6 +152,41 @@ const INTENTS: Table<Intent> = Table {
     },
 };
 
+const RECOVERIES: Table<Recovery> = Table {
+    name: "recoveries",
+    columns: &["server", "tries", "last", "why", "spec", "anew"],
+    write: |recovery| {
+        let Recovery { tries, last, why, spec, anew } = recovery;
+        let anew = anew.as_ref().map(|id| id.0.clone());
+        vec![(*tries).into(), last.0.into(), why.clone().into(), spec.clone().into(), anew.into()]
+    },
+    read: |row| {
+        Ok(Recovery {
+            tries: row.get(1)?,
+            last: Timestamp(row.get(2)?),
+            why: row.get(3)?,
+            spec: row.get(4)?,
+            anew: row.get::<_, Option<String>>(5)?.map(ContainerId),
+        })
+    },
+};
+
+const PAUSES: Table<Pause> = Table {
+    name: "pauses",
+    columns: &["scope", "asked_by", "asked_at", "valid_until"],
+    write: |pause| {
+        let Pause { by, at, until } = pause;
+        vec![by.clone().into(), at.0.into(), time(*until)]
+    },
+    read: |row| {
+        Ok(Pause {
+            by: row.get(1)?,
+            at: Timestamp(row.get(2)?),
+            until: row.get::<_, Option<i64>>(3)?.map(Timestamp),
+        })
+    },
+};
+
 const DRAINING: Table<Timestamp> = Table {
     name: "balancer_draining",
     columns: &["target", "until"],
@@ -184,11 +220,16 @@ const REGISTERED: Table<Vec<HostPort>> = Table {
 /// Everything the tables hold.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     let mut strays = Vec::new();
+    // A look at a state file of an older program finds no such tables.
+    let recovers = there(connection, RECOVERIES.name)?;
     let memory = Memory {
         leases: LEASES.load(connection, &mut strays)?,
         attempts: ATTEMPTS.load(connection, &mut strays)?,
         pins: PINS.load(connection, &mut strays)?,
         intents: INTENTS.load(connection, &mut strays)?,
+        recoveries: if recovers { RECOVERIES.load(connection, &mut strays)? } else { BTreeMap::new() },
+        unwanted: times(schema::meta_text(connection, schema::UNWANTED)?.as_deref().unwrap_or_default()),
+        pauses: if recovers { PAUSES.load(connection, &mut strays)? } else { BTreeMap::new() },
         balancer: BalancerMemory {
             target_id: schema::meta_text(connection, schema::TARGET_ID)?,
             draining: DRAINING.load(connection, &mut strays)?,
@@ -197,6 +238,11 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         },
     };
     Ok(Loaded { memory, strays })
+}
+
+fn there(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let look = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+    connection.query_row(look, [table], |row| row.get(0))
 }
 
 /// Removes rows that [`load`] could not name.
@@ -212,11 +258,17 @@ pub(super) fn drop_strays(
 
 /// Brings the tables, which hold `old`, to `new`.
 pub(super) fn save(connection: &Connection, old: &Memory, new: &Memory) -> rusqlite::Result<()> {
-    let Memory { leases, attempts, pins, intents, balancer } = new;
+    let Memory { leases, attempts, pins, intents, recoveries, unwanted, pauses, balancer } = new;
     LEASES.save(connection, &old.leases, leases)?;
     ATTEMPTS.save(connection, &old.attempts, attempts)?;
     PINS.save(connection, &old.pins, pins)?;
     INTENTS.save(connection, &old.intents, intents)?;
+    RECOVERIES.save(connection, &old.recoveries, recoveries)?;
+    PAUSES.save(connection, &old.pauses, pauses)?;
+    if *unwanted != old.unwanted {
+        let words: Vec<String> = unwanted.iter().map(|at| at.0.to_string()).collect();
+        schema::set_meta(connection, schema::UNWANTED, &words.join(" "))?;
+    }
     let BalancerMemory { target_id, draining, empty_since, registered } = balancer;
     DRAINING.save(connection, &old.balancer.draining, draining)?;
     EMPTY_SINCE.save(connection, &old.balancer.empty_since, empty_since)?;
@@ -274,6 +326,11 @@ impl<T: PartialEq> Table<T> {
         }
         Ok(())
     }
+}
+
+/// Points in time, from a list with spaces; what is none is left out.
+fn times(text: &str) -> Vec<Timestamp> {
+    text.split_whitespace().filter_map(|word| word.parse().ok().map(Timestamp)).collect()
 }
 
 fn time(at: Option<Timestamp>) -> Value {

@@ -31,6 +31,8 @@ const HASH_KEY: &str = "hash_key";
 const GENERATION: &str = "intents_generation";
 /// `meta`: the last known target id of this host.
 pub(super) const TARGET_ID: &str = "balancer_target_id";
+/// `meta`: when servers were restarted lately that nobody wanted restarted.
+pub(super) const UNWANTED: &str = "unwanted_restarts";
 
 /// Every version's way from the one before.
 pub(super) const MIGRATIONS: &[Migration] = &[
@@ -38,8 +40,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "sessions, handshakes", sql: sessions::TABLES },
     Migration { name: "tasks, audit", sql: records::TABLES },
     Migration { name: "usage", sql: usage::TABLES },
+    Migration { name: "recoveries, pauses", sql: RECOVERIES },
+    Migration { name: "calls", sql: records::CALLS },
 ];
-/// The step that made the last table [`peek`] reads.
+/// The step that made the last table that [`peek`] cannot do without.
 const PEEKED: usize = 1;
 
 /// One step.
@@ -91,6 +95,23 @@ CREATE TABLE intents (
 CREATE TABLE balancer_draining (target TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE balancer_empty (target_group TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE balancer_registered (server TEXT PRIMARY KEY, ports TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+const RECOVERIES: &str = "
+CREATE TABLE recoveries (
+    server TEXT PRIMARY KEY,
+    tries INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    anew TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE pauses (
+    scope TEXT PRIMARY KEY,
+    asked_by TEXT NOT NULL,
+    asked_at INTEGER NOT NULL,
+    valid_until INTEGER
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Made outside of the numbered steps, because it records them.

@@ -8,12 +8,13 @@ pub mod error;
 pub mod fake;
 
 use crate::model::balancer::{BalancerOp, BalancerView};
+use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::memory::Memory;
 use crate::model::net::{HostPort, PortRange};
 use crate::model::observed::{Contact, Container, Details, Image, LogAsk, LogLine};
 use crate::model::op::{EdgeOp, EngineOp};
-use crate::model::record::{AuditEntry, AuditFilter, Task};
+use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task};
 use crate::model::session::{LegMemory, SessionChange, SessionRecord};
 use crate::model::time::{Span, Timestamp};
 use crate::model::usage::{Counters, HostCounters, KeptPoint};
@@ -96,6 +97,10 @@ pub trait Edges: Send + Sync {
     fn contacts(&self) -> Option<BTreeMap<ServerId, Contact>> {
         None
     }
+    /// How well servers are; one that was not asked yet, or is not to run, is not in it.
+    fn health(&self) -> BTreeMap<ServerId, Condition> {
+        BTreeMap::new()
+    }
     /// Opens or closes a listener, moves requests from one container to another, ends legs.
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()>;
 }
@@ -140,7 +145,9 @@ pub trait Records: Send + Sync {
     fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>>;
     /// Adds lines to the audit, all or none.
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()>;
-    /// Lines of the audit, newest first.
+    /// Adds calls of clients, all or none.
+    fn add_calls(&self, calls: Vec<CallRecord>) -> Answer<'_, ()>;
+    /// Lines of the audit, or calls of clients as such lines; newest first.
     fn audit<'a>(&'a self, filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>>;
 }
 

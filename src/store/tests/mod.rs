@@ -6,8 +6,8 @@ mod sessions;
 
 use super::{NOTE_BYTES_MAX, Opened, SqliteStore, hint, open, peek};
 use crate::model::balancer::BalancerMemory;
-use crate::model::id::ServerId;
-use crate::model::memory::{Attempts, Intent, Lease, Memory, Pin};
+use crate::model::id::{ContainerId, ServerId};
+use crate::model::memory::{Attempts, Intent, Lease, Memory, Pause, Pin, Recovery, Scope};
 use crate::model::net::HostPort;
 use crate::model::time::Timestamp;
 use crate::world::{ErrorKind, Store as _};
@@ -137,9 +137,24 @@ fn memories() -> impl Strategy<Value = Memory> {
             empty_since,
             registered,
         });
-    let maps = (btree_map(ids(), leases, 0..6), btree_map(ids(), attempts, 0..6));
+    let recoveries = (any::<u32>(), times(), words(), words(), proptest::option::of(words())).prop_map(
+        |(tries, last, why, spec, anew)| Recovery { tries, last, why, spec, anew: anew.map(ContainerId) },
+    );
+    let pauses = (words(), times(), maybe_time()).prop_map(|(by, at, until)| Pause { by, at, until });
+    let scopes = prop_oneof![Just(Scope::Host), ids().prop_map(Scope::Server)];
+    let recovered = (btree_map(ids(), recoveries, 0..4), vec(times(), 0..4), btree_map(scopes, pauses, 0..4));
+    let maps = (btree_map(ids(), leases, 0..6), btree_map(ids(), attempts, 0..6), recovered);
     (maps, btree_map(ids(), pins, 0..6), btree_map(ids(), intents, 0..6), balancer).prop_map(
-        |((leases, attempts), pins, intents, balancer)| Memory { leases, attempts, pins, intents, balancer },
+        |((leases, attempts, (recoveries, unwanted, pauses)), pins, intents, balancer)| Memory {
+            leases,
+            attempts,
+            pins,
+            intents,
+            recoveries,
+            unwanted,
+            pauses,
+            balancer,
+        },
     )
 }
 

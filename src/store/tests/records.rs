@@ -1,7 +1,8 @@
 //! Tasks and the audit in the state file.
 
 use super::{NOW, opened, place};
-use crate::model::record::{AuditEntry, AuditFilter, Task, TaskResult, TaskState};
+use crate::model::id::ServerId;
+use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskResult, TaskState};
 use crate::model::time::{Span, Timestamp};
 use crate::store::records::{Keep, SqliteRecords, TASKS_MAX};
 use crate::world::Records as _;
@@ -10,7 +11,7 @@ fn wait<T>(answer: crate::world::Answer<'_, T>) -> Result<T, crate::world::World
     tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(answer)
 }
 
-const KEEP: Keep = Keep { age: Span::secs(3600), rows: 100 };
+const KEEP: Keep = Keep { age: Span::secs(3600), rows: 100, calls_age: Span::secs(3600), calls: 3000 };
 
 fn task(act: &str) -> Task {
     Task {
@@ -100,6 +101,44 @@ fn the_audit_is_found_by_what_it_is_about_and_bounded_by_number_and_age() {
     let lines: Vec<AuditEntry> = (0..70).map(|_| line("time", later)).collect();
     wait(records.add_audit(&lines)).expect("kept");
     assert!(all(&records, AuditFilter::default()).iter().all(|line| line.at == later), "what is old goes");
+}
+
+#[test]
+fn calls_have_bounds_of_their_own_and_are_found_like_the_rest() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    wait(records.add_audit(&[line("time", NOW)])).expect("kept");
+    let call = |tool: &str, at| CallRecord {
+        at,
+        by: "ci".to_owned(),
+        via: "mcp",
+        server: ServerId::new("time").ok(),
+        method: "tools/call".to_owned(),
+        tool: tool.to_owned(),
+        result: "ok",
+        millis: 7,
+        request: Some("r-1".to_owned()),
+    };
+    let mut calls: Vec<CallRecord> = (0..5000).map(|n| call(&format!("t{n}"), NOW)).collect();
+    calls.push(CallRecord { result: "failed", by: "other".to_owned(), ..call("last", NOW) });
+    wait(records.add_calls(calls)).expect("kept");
+    let asked = AuditFilter { calls: true, ..AuditFilter::default() };
+    let found = all(&records, asked.clone());
+    assert_eq!((found.len(), found[0].what.as_str(), found[0].via.as_str()), (500, "call last", "mcp"));
+    assert_eq!((found[0].millis, found[0].request.as_deref()), (Some(7), Some("r-1")));
+    assert_eq!(all(&records, AuditFilter { by: Some("other".to_owned()), ..asked.clone() }).len(), 1);
+    assert_eq!(all(&records, AuditFilter { result: Some("failed".to_owned()), ..asked.clone() }).len(), 1);
+    assert_eq!(all(&records, AuditFilter { server: Some("x".to_owned()), ..asked.clone() }).len(), 0);
+    let oldest = found[0].id - 2999;
+    assert_eq!(all(&records, AuditFilter { before: Some(oldest), ..asked.clone() }).len(), 0, "a bound");
+    assert_eq!(all(&records, AuditFilter { before: Some(oldest + 1), ..asked.clone() }).len(), 1);
+    assert_eq!(all(&records, AuditFilter::default()).len(), 1, "the rest is left alone");
+    let later = NOW.after(Span::secs(3601));
+    let calls: Vec<CallRecord> = (0..1024).map(|_| call("new", later)).collect();
+    wait(records.add_calls(calls)).expect("kept");
+    let found = all(&records, AuditFilter { before: Some(found[0].id + 2), ..asked });
+    assert_eq!((found.len(), found[0].at), (1, later), "what is old goes");
 }
 
 #[test]

@@ -19,7 +19,7 @@ impl State {
         self.rng.pick(&at).copied()
     }
 
-    fn pick_running(&mut self) -> Option<usize> {
+    pub(crate) fn pick_running(&mut self) -> Option<usize> {
         self.pick_unit(|unit| matches!(unit.seen.state, ContainerState::Running(_)))
     }
 

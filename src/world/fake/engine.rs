@@ -8,6 +8,7 @@ use crate::model::id::{ContainerId, ImageId, ServerId};
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerHealth, ContainerState, Details, Image};
 use crate::model::time::{Span, Timestamp};
+use crate::world::fake::health::Mood;
 use crate::world::fake::host::overlaps;
 use crate::world::fake::image::{Behaviour, End, ImageFacts};
 use crate::world::fake::rng::Rng;
@@ -52,6 +53,8 @@ pub(crate) struct Unit {
     pub(crate) end: Option<End>,
     pub(crate) serves_from: Option<Timestamp>,
     pub(crate) ran: bool,
+    /// How its program answers.
+    pub(crate) mood: Mood,
 }
 
 /// A published TCP port.
@@ -94,6 +97,7 @@ impl Unit {
             end: None,
             serves_from: None,
             ran: false,
+            mood: Mood::Well,
         }
     }
 
@@ -107,6 +111,11 @@ impl Unit {
 
     /// Whether its program answers what it is asked.
     pub(crate) fn answers(&self, now: Timestamp) -> bool {
+        self.accepts(now) && self.mood != Mood::Hung
+    }
+
+    /// Whether connections to it are accepted, by its program or by the system for it.
+    pub(crate) fn accepts(&self, now: Timestamp) -> bool {
         matches!(self.seen.state, ContainerState::Running(_)) && self.serves_from.is_some_and(|at| at <= now)
     }
 
@@ -225,7 +234,7 @@ impl EngineState {
 
     /// Whether a running container answers on `port`.
     pub(crate) fn serves(&self, port: HostPort, now: Timestamp) -> bool {
-        let answers = |unit: &Unit| unit.answers(now) && unit.publishes.iter().any(|p| p.port == port);
+        let answers = |unit: &Unit| unit.accepts(now) && unit.publishes.iter().any(|p| p.port == port);
         self.containers.iter().any(answers)
     }
 
@@ -265,6 +274,7 @@ impl EngineState {
         }
         for unit in self.containers.iter_mut().filter(|unit| unit.is_up()) {
             unit.end = None;
+            unit.mood = Mood::Well;
             unit.serves_from = unit.serves_from.or(Some(now));
             if unit.seen.state == ContainerState::Running(ContainerHealth::Unhealthy) {
                 unit.seen.state = ContainerState::Running(ContainerHealth::Starting);

@@ -19,6 +19,7 @@ use crate::model::time::Span;
 use crate::world::ErrorKind;
 use crate::world::fake::effect::By;
 use crate::world::fake::engine::{Published, Unit, Volume, ephemeral, plain_ports};
+use crate::world::fake::health::Mood;
 use crate::world::fake::image::KILLED;
 use crate::world::fake::state::{No, State};
 
@@ -179,7 +180,13 @@ impl State {
         };
         let (behaviour, starts, health_check) = (facts.behaviour, facts.starts, facts.health_check);
         facts.starts += 1;
+        let hung = self.engine.containers.get(at).is_some_and(|unit| unit.mood == Mood::Hung);
+        // Some hang again.
+        let cured = hung && self.rng.chance(600);
         let unit = self.unit(at)?;
+        if cured {
+            unit.mood = Mood::Well;
+        }
         unit.ran = true;
         unit.details.started = Some(now);
         unit.details.error = None;

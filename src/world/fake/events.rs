@@ -9,7 +9,7 @@
 
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
-use crate::model::memory::Intent;
+use crate::model::memory::{Intent, Pause, Scope};
 use crate::model::time::{Span, Timestamp};
 use crate::world::fake::balancer::{FakeGroup, OTHER_TARGET_ID, TARGET_ID};
 use crate::world::fake::effect::By;
@@ -25,6 +25,8 @@ pub enum Event {
     Files(Arc<Desired>),
     /// Somebody does something.
     Act(Act),
+    /// Somebody wants servers left alone, through the program.
+    Pause(Scope, Pause),
     /// Somebody starts or stops a server through the program; see
     /// [`crate::world::fake::FakeWorld::take_intents`].
     Intent(ServerId, Intent),
@@ -65,10 +67,16 @@ pub enum Act {
     OtherHostLeaves,
     HostForgetsItself,
     OpenLeg,
+    HangOurs,
+    SlowOurs,
+    LoseQuestions,
 }
 
+/// Acts that are drawn together; the others are drawn apart, so that a seed stays what it was.
+const DRAWN: usize = 31;
+
 /// All acts.
-pub const ACTS: [Act; 31] = [
+pub const ACTS: [Act; 34] = [
     Act::StopOurs,
     Act::KillOurs,
     Act::PauseOurs,
@@ -100,6 +108,9 @@ pub const ACTS: [Act; 31] = [
     Act::OtherHostLeaves,
     Act::HostForgetsItself,
     Act::OpenLeg,
+    Act::HangOurs,
+    Act::SlowOurs,
+    Act::LoseQuestions,
 ];
 
 impl State {
@@ -115,6 +126,10 @@ impl State {
                 let kind = if intent.run { "asked to start" } else { "asked to stop" };
                 self.note(By::Person, kind, server.as_str(), String::new());
                 self.intents.push((server, intent));
+            }
+            Event::Pause(scope, pause) => {
+                self.note(By::Person, "asked to leave alone", &scope.to_string(), String::new());
+                self.pauses.push((scope, pause));
             }
             Event::Act(act) => {
                 if !self.faults.active(self.now) {
@@ -164,6 +179,9 @@ impl State {
             Act::OtherHostJoins => self.on_our_group(FakeGroup::add_other_host),
             Act::OtherHostLeaves => self.on_our_group(|group, _| group.remove_host(OTHER_TARGET_ID)),
             Act::OpenLeg => self.open_leg(),
+            Act::HangOurs => self.hang(),
+            Act::SlowOurs => self.slow_down(),
+            Act::LoseQuestions => Some(self.lose_questions()),
             Act::HostForgetsItself => {
                 self.balancer.nameless = !self.balancer.nameless;
                 Some(String::new())
@@ -201,7 +219,7 @@ pub(crate) fn acts(rng: &mut Rng, from: Timestamp, until: Timestamp) -> Vec<(Tim
     let mut out = Vec::new();
     for _ in 0..many {
         let at = from.after(Span::millis(rng.below(until.since(from).0)));
-        out.extend(rng.pick(&ACTS).map(|act| (at, Event::Act(*act))));
+        out.extend(rng.pick(ACTS.get(..DRAWN).unwrap_or(&ACTS)).map(|act| (at, Event::Act(*act))));
     }
     out
 }

@@ -35,6 +35,7 @@ mod engine;
 mod engine_ops;
 mod events;
 mod faults;
+mod health;
 mod host;
 mod image;
 mod rng;
@@ -59,8 +60,9 @@ pub use self::state::CRASHED;
 use self::state::{Call, State};
 use crate::model::balancer::{BalancerOp, BalancerView};
 use crate::model::desired::Desired;
+use crate::model::health::Condition;
 use crate::model::id::{ContainerId, IdError, ServerId};
-use crate::model::memory::{Intent, Memory};
+use crate::model::memory::{Intent, Memory, Pause, Scope};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::observed::{Container, Details, Image, LogAsk, LogLine};
 use crate::model::op::{EdgeOp, EngineOp};
@@ -246,6 +248,11 @@ impl FakeWorld {
         std::mem::take(&mut self.lock().intents)
     }
 
+    /// Pauses that somebody asked for since the last call, for the program to put into its memory.
+    pub fn take_pauses(&self) -> Vec<(Scope, Pause)> {
+        std::mem::take(&mut self.lock().pauses)
+    }
+
     /// Whether the program under test was killed. Until [`FakeWorld::restart`] every call fails.
     #[must_use]
     pub fn crashed(&self) -> bool {
@@ -318,7 +325,10 @@ impl FakeWorld {
     /// Entries that could be served and are not, once the world is at rest; empty is good.
     #[must_use]
     pub fn unmet(&self, desired: &Desired) -> Vec<String> {
-        self.lock().unmet(desired)
+        let mut state = self.lock();
+        let mut unmet = state.unmet(desired);
+        unmet.extend(state.ill());
+        unmet
     }
 }
 
@@ -384,6 +394,10 @@ impl Edges for FakeWorld {
 
     fn run(&self) -> String {
         self.lock().run()
+    }
+
+    fn health(&self) -> BTreeMap<ServerId, Condition> {
+        self.lock().health()
     }
 
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()> {

@@ -5,7 +5,7 @@
 use crate::model::balancer::BalancerPolicy;
 use crate::model::desired::Desired;
 use crate::model::id::{IdError, ServerId, Stack};
-use crate::model::memory::Intent;
+use crate::model::memory::{Intent, Pause, Scope};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::policy::{Ending, Policy};
 use crate::model::server::{PullPolicy, RestartPolicy, RestartWhen, RouteWish, ServerKind};
@@ -74,6 +74,7 @@ pub fn generate(seed: u64) -> Result<Scenario, IdError> {
     let mut apart = Rng::new(!seed);
     events.extend(sessions(&mut apart, until));
     let stale_legs = stale_legs(&mut apart, &desired);
+    events.extend(illness(&mut apart, &desired, until));
     events.sort_by_key(|(at, _)| *at);
     let faults = FaultPlan::generate(&mut rng, START, until);
     let room = if rng.chance(150) { rng.between(0, 6) } else { ENTRIES_MAX + rng.between(4, 12) };
@@ -109,6 +110,29 @@ fn sessions(rng: &mut Rng, until: Timestamp) -> Vec<(Timestamp, Event)> {
     (0..many).map(|_| (at(rng), Event::Act(Act::OpenLeg))).collect()
 }
 
+/// Programs that hang or are slow, times in which nobody is asked, and pauses, in some runs. Drawn after
+/// the stale legs were, in their own order.
+fn illness(rng: &mut Rng, desired: &Desired, until: Timestamp) -> Vec<(Timestamp, Event)> {
+    let at = |rng: &mut Rng| START.after(Span::millis(rng.below(until.since(START).0)));
+    let mut out = Vec::new();
+    for _ in 0..rng.below(3) * rng.below(4) {
+        let act = [Act::HangOurs, Act::HangOurs, Act::SlowOurs, Act::LoseQuestions];
+        let act = rng.pick(&act).copied().unwrap_or(Act::HangOurs);
+        out.push((at(rng), Event::Act(act)));
+    }
+    let ids: Vec<&ServerId> = desired.servers.keys().collect();
+    for _ in 0..rng.below(3) * rng.below(2) {
+        let from = at(rng);
+        let scope = match rng.pick(&ids) {
+            Some(id) if rng.chance(700) => Scope::Server((*id).clone()),
+            _ => Scope::Host,
+        };
+        let end = from.after(rng.millis(1_000, 300_000)).min(until);
+        out.push((from, Event::Pause(scope, Pause { by: "fake".to_owned(), at: from, until: Some(end) })));
+    }
+    out
+}
+
 /// What a kill left of the run before, in some runs: also of a server that no entry has.
 fn stale_legs(rng: &mut Rng, desired: &Desired) -> Vec<(ServerId, bool)> {
     let gone = ServerId::new("gone").ok();
@@ -135,6 +159,7 @@ pub fn policy(room: u16) -> Result<Policy, IdError> {
         allow_mass_delete: false,
         replacements_max: 2,
         rollout_failures_max: 3,
+        restarts_per_minute_max: 10,
         settle: Span::secs(2),
         ending: Ending::None,
         balancer: BalancerPolicy {

@@ -129,6 +129,7 @@ pub fn server(entry: &Entry) -> Option<Server> {
         request_timeout: None,
         tools: crate::model::access::ToolPolicy::default(),
         forward_headers: Vec::new(),
+        traffic: crate::model::traffic::TrafficPolicy::default(),
         http_path: None,
         restart: entry.restart.clone(),
         health: HealthPolicy::default(),

@@ -6,7 +6,7 @@
 
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
-use crate::model::memory::{Intent, Memory};
+use crate::model::memory::{Intent, Memory, Pause, Scope};
 use crate::model::policy::Policy;
 use crate::model::time::{Span, Timestamp};
 use crate::world::fake::balancer::BalancerState;
@@ -14,6 +14,7 @@ use crate::world::fake::effect::{By, EFFECTS_MAX, Effect, LOST, START};
 use crate::world::fake::engine::EngineState;
 use crate::world::fake::events::Event;
 use crate::world::fake::faults::{FaultPlan, Gate, Side};
+use crate::world::fake::health::HealthState;
 use crate::world::fake::host::HostState;
 use crate::world::fake::rng::Rng;
 use crate::world::{ErrorKind, WorldError};
@@ -76,6 +77,7 @@ pub(crate) struct State {
     pub(crate) engine: EngineState,
     pub(crate) balancer: BalancerState,
     pub(crate) host: HostState,
+    pub(crate) health: HealthState,
     /// What the store keeps.
     pub(crate) saved: Memory,
     pub(crate) crashed: bool,
@@ -86,6 +88,8 @@ pub(crate) struct State {
     pub(crate) faults: FaultPlan,
     /// Starts and stops by hand that the program has not been told of.
     pub(crate) intents: Vec<(ServerId, Intent)>,
+    /// Pauses that the program has not been told of.
+    pub(crate) pauses: Vec<(Scope, Pause)>,
     /// Things to come, by time.
     pub(crate) events: VecDeque<(Timestamp, Event)>,
     pub(crate) effects: Vec<Effect>,
@@ -109,12 +113,14 @@ impl State {
             engine: EngineState::default(),
             balancer: BalancerState::default(),
             host: HostState::default(),
+            health: HealthState::default(),
             saved: Memory::default(),
             crashed: false,
             runs: 1,
             balancer_in_use: true,
             faults: FaultPlan::none(),
             intents: Vec::new(),
+            pauses: Vec::new(),
             events: VecDeque::new(),
             effects: Vec::new(),
             effects_dropped: 0,
@@ -207,6 +213,7 @@ impl State {
         self.crashed = true;
         self.host.edges.clear();
         self.host.handed_over.clear();
+        self.health.forget();
     }
 
     /// Lets time pass; programs that end in it end.

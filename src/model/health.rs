@@ -44,6 +44,10 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Starting, Self::Healthy, Self::Degraded, Self::Unhealthy, Self::Critical];
+
     /// Its word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -76,6 +80,20 @@ pub enum Event {
     Ended,
     /// It was not asked, or the question could not be put.
     NotAsked,
+}
+
+/// A server's health with what was seen last, for whoever decides or looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The verdict.
+    pub health: Health,
+    /// What is the matter; empty while nothing is.
+    pub why: String,
+    /// What the last answer took.
+    pub latency: Option<Span>,
+    /// Requests are under way that may still be answered, until then; told only when it did not
+    /// answer.
+    pub busy_until: Option<Timestamp>,
 }
 
 /// What is known of one server's health.

@@ -1,0 +1,171 @@
+//! Health of real processes: one that hangs with its pipe open is told from the others within its
+//! thresholds, is taken out of the balancer alone, and comes back, by itself or by a restart.
+
+use crate::editing::site::{Daemon, Site, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_mcp-orchestrator");
+
+/// A site with these servers, each with its own health and restart keys; ports are few.
+fn started(servers: &[(&str, Value)]) -> (Site, Daemon) {
+    let site = Site::new("{}");
+    let mark = site.config().display().to_string();
+    let entry = |(name, own): &(&str, Value)| {
+        let env = json!({ "WHO": format!("{name} of {mark}") });
+        let entry = json!({ "command": BINARY, "args": ["demo-server"], "env": env, "orchestrator": own });
+        ((*name).to_owned(), entry)
+    };
+    let servers: serde_json::Map<String, Value> = servers.iter().map(entry).collect();
+    site.write(&json!({ "mcpServers": servers }).to_string());
+    let daemon = site.start(&[]);
+    (site, daemon)
+}
+
+/// The process of a server.
+fn process(site: &Site, server: &str) -> Option<Pid> {
+    let mark = format!("WHO={server} of {}\0", site.config().display());
+    let has = |path: std::path::PathBuf, what: &str| {
+        std::fs::read(path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(what))
+    };
+    let mut all = std::fs::read_dir("/proc").expect("processes").flatten();
+    let found = all.find(|entry| {
+        has(entry.path().join("environ"), &mark) && has(entry.path().join("cmdline"), "demo-server\0")
+    })?;
+    Pid::from_raw(found.file_name().to_str()?.parse().ok()?)
+}
+
+fn row(site: &Site, server: &str) -> Value {
+    site.get(&format!("/api/v1/health?server={server}")).json()["servers"][0].clone()
+}
+
+fn is(site: &Site, server: &str, health: &str) -> bool {
+    row(site, server)["health"] == health
+}
+
+/// What the path that the balancer asks answers on a server's own port.
+fn probe(site: &Site, server: &str) -> u16 {
+    let port = site.get(&format!("/api/v1/servers/{server}")).json()["port"].as_u64().expect("a port");
+    let mut stream = TcpStream::connect(("127.0.0.1", port as u16)).expect("a connection");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status")
+}
+
+#[test]
+fn one_that_hangs_is_taken_out_alone_and_comes_back() {
+    let health = json!({ "health": { "interval": "1s", "timeout": "1s" } });
+    let (site, _daemon) = started(&[("a", health.clone()), ("b", health.clone()), ("c", health)]);
+    for server in ["a", "b", "c"] {
+        eventually("all are healthy", || is(&site, server, "healthy"));
+        assert_eq!(probe(&site, server), 200);
+    }
+    let hung = process(&site, "b").expect("a process");
+    kill_process(hung, Signal::STOP).expect("a signal");
+    eventually("it is unhealthy", || is(&site, "b", "unhealthy"));
+    let told = row(&site, "b");
+    assert_eq!(told["failures"], 3, "{told}");
+    assert!(told["why"].as_str().is_some_and(|why| why.contains("no answer to")), "{told}");
+    assert_eq!([probe(&site, "a"), probe(&site, "b"), probe(&site, "c")], [200, 503, 200]);
+    eventually("the row says what comes next", || {
+        let view = site.get("/api/v1/servers/b").json();
+        let reason = &view["reasons"][0];
+        view["state"] == "waiting"
+            && reason["code"] == "MCPO-P043"
+            && reason["text"].as_str().is_some_and(|text| text.contains("a restart, try 1 of 5"))
+    });
+    let shown = site.command(&["health"]).output().expect("the program");
+    assert_eq!(shown.status.code(), Some(1));
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    assert!(shown.lines().any(|line| line.starts_with("b ") && line.contains("unhealthy")), "{shown}");
+    assert!(shown.lines().filter(|line| line.contains(" healthy")).count() == 2, "{shown}");
+    let figures = site.get("/metrics");
+    assert_eq!(figures.status, 200);
+    kill_process(hung, Signal::CONT).expect("a signal");
+    eventually("it is healthy again", || is(&site, "b", "healthy"));
+    assert_eq!(probe(&site, "b"), 200);
+    assert_eq!(process(&site, "b"), Some(hung), "nobody restarted it");
+    assert_eq!(site.command(&["health", "--json"]).output().expect("the program").status.code(), Some(0));
+}
+
+#[test]
+fn one_that_goes_on_hanging_is_restarted_and_the_others_are_not() {
+    let quick = json!({ "health": { "interval": "1s", "timeout": "1s", "startPeriod": "1s" } });
+    let (site, _daemon) = started(&[("a", quick.clone()), ("b", quick)]);
+    for server in ["a", "b"] {
+        eventually("both are healthy", || is(&site, server, "healthy"));
+    }
+    let (other, hung) = (process(&site, "a"), process(&site, "b").expect("a process"));
+    kill_process(hung, Signal::STOP).expect("a signal");
+    eventually("another process serves", || process(&site, "b").is_some_and(|new| new != hung));
+    eventually("it is healthy again", || is(&site, "b", "healthy"));
+    assert_eq!(process(&site, "a"), other);
+    let restart = |line: &Value| {
+        line["what"] == "restart b" && line["why"].as_str().is_some_and(|why| why.contains("try 1 of 5"))
+    };
+    eventually("the audit has it", || {
+        site.get("/api/v1/audit?server=b").json().as_array().is_some_and(|lines| lines.iter().any(restart))
+    });
+    // The pass that finds it well again comes a moment later.
+    eventually("the command line says so", || {
+        let why = site.command(&["why", "b"]).output().expect("the program");
+        String::from_utf8_lossy(&why.stdout).contains("it answers again after 1 try")
+    });
+}
+
+#[test]
+fn one_that_is_to_be_left_is_left() {
+    let left = json!({
+        "health": { "interval": "1s", "timeout": "1s", "startPeriod": "1s" },
+        "restart": { "policy": "never" },
+    });
+    let (site, _daemon) = started(&[("b", left)]);
+    eventually("it is healthy", || is(&site, "b", "healthy"));
+    let hung = process(&site, "b").expect("a process");
+    kill_process(hung, Signal::STOP).expect("a signal");
+    eventually("it is given up", || {
+        let view = site.get("/api/v1/servers/b").json();
+        view["state"] == "blocked" && view["reasons"][0]["code"] == "MCPO-P041"
+    });
+    assert_eq!(process(&site, "b"), Some(hung));
+    let done = site.command(&["restart-server", "b"]).output().expect("the program");
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stdout));
+    eventually("it is healthy again", || is(&site, "b", "healthy"));
+    assert_ne!(process(&site, "b"), Some(hung));
+}
+
+#[test]
+fn what_is_paused_is_left_as_it_is_until_it_is_resumed() {
+    let quick = json!({ "health": { "interval": "1s", "timeout": "1s", "startPeriod": "1s" } });
+    let (site, _daemon) = started(&[("a", quick.clone()), ("b", quick)]);
+    eventually("it is healthy", || is(&site, "b", "healthy"));
+    let done = site.command(&["pause", "b", "--for", "1h"]).output().expect("the program");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let hung = process(&site, "b").expect("a process");
+    kill_process(hung, Signal::STOP).expect("a signal");
+    eventually("it is unhealthy", || is(&site, "b", "unhealthy"));
+    let why = site.command(&["why", "b"]).output().expect("the program");
+    let why = String::from_utf8(why.stdout).expect("text");
+    assert!(why.contains("left alone because paused by"), "{why}");
+    let view = site.get("/api/v1/servers/b").json();
+    assert_eq!((&view["paused"], &view["state"]), (&json!(true), &json!("converged")), "{view}");
+    // Long after it would have been restarted.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(process(&site, "b"), Some(hung));
+    assert_eq!(probe(&site, "b"), 503, "the balancer is told all the same");
+    let done = site.command(&["resume", "b"]).output().expect("the program");
+    assert!(matches!(done.status.code(), Some(0 | 1)), "{done:?}");
+    eventually("another process serves", || process(&site, "b").is_some_and(|new| new != hung));
+    eventually("it is healthy again", || is(&site, "b", "healthy"));
+    // Nothing is well as a whole here: there is no engine.
+    let whole = site.command(&["pause"]).output().expect("the program");
+    assert_eq!(whole.status.code(), Some(1), "{whole:?}");
+    assert_eq!(site.get("/api/v1/servers/a").json()["paused"], true);
+    site.command(&["resume"]).output().expect("the program");
+    eventually("nothing is paused", || site.get("/api/v1/servers/a").json()["paused"] == false);
+    let none = site.command(&["pause", "nobody"]).output().expect("the program");
+    assert_eq!(none.status.code(), Some(1), "{none:?}");
+}
