@@ -71,15 +71,17 @@ impl Checker {
     /// What is wrong with a value; nothing when it is valid.
     #[must_use]
     pub fn faults(&self, value: &Value) -> Vec<Fault> {
+        self.judged(value).unwrap_or_default()
+    }
+
+    /// The same; `None` where work ended before its time, as with a schema that asks for itself without
+    /// end: then nothing is known.
+    pub(crate) fn judged(&self, value: &Value) -> Option<Vec<Fault>> {
         let mut walk = Walk { checker: self, at: Vec::new(), steps: 0, depth: 0, lost: false };
         let mut faults = Vec::new();
         walk.check(&self.schema, value, &mut faults);
-        // Where work ended, nothing is known.
-        if walk.lost {
-            return Vec::new();
-        }
         faults.truncate(FAULTS_MAX);
-        faults
+        (!walk.lost).then_some(faults)
     }
 }
 

@@ -208,8 +208,10 @@ proptest! {
         prop_assert!(new.whole.is_none());
         let (before, after) = (Checker::new(nullable(&original)), Checker::new(new.alone()));
         for value in values.into_iter().map(|value| json!({ "a": value })) {
-            let (before, after) = (before.faults(&value).is_empty(), after.faults(&value).is_empty());
-            prop_assert_eq!(before, after, "{} of {}", value, original);
+            // A schema may ask for itself without end: nobody can say what that allows.
+            if let (Some(before), Some(after)) = (before.judged(&value), after.judged(&value)) {
+                prop_assert_eq!(before.is_empty(), after.is_empty(), "{} of {}", value, original);
+            }
         }
         // Whoever follows references of properties and items comes to an end.
         let document = new.alone();
