@@ -90,6 +90,7 @@ impl Fleet {
             busy: BTreeSet::new(),
             edges: None,
             contacts: None,
+            health: BTreeMap::new(),
             run: None,
         };
         Ok(Self { desired, observed, memory: Memory::default(), policy, now: BEGIN })

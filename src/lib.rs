@@ -6,7 +6,7 @@
 //!
 //! | floor | modules | business |
 //! |---|---|---|
-//! | 0 | `model` `config` `plan` `mcp` `openapi` `discovery` `doctor` | facts and decisions: no clock, files, network, logging |
+//! | 0 | `model` `config` `plan` `mcp` `openapi` `traffic` `discovery` `doctor` | facts and decisions: no clock, files, network, logging |
 //! | 1 | `world` | what we ask of the world, and a fake one |
 //! | 2 | `docker` `alb` `store` `upstream` `runner` `host` | one foreign API each, translated |
 //! | 3 | `observe` `execute` `reconcile` … | the moving parts |
@@ -36,6 +36,7 @@ pub mod service;
 pub mod simulate;
 pub mod store;
 pub mod terminal;
+pub mod traffic;
 pub mod upstream;
 pub mod usage;
 pub mod world;

@@ -16,7 +16,7 @@ readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
 # Seconds; a stage that is late has failed. They are for one that hangs: all together take less than 40 minutes.
 declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=600 [build]=900 [test]=360 [live]=900
   [schemathesis]=150 [browser]=240 [release]=900 [conformance]=420 [interop]=420
-  [package]=300 [boot]=600)
+  [package]=360 [boot]=600)
 readonly LOG_LINES_SHOWN=150
 readonly READY_WAIT_SECS=60
 # Tests of one stage that may need a second try.
@@ -51,7 +51,7 @@ USAGE
 
 wants() { [[ " ${CHOSEN[*]} " = *" $1 "* ]]; }
 wants_python() { wants aws || wants live || wants schemathesis; }
-wants_engine() { wants live || wants browser || wants conformance; }
+wants_engine() { wants live || wants browser || wants conformance || wants package; }
 
 python() { if [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$@"; else python3 "$@"; fi; }
 
@@ -284,9 +284,14 @@ stage_interop() {
   return $rc
 }
 
-# The .deb of the release build in a Debian of its own; the boot test installs the same one.
+# The .deb of the release build in a Debian of its own, and the image; the boot test installs the same .deb.
 stage_package() {
-  "${SUDO[@]}" tests/package/package_test.sh "$TARGET_DIR/release/mcp-orchestrator" "$LOGS/package"
+  local rc=0
+  "${SUDO[@]}" tests/package/package_test.sh "$TARGET_DIR/release/mcp-orchestrator" "$LOGS/package" || rc=$?
+  mkdir -p "$STATE_DIR"
+  as_docker docker image inspect "$TEST_IMAGE" >/dev/null 2>&1 || make_test_image "$TARGET_DIR/release/mcp-orchestrator" || rc=$?
+  as_docker tests/package/image_test.sh "$TARGET_DIR/release/mcp-orchestrator" "$TEST_IMAGE" "$RUN_ID-image" "mcpo-test/daemon:$RUN_ID" || rc=$?
+  return $rc
 }
 
 # The same package in a machine of its own: tests/boot/README.md.

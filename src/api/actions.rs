@@ -1,4 +1,4 @@
-//! Start, stop, restart and sync: asked of the loop, followed as tasks.
+//! Start, stop, restart, pause, resume and sync: asked of the loop, followed as tasks.
 //!
 //! Must never do anything to a server itself, and never answer that something is done before a pass
 //! that began later says so.
@@ -6,7 +6,8 @@
 use crate::api::problem::problem;
 use crate::api::table::Call;
 use crate::api::{Context, Response, gone, now, ok, server_id, unknown};
-use crate::model::id::ServerId;
+use crate::model::id::{SectionId, ServerId};
+use crate::model::memory::{Pause, Scope};
 use crate::model::record::{AuditEntry, Task, TaskState};
 use crate::model::time::{Span, Timestamp};
 use crate::service::{Act, Request};
@@ -75,6 +76,94 @@ pub(super) async fn section(context: Context, call: Call, act: Act) -> Response 
         return problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such section", detail).into_response();
     }
     act_on(context, call, act, servers).await
+}
+
+/// What is paused or resumed, by what the path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Servers, several with commas between them; `all` is the whole host.
+    Servers,
+    /// A section.
+    Section,
+}
+
+/// `POST /api/v1/servers/{id}/{pause,resume}`, `POST /api/v1/sections/{id}/{pause,resume}`.
+pub(super) async fn pause(context: Context, call: Call, of: Of, begins: bool) -> Response {
+    let query: ActQuery = match call.query() {
+        Ok(query) => query,
+        Err(refused) => return *refused,
+    };
+    let scopes = match scopes(&context, &call, of) {
+        Ok(scopes) => scopes,
+        Err(refused) => return *refused,
+    };
+    if !context.recorder.has_room() {
+        return too_many();
+    }
+    let by = who(&call, &query);
+    let at = now();
+    let until = query.secs.map(|secs| at.after(Span::secs(secs)));
+    let act = if begins { "pause" } else { "resume" };
+    let names = named(&context, &scopes);
+    let what = match scopes.as_slice() {
+        [scope @ Scope::Section(_)] => format!("{act} {scope}"),
+        _ => act.to_owned(),
+    };
+    let pause = begins.then(|| Pause { by: by.clone(), at, until });
+    let (reply, answer) = oneshot::channel();
+    if context.handle.requests.send(Request::Pause { scopes, pause, reply }).await.is_err() {
+        return gone().into_response();
+    }
+    match answer.await {
+        Ok(Ok(pass)) => {
+            let task = Task { servers: names, ..task(&what, by, &call, pass) };
+            follow(context, task, &query).await
+        }
+        Ok(Err(why)) => problem(StatusCode::CONFLICT, "MCPO-H003", "not done", why).into_response(),
+        Err(_loop_ended) => gone().into_response(),
+    }
+}
+
+/// The servers that scopes are about; none for the whole host.
+fn named(context: &Context, scopes: &[Scope]) -> Vec<String> {
+    let wish = context.wishes.borrow();
+    let within = |id: &SectionId| {
+        let servers = wish.desired.servers.values().filter(|server| server.section.as_ref() == Some(id));
+        servers.map(|server| server.id.to_string()).collect()
+    };
+    let of = |scope: &Scope| match scope {
+        Scope::Server(id) => vec![id.to_string()],
+        Scope::Section(id) => within(id),
+        Scope::Host => Vec::new(),
+    };
+    scopes.iter().flat_map(of).collect()
+}
+
+fn scopes(context: &Context, call: &Call, of: Of) -> Result<Vec<Scope>, Box<Response>> {
+    let name = call.raw(0);
+    if of == Of::Section {
+        let name = call.part(0);
+        let wish = context.wishes.borrow();
+        let known =
+            wish.desired.servers.values().find_map(|server| {
+                server.section.as_ref().filter(|section| section.as_str() == name).cloned()
+            });
+        return known.map(|section| vec![Scope::Section(section)]).ok_or_else(|| {
+            let detail = format!("no server is in a section called {name}");
+            Box::new(problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such section", detail).into_response())
+        });
+    }
+    if name == "all" {
+        return Ok(vec![Scope::Host]);
+    }
+    let names: Vec<String> = name.split(',').map(crate::api::decoded).collect();
+    if names.len() > NAMES_MAX {
+        let detail = format!("{NAMES_MAX} servers may be named at once");
+        let title = "too many servers";
+        return Err(Box::new(problem(StatusCode::BAD_REQUEST, "MCPO-H400", title, detail).into_response()));
+    }
+    let found = names.iter().map(|name| server_id(name, context).map(Scope::Server));
+    found.collect::<Result<_, _>>().map_err(|name| Box::new(unknown(&name).into_response()))
 }
 
 /// The word for an act.

@@ -4,7 +4,9 @@
 
 use crate::api::view::Moment;
 use crate::model::balancer::{BalancerSeen, BalancerView as Seen, Owner, Rule, RuleAction, TargetGroup};
+use crate::model::id::TargetGroupArn;
 use crate::model::observed::Seen as Known;
+use crate::service::TargetsRead;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -76,8 +78,11 @@ pub struct TargetGroupView {
     pub server: Option<String>,
     /// Its health check: path and the codes that pass.
     pub check: String,
-    /// Its targets; `None` where the last pass did not read them.
+    /// Its targets as they were read last; `None` where they were not yet.
     pub targets: Option<Vec<TargetView>>,
+    /// When they were read, in milliseconds since the epoch: a few groups are in each pass, those in
+    /// transition always.
+    pub targets_read: Option<i64>,
 }
 
 /// A target.
@@ -103,15 +108,20 @@ pub(crate) fn of(moment: &Moment) -> BalancerView {
         why,
         ..BalancerView::default()
     };
+    let read = |arn: &TargetGroupArn| moment.snapshot.seen.as_ref()?.targets.get(arn).cloned();
     match moment.snapshot.seen.as_ref().map(|seen| &seen.balancer) {
         None => bare("unknown", Some("no pass has ended yet".to_owned())),
         Some(BalancerSeen::Off(why)) => bare("off", Some(why.clone())),
         Some(BalancerSeen::On(Known::Unknown(why))) => bare("unknown", Some(why.clone())),
-        Some(BalancerSeen::On(Known::Known(seen))) => known(seen, sentence),
+        Some(BalancerSeen::On(Known::Known(seen))) => known(seen, sentence, read),
     }
 }
 
-fn known(seen: &Seen, sentence: String) -> BalancerView {
+fn known(
+    seen: &Seen,
+    sentence: String,
+    read: impl Fn(&TargetGroupArn) -> Option<TargetsRead>,
+) -> BalancerView {
     let listener = &seen.listener;
     BalancerView {
         state: "known".to_owned(),
@@ -125,7 +135,11 @@ fn known(seen: &Seen, sentence: String) -> BalancerView {
             vpc_id: listener.vpc_id.clone(),
         }),
         rules: seen.rules.iter().map(|rule| RuleView::of(rule, seen)).collect(),
-        target_groups: seen.target_groups.iter().map(TargetGroupView::of).collect(),
+        target_groups: seen
+            .target_groups
+            .iter()
+            .map(|group| TargetGroupView::of(group, read(&group.arn)))
+            .collect(),
         target_groups_in_use: Some(seen.target_groups_in_use),
         target_id: seen.target_id.known().cloned(),
     }
@@ -161,9 +175,10 @@ impl RuleView {
 }
 
 impl TargetGroupView {
-    fn of(group: &TargetGroup) -> Self {
+    fn of(group: &TargetGroup, read: Option<TargetsRead>) -> Self {
         let (ours, server) = owner(&group.owner);
-        let targets = group.targets.known().map(|targets| {
+        let targets_read = read.as_ref().map(|read| read.at.0);
+        let targets = read.map(|TargetsRead { targets, .. }| {
             let view = |target: &crate::model::balancer::Target| TargetView {
                 id: target.id.clone(),
                 port: target.port,
@@ -178,6 +193,7 @@ impl TargetGroupView {
             server,
             check: format!("{} ({})", group.check.path, group.check.matcher),
             targets,
+            targets_read,
         }
     }
 }
@@ -191,6 +207,8 @@ mod tests {
     };
     use crate::model::id::{RuleArn, TargetGroupArn};
     use crate::model::observed::Seen;
+    use crate::model::time::Timestamp;
+    use crate::service::TargetsRead;
     use std::collections::BTreeMap;
 
     fn rule(priority: u32, owner: Owner, path: &str, action: RuleAction) -> Rule {
@@ -237,7 +255,7 @@ mod tests {
             check,
             deregistration_delay: Seen::Unknown("not asked".to_owned()),
             load_balancers: Vec::new(),
-            targets: Seen::Known(vec![target]),
+            targets: Seen::Unknown("not asked".to_owned()),
             tags: BTreeMap::new(),
         };
         let listener = Listener {
@@ -259,14 +277,15 @@ mod tests {
             target_groups_in_use: 7,
             target_id: Seen::Known("i-1".to_owned()),
         };
-        let view = known(&seen, "in sync".to_owned());
+        let kept = TargetsRead { at: Timestamp(7), targets: vec![target] };
+        let view = known(&seen, "in sync".to_owned(), |_| Some(kept.clone()));
         let rules: Vec<(u32, bool, &str)> =
             view.rules.iter().map(|rule| (rule.priority, rule.ours, rule.target.as_str())).collect();
         assert_eq!(rules, [(5, false, "shop"), (20_000, true, "mcp-time-1a2b")]);
         let group = view.target_groups.first().expect("a target group");
         assert_eq!((group.server.as_deref(), group.check.as_str()), (Some("time"), "/healthz (200)"));
         let target = group.targets.as_ref().and_then(|targets| targets.first()).expect("a target");
-        assert_eq!(target.state, "unhealthy");
+        assert_eq!((target.state.as_str(), group.targets_read), ("unhealthy", Some(7)));
         assert!(target.reason.as_deref().is_some_and(|reason| reason.starts_with("Target.Timeout")));
     }
 }

@@ -15,7 +15,8 @@ use crate::config::edit::outline::WrittenServer;
 use crate::config::edit::{Change, Orphans};
 use crate::config::error::Problem;
 use crate::model::record::{AuditEntry, Task};
-use crate::plan::display;
+use crate::model::time::Timestamp;
+use crate::plan::{Plan, display};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -296,11 +297,11 @@ fn entry_and_section(call: &Call) -> Result<(Value, Option<String>), Box<Respons
     Ok((Value::Object(entry), call.query::<EditQuery>()?.section))
 }
 
-fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Box<Response>> {
+pub(super) fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Box<Response>> {
     serde_json::from_slice(&call.body).map_err(|error| unreadable(&error.to_string()))
 }
 
-fn unreadable(why: &str) -> Box<Response> {
+pub(super) fn unreadable(why: &str) -> Box<Response> {
     let refused = Refused {
         status: 400,
         code: "MCPO-H400",
@@ -357,28 +358,37 @@ pub(super) async fn carry_out(
     if let Err(refused) = made.as_ref()
         && !dry_run
     {
-        context.recorder.note(AuditEntry {
-            by: call.caller.who.clone(),
-            via: call.caller.via.to_owned(),
-            what: words.chars().filter(|c| !c.is_control()).take(ACT_CHARS_MAX).collect(),
-            result: "refused".to_owned(),
-            detail: Some(refused.detail.clone()),
-            code: Some(refused.code.to_owned()),
-            ..AuditEntry::default()
-        });
+        note_refusal(context, call, words, refused);
     }
     made
 }
 
-fn preview(edited: Edited) -> Preview {
-    let plan = edited.plan.map_or(Value::Null, |planned| {
+/// A line of the audit about what was not done.
+pub(super) fn note_refusal(context: &Context, call: &Call, words: &str, refused: &Refused) {
+    context.recorder.note(AuditEntry {
+        by: call.caller.who.clone(),
+        via: call.caller.via.to_owned(),
+        what: words.chars().filter(|c| !c.is_control()).take(ACT_CHARS_MAX).collect(),
+        result: "refused".to_owned(),
+        detail: Some(refused.detail.clone()),
+        code: Some(refused.code.to_owned()),
+        ..AuditEntry::default()
+    });
+}
+
+/// A plan as answers have it.
+pub(super) fn plan_of(planned: Option<Box<(Plan, Timestamp)>>) -> Value {
+    planned.map_or(Value::Null, |planned| {
         let (plan, now) = *planned;
         let mut body = display::json(&plan);
         if let Value::Object(body) = &mut body {
             body.insert("text".to_owned(), display::text(&plan, now, PLAN_COLUMNS).into());
         }
         body
-    });
+    })
+}
+
+fn preview(edited: Edited) -> Preview {
     Preview {
         dry_run: true,
         changed: edited.changed,
@@ -387,15 +397,15 @@ fn preview(edited: Edited) -> Preview {
         diff: edited.diff,
         problems: places(&edited.problems),
         servers: edited.servers.iter().map(ToString::to_string).collect(),
-        plan,
+        plan: plan_of(edited.plan),
     }
 }
 
-fn places(problems: &[Problem]) -> Value {
+pub(super) fn places(problems: &[Problem]) -> Value {
     crate::config::error::to_json(problems)
 }
 
-fn body_of(refused: &Refused) -> Value {
+pub(super) fn body_of(refused: &Refused) -> Value {
     let Refused { status, code, title, detail, hint, problems } = refused;
     let hint = hint.clone().or_else(|| hint_of(code).map(str::to_owned));
     problem_with(*status, code, title, (detail, hint), places(problems))
@@ -407,7 +417,7 @@ pub(super) fn answer_of(refused: Refused) -> Response {
     warp::reply::with_status(warp::reply::json(&body_of(&refused)), status).into_response()
 }
 
-fn tagged(mut response: Response, etag: &str) -> Response {
+pub(super) fn tagged(mut response: Response, etag: &str) -> Response {
     if let Ok(etag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert("etag", etag);
     }

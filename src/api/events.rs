@@ -146,10 +146,11 @@ impl Watcher {
 
 fn looks(moment: &Moment) -> Looks {
     let look = |view: ServerView| {
-        let ServerView { id, connection, .. } = &view;
+        let ServerView { id, connection, health, .. } = &view;
         let up = connection.as_ref().map(|connection| (connection.up, connection.why.clone()));
-        let rest = ServerView { connection: None, usage: None, ..view.clone() };
-        (id.clone(), format!("{}{up:?}", serde_json::to_string(&rest).unwrap_or_default()))
+        let health = health.as_ref().map(|health| (health.state.clone(), health.why.clone()));
+        let rest = ServerView { connection: None, usage: None, health: None, ..view.clone() };
+        (id.clone(), format!("{}{up:?}{health:?}", serde_json::to_string(&rest).unwrap_or_default()))
     };
     let snapshot = &moment.snapshot;
     let whole = format!(

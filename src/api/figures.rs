@@ -206,7 +206,8 @@ fn page(context: &Context) -> String {
     let views = context.gateway.overview();
     let used = used(context);
     let (snapshot, configuration) = (snapshot.as_ref(), configuration.as_ref());
-    text(&context.figures, &Moment { snapshot, configuration, ports, views: &views, used: &used })
+    let (views, used, calls_lost) = (views.as_slice(), &used, context.gateway.calls().lost());
+    text(&context.figures, &Moment { snapshot, configuration, ports, views, used, calls_lost })
 }
 
 #[cfg(test)]

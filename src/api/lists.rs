@@ -2,7 +2,7 @@
 
 use crate::api::problem::problem;
 use crate::api::table::Call;
-use crate::api::view::Moment;
+use crate::api::view::{HealthPage, Moment};
 use crate::api::{Context, Response, ok, server_id, unknown};
 use crate::model::record::{AuditEntry, AuditFilter};
 use crate::world::WorldError;
@@ -31,6 +31,23 @@ pub(super) async fn servers(context: Context, call: Call) -> Response {
             && query.section.as_ref().is_none_or(|section| server.section.as_ref() == Some(section))
     });
     ok(&servers).into_response()
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct HealthQuery {
+    server: Option<String>,
+}
+
+/// `GET /api/v1/health`.
+pub(super) fn health(context: &Context, call: &Call) -> Response {
+    let query: HealthQuery = match call.query() {
+        Ok(query) => query,
+        Err(refused) => return *refused,
+    };
+    let moment = Moment::of(context);
+    let Some(name) = query.server else { return ok(&HealthPage::of(&moment.servers())).into_response() };
+    let view = server_id(&name, context).ok().and_then(|id| moment.server(&id));
+    view.map_or_else(|| unknown(&name).into_response(), |view| ok(&HealthPage::of(&[view])).into_response())
 }
 
 /// `GET /api/v1/servers/{id}`.
@@ -90,6 +107,7 @@ struct PageQuery {
     server: Option<String>,
     by: Option<String>,
     result: Option<String>,
+    calls: Option<bool>,
 }
 
 /// `GET /api/v1/tasks`.
@@ -126,8 +144,9 @@ pub(super) async fn audit(context: Context, call: Call) -> Response {
         Ok(query) => query,
         Err(refused) => return *refused,
     };
-    let PageQuery { before, limit, server, by, result } = query;
-    let filter = AuditFilter { before, server, by, result, limit: limit.unwrap_or(LIMIT) };
+    let PageQuery { before, limit, server, by, result, calls } = query;
+    let (calls, limit) = (calls.unwrap_or(false), limit.unwrap_or(LIMIT));
+    let filter = AuditFilter { before, server, by, result, calls, limit };
     match context.recorder.records.audit(&filter).await {
         Ok(entries) => ok(&entries).into_response(),
         Err(error) => unreadable(&error),

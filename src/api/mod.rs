@@ -17,6 +17,7 @@ pub mod openapi;
 mod parameters;
 mod problem;
 pub mod recorder;
+pub mod settings;
 pub mod short;
 pub mod table;
 pub mod usage;
@@ -28,6 +29,7 @@ use crate::api::editing::Editor;
 use crate::api::figures::Figures;
 use crate::api::problem::problem;
 use crate::api::recorder::Recorder;
+use crate::api::settings::SettingsEditor;
 use crate::api::verbosity::Verbosity;
 use crate::config::edit::outline::Outline;
 use crate::config::load::{EffectiveValue, LevelValues};
@@ -85,6 +87,8 @@ pub struct Context {
     pub level: Arc<dyn Verbosity>,
     /// Changes the file with the servers.
     pub editor: Arc<dyn Editor>,
+    /// Changes settings.conf.
+    pub settings: Arc<dyn SettingsEditor>,
     /// Settings of servers as the files have them.
     pub files: watch::Receiver<Arc<FilesView>>,
     /// The search for servers in other programs' files.
@@ -279,7 +283,7 @@ async fn plan(context: Context) -> Answered {
     if context
         .handle
         .requests
-        .send(Request::Plan { desired: None, allow_mass_delete: false, reply })
+        .send(Request::Plan { desired: None, policy: None, allow_mass_delete: false, reply })
         .await
         .is_err()
     {
@@ -379,6 +383,10 @@ fn failed(error: &Failed) -> Answered {
     let (status, code, title) = match error {
         Failed::Unknown => (StatusCode::NOT_FOUND, "MCPO-H002", "no such server"),
         Failed::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "MCPO-H004", "the server does not run"),
+        Failed::Denied(why) => {
+            let status = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            (status, why.code(), "the call may not go now")
+        }
         Failed::Call(_) => (StatusCode::BAD_GATEWAY, "MCPO-H006", "the call failed"),
     };
     problem(status, code, title, error.to_string())
@@ -438,7 +446,7 @@ fn logged<'a>(id: &ServerId, lines: impl Iterator<Item = (u64, &'static str, &'a
 }
 
 /// The container whose output the engine keeps and not the gateway: it does not speak over stdio.
-fn engine_log(id: &ServerId, context: &Context) -> Option<ContainerId> {
+pub(crate) fn engine_log(id: &ServerId, context: &Context) -> Option<ContainerId> {
     let snapshot = context.handle.snapshot.borrow();
     let row = snapshot.report.servers.get(id)?;
     let remote = matches!(row.transport, Some(Transport::Http | Transport::Sse));

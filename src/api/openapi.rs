@@ -6,6 +6,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 
 /// An error.
 #[derive(Serialize, JsonSchema)]
@@ -165,6 +166,59 @@ const fn words(status: u16) -> &'static str {
         503 => "Not now.",
         _ => "Something else.",
     }
+}
+
+/// The routes for readers, in Markdown: `docs/reference/api.md`.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# REST API\n\n\
+         The main listener and the control socket answer the same routes; `/docs` tries them and\n\
+         `/openapi.json` is the OpenAPI 3.1 document. Over the network every route but the probes needs the\n\
+         user and password of `[dashboard]` (Basic, or the password as a Bearer token); what a browser sends\n\
+         to change something needs the header `X-MCP-Orchestrator`. Errors are `application/problem+json`\n\
+         with a `code` ([error-codes.md](error-codes.md)) and a `hint`; those of the short API are\n\
+         `{\"error\": …}`. Every route may answer 400, 401, 403 and 429.\n",
+    );
+    let all = tags();
+    for tag in all.as_array().into_iter().flatten() {
+        let text = |key: &str| tag.get(key).and_then(Value::as_str).unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\n## {}\n\n{}\n\n", text("name"), text("description"));
+        out.push_str("| route | does | answers | takes |\n|---|---|---|---|\n");
+        for route in ROUTES.iter().filter(|route| route.tag == text("name")) {
+            let _ = writeln!(out, "{}", row(route));
+        }
+    }
+    out
+}
+
+fn row(route: &Route) -> String {
+    let mut schemas = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let mut name = |shape: Option<fn(&mut SchemaGenerator) -> schemars::Schema>| {
+        let schema = json!(shape?(&mut schemas));
+        let name = |schema: &Value| {
+            schema
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|path| path.rsplit('/').next().map(str::to_owned))
+        };
+        let items = schema.get("items").and_then(name).map(|one| format!("[{one}]"));
+        name(&schema).or(items)
+    };
+    let (status, good) = (route.good.0, name(route.good.1));
+    let body = route.body.map(|body| match name(Some(body)) {
+        Some(body) => format!("body `{body}`"),
+        None => "body: an object".to_owned(),
+    });
+    let others: Vec<String> = route.others.iter().map(u16::to_string).collect();
+    let good = good.map(|good| format!(" `{good}`")).unwrap_or_default();
+    let others = if others.is_empty() { String::new() } else { format!("; {}", others.join(" ")) };
+    let query = route.query.iter().map(|param| format!("`{}`", param.name));
+    let match_ = (route.versions && route.method != "GET").then(|| "`If-Match`".to_owned());
+    let takes: Vec<String> = body.into_iter().chain(query).chain(match_).collect();
+    let about = route.about.replace('|', "\\|");
+    format!("| `{} {}` | {about} | {status}{good}{others} | {} |", route.method, route.path, takes.join(", "))
 }
 
 #[cfg(test)]

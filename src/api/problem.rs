@@ -41,16 +41,15 @@ pub(super) fn hint_of(code: &str) -> Option<&'static str> {
         "MCPO-H002" => "GET /api/v1/servers lists them all",
         "MCPO-H003" => "ask again with the ids that GET /api/v1/servers lists",
         "MCPO-H004" => "the server's reasons say why: GET /api/v1/servers/{id}",
-        "MCPO-E001" => "read it again: GET /api/v1/panel has the ETag of now",
-        "MCPO-E002" => {
-            "send the ETag of GET /api/v1/panel as If-Match, or `*` to overwrite whatever is there"
-        }
+        "MCPO-E001" => "read it again: GET has the ETag of now",
+        "MCPO-E002" => "send the ETag of GET as If-Match, or `*` to overwrite whatever is there",
         "MCPO-E003" => {
             "the user of the daemon needs to write the file and its directory; a file that is mounted on its own cannot be replaced, mount its directory"
         }
         "MCPO-E005" => {
             "do it in the file or over the control socket (`mcp-orchestrator set-server`), or set [dashboard] full_control"
         }
+        "MCPO-E011" => "change it where the service gets its environment and its flags",
         "MCPO-E009" => "ask again with allow_mass_delete=true, if that is meant",
         "MCPO-H006" => "the server's log may say more: GET /api/v1/servers/{id}/logs",
         "MCPO-H400" | "MCPO-H404" | "MCPO-H405" => "/docs describes every route",

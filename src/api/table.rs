@@ -3,13 +3,14 @@
 //! The control socket and the main listener both answer from it. Must never hold a route that the
 //! document does not describe: [`crate::api::openapi`] is written from the same rows.
 
-use crate::api::actions::{self, section, servers};
+use crate::api::actions::{self, Of, section, servers};
 use crate::api::balancer::{self, BalancerView};
 use crate::api::edit::{
     self, EditAnswer, Members, NewSection, NewServer, NewText, PanelDocument, ServerEntry,
 };
 use crate::api::problem::problem;
-use crate::api::view::{Moment, PanelHealth, SectionView, ServerDetail, ServerView};
+use crate::api::settings::{self, SettingsAnswer, SettingsDocument, SettingsPatch};
+use crate::api::view::{HealthPage, Moment, PanelHealth, SectionView, ServerDetail, ServerView};
 use crate::api::{
     Caller, Context, Response, configuration, discovery, lists, ok, parameters, short, usage, verbosity,
 };
@@ -149,6 +150,7 @@ const ACT: &[Param] =
     &[param("for", "integer", "The wish holds this many seconds, then the file decides again."), WAIT];
 const SYNC: &[Param] = &[WAIT, ALLOW_MASS_DELETE];
 const EDIT: &[Param] = &[DRY_RUN, WAIT, ALLOW_MASS_DELETE];
+const EDIT_SETTINGS: &[Param] = &[DRY_RUN, WAIT];
 const EDIT_SERVER: &[Param] = &[
     param("section", "string", "The section it goes to; with PATCH empty for none."),
     DRY_RUN,
@@ -170,6 +172,7 @@ const SERVERS: &[Param] = &[
     param("state", "string", "Only those in this state."),
     param("section", "string", "Only those in this section."),
 ];
+const HEALTH: &[Param] = &[param("server", "string", "Only this server.")];
 const LOGS: &[Param] = &[
     param("after", "cursor", "Lines after this number."),
     param("tail", "integer", "At most the last this many."),
@@ -191,7 +194,8 @@ const AUDIT: &[Param] = &[
     param("limit", "integer", "At most this many, 100 when nothing is said."),
     param("server", "string", "About this server."),
     param("by", "string", "By them."),
-    param("result", "string", "`ok`, `failed` or `refused`."),
+    param("result", "string", "`ok`, `failed` or `refused`; `abandoned` for a call whose client went away."),
+    param("calls", "boolean", "Calls of clients instead of what was done here."),
 ];
 
 fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -269,6 +273,11 @@ impl Route {
         let query = if self.query.is_empty() { EDIT } else { self.query };
         Self { method, good, others, query, versions: true, ..self }
     }
+
+    /// Changes settings.conf.
+    const fn sets(self) -> Self {
+        Self { good: (202, Some(shape::<SettingsAnswer>)), ..self.edits("PATCH") }
+    }
 }
 
 /// All routes; the first that fits answers.
@@ -284,8 +293,14 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(edit::defaults(context, call))).gives(shape::<Members>).others(&[409, 503]).versioned(),
     get("/api/v1/panel/defaults", "putDefaults", "panel", "Replaces the settings of all servers.",
         |context, call| Box::pin(edit::put_defaults(context, call))).body(shape::<Members>).edits("PUT"),
+    get("/api/v1/settings", "getSettings", "panel", "Every setting with its meaning, its value and where that comes from; secrets are said to be set or not.",
+        |context, call| Box::pin(settings::show(context, call))).gives(shape::<SettingsDocument>).others(&[409, 503]).versioned(),
+    get("/api/v1/settings", "patchSettings", "panel", "Changes settings.conf: values by `section.key`, where null takes a setting out of the file. What reaches the host is refused over the network.",
+        |context, call| Box::pin(settings::patch(context, call))).body(shape::<SettingsPatch>).query(EDIT_SETTINGS).sets(),
     get("/api/v1/panel/health", "getHealth", "panel", "How the whole stands.",
         |context, _| done(ok(&Moment::of(&context).health(&context)))).gives(shape::<PanelHealth>),
+    get("/api/v1/health", "getServersHealth", "panel", "How well servers are, asked over MCP at intervals.",
+        |context, call| done_with(lists::health(&context, &call))).query(HEALTH).gives(shape::<HealthPage>).others(&[404]),
     get("/api/v1/status", "getStatus", "panel", "The last pass's report as the command line shows it.",
         |context, call| Box::pin(lists::status(context, call))).query(STATUS),
     get("/api/v1/gateway", "getGateway", "panel", "Connections, sessions and figures of every server.",
@@ -332,6 +347,10 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(servers(context, call, Act::Stop))).query(ACT).task(),
     post("/api/v1/servers/{id}/restart", "restartServer", "servers", "Stops and starts a server once. Several ids as above.",
         |context, call| Box::pin(servers(context, call, Act::Restart))).query(ACT).task(),
+    post("/api/v1/servers/{id}/pause", "pauseServer", "servers", "Leaves a server alone: no restart, no replacement, nothing of the load balancer, until it is resumed. Several ids as above; `all` is this host.",
+        |context, call| Box::pin(actions::pause(context, call, Of::Servers, true))).query(ACT).task(),
+    post("/api/v1/servers/{id}/resume", "resumeServer", "servers", "Looks after a server again. Several ids as above; `all` is this host.",
+        |context, call| Box::pin(actions::pause(context, call, Of::Servers, false))).query(ACT).task(),
     get("/api/v1/sections", "getSections", "sections", "Sections that are declared or have servers, with what servers in them inherit.",
         |context, _| done(ok(&Moment::of(&context).sections(&context)))).gives(shape::<Vec<SectionView>>),
     get("/api/v1/sections", "addSection", "sections", "Adds a section to mcp.config.json.",
@@ -348,6 +367,10 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(section(context, call, Act::Stop))).query(ACT).task(),
     post("/api/v1/sections/{id}/restart", "restartSection", "sections", "Restarts all servers of a section.",
         |context, call| Box::pin(section(context, call, Act::Restart))).query(ACT).task(),
+    post("/api/v1/sections/{id}/pause", "pauseSection", "sections", "Leaves the servers of a section alone, until it is resumed.",
+        |context, call| Box::pin(actions::pause(context, call, Of::Section, true))).query(ACT).task(),
+    post("/api/v1/sections/{id}/resume", "resumeSection", "sections", "Looks after the servers of a section again.",
+        |context, call| Box::pin(actions::pause(context, call, Of::Section, false))).query(ACT).task(),
     get("/api/v1/tasks", "getTasks", "tasks", "Tasks, newest first.",
         |context, call| Box::pin(lists::tasks(context, call))).query(PAGE).gives(shape::<Vec<Task>>).others(&[503]),
     get("/api/v1/tasks/{id}", "getTask", "tasks", "A task.",
@@ -357,7 +380,7 @@ pub const ROUTES: &[Route] = &[
     get("/servers", "shortServers", "short", "All servers in a few words.",
         |context, _| done_with(short::list(&context))).gives(shape::<Vec<short::ShortServer>>),
     post("/servers/{name}/start", "shortStart", "short", "Starts a server and waits up to 30 s; one that the file does not have by its image.",
-        |context, call| Box::pin(short::act(context, call, Act::Start))).optional_body(shape::<short::StartImage>).gives(shape::<short::ShortServer>).others(&[404, 409, 429]),
+        |context, call| Box::pin(short::act(context, call, Act::Start))).optional_body(shape::<short::StartImage>).gives(shape::<short::ShortServer>).others(&[404, 409, 422, 428, 429, 503]),
     post("/servers/{name}/stop", "shortStop", "short", "Stops a server and waits up to 30 s.",
         |context, call| Box::pin(short::act(context, call, Act::Stop))).gives(shape::<short::ShortServer>).others(&[404, 409, 429]),
     post("/servers/{name}/call", "shortCall", "short", "Calls a tool; answers its result.",
@@ -478,7 +501,7 @@ mod tests {
     fn names_of_routes_are_unique_and_nothing_is_done_by_get() {
         let ids: BTreeSet<&str> = ROUTES.iter().map(|route| route.id).collect();
         assert_eq!(ids.len(), ROUTES.len());
-        let acts = ["start", "stop", "restart", "call", "sync"];
+        let acts = ["start", "stop", "restart", "pause", "resume", "call", "sync"];
         let searches = |route: &super::Route| route.path == "/api/v1/discovery" && route.method == "POST";
         for route in ROUTES {
             let last = route.path.rsplit('/').next().unwrap();

@@ -8,7 +8,8 @@ use crate::api::Context;
 use crate::api::usage::{HostView, UsageView};
 use crate::config::load::{EffectiveValue, Origin};
 use crate::gateway::metrics::BUCKETS_MICROS;
-use crate::gateway::overview::{ServerView as Figures, p95_micros};
+use crate::gateway::overview::{HealthView, ServerView as Figures, p95_micros};
+use crate::gateway::traffic::view::TrafficView;
 use crate::model::id::ServerId;
 use crate::model::memory::Intent;
 use crate::model::server::Server;
@@ -57,12 +58,16 @@ pub struct ServerView {
     pub image: Option<String>,
     /// The image its container was made from, by the engine's id.
     pub image_id: Option<String>,
+    /// Somebody wants it left alone.
+    pub paused: bool,
     /// Restarts in a row.
     pub restarts: u32,
     /// When the next try is due, in milliseconds since the epoch.
     pub next_try: Option<i64>,
     /// A start or stop by hand that holds.
     pub intent: Option<IntentView>,
+    /// How well it is; `null` while it is not to run, or was not looked at yet.
+    pub health: Option<HealthView>,
     /// Its connection and what was counted on it.
     pub connection: Option<ConnectionView>,
     /// What it uses now; `null` while it does not run.
@@ -117,6 +122,28 @@ pub struct ConnectionView {
     pub errors: u64,
     /// 95 of 100 requests took at most about this long, in milliseconds.
     pub p95_millis: Option<f64>,
+    /// How the limits of its entry stand; `null` where it has none.
+    pub limits: Option<LimitsView>,
+}
+
+/// How the limits of an entry stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsView {
+    /// Calls under way of those that `maxConcurrentRequests` counts.
+    pub running: u32,
+    /// Calls that wait for one of them.
+    pub waiting: u32,
+    /// Calls that were not let through, since the daemon started.
+    pub denied: u64,
+    /// `closed`, `half-open` or `open`.
+    pub circuit: String,
+    /// Calls answered from what is kept.
+    pub cache_hits: u64,
+    /// Calls sent because no answer was kept.
+    pub cache_misses: u64,
+    /// Calls sent again.
+    pub retries: u64,
 }
 
 /// A server with its settings and what the last pass did for it.
@@ -276,9 +303,11 @@ impl Moment {
             container_state: row.container_state.clone(),
             image: row.image.clone(),
             image_id: row.image_id.clone(),
+            paused: row.paused,
             restarts: row.restarts,
             next_try: row.next_try.map(|at| at.0),
             intent: self.snapshot.intents.get(id).map(IntentView::of),
+            health: self.figures.get(id).and_then(|view| view.health.clone()),
             connection: self.figures.get(id).map(ConnectionView::of),
             usage: self.reading.servers.get(id).map(|usage| UsageView::of(usage, &self.reading)),
         }
@@ -369,6 +398,103 @@ impl Moment {
     }
 }
 
+impl ServerView {
+    /// Its health in a word: `stopped` for one that is not to run, `starting` for one that nobody has
+    /// looked at yet.
+    #[must_use]
+    pub fn health_word(&self) -> &str {
+        match (&self.health, self.state.as_str()) {
+            (_, "stopped") => "stopped",
+            (Some(health), _) => &health.state,
+            (None, "blocked") => "critical",
+            (None, _) => "starting",
+        }
+    }
+}
+
+/// A server's health, as `health` shows it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthRow {
+    /// The server's id.
+    pub server: String,
+    /// `starting`, `healthy`, `degraded`, `unhealthy`, `critical` or `stopped`.
+    pub health: String,
+    /// Its state, as everywhere.
+    pub state: String,
+    /// Since when its health is so, in milliseconds since the epoch.
+    pub since: Option<i64>,
+    /// What is the matter.
+    pub why: Option<String>,
+    /// Questions in a row that it did not answer.
+    pub failures: Option<u32>,
+    /// What the last answer took, in milliseconds.
+    pub latency_millis: Option<u64>,
+    /// What an answer usually takes, in milliseconds.
+    pub usual_millis: Option<u64>,
+    /// Restarts in a row.
+    pub restarts: u32,
+    /// When the next try is due, in milliseconds since the epoch.
+    pub next_try: Option<i64>,
+    /// Sessions of clients.
+    pub sessions: Option<usize>,
+    /// Requests that ended, since the daemon started.
+    pub requests: Option<u64>,
+    /// Those that failed.
+    pub errors: Option<u64>,
+    /// 95 of 100 requests took at most about this long, in milliseconds.
+    pub p95_millis: Option<f64>,
+}
+
+/// The health of servers.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthPage {
+    /// The form of this answer.
+    pub schema_version: u32,
+    /// Whether all that are to run serve.
+    pub healthy: bool,
+    /// A server each.
+    pub servers: Vec<HealthRow>,
+}
+
+impl HealthRow {
+    fn of(view: &ServerView) -> Self {
+        let word = view.health_word().to_owned();
+        let health = view.health.as_ref().filter(|_| word != "stopped");
+        let connection = view.connection.as_ref();
+        let reason = || view.reasons.first().map(|reason| reason.text.clone());
+        let well = matches!(word.as_str(), "healthy" | "stopped");
+        let why = health.and_then(|health| health.why.clone());
+        Self {
+            server: view.id.clone(),
+            why: why.or_else(reason).filter(|_| !well),
+            health: word,
+            state: view.state.clone(),
+            since: health.map(|health| health.since),
+            failures: health.map(|health| health.failures),
+            latency_millis: health.and_then(|health| health.latency_millis),
+            usual_millis: health.and_then(|health| health.usual_millis),
+            restarts: view.restarts,
+            next_try: view.next_try,
+            sessions: connection.map(|connection| connection.sessions),
+            requests: connection.map(|connection| connection.requests),
+            errors: connection.map(|connection| connection.errors),
+            p95_millis: connection.and_then(|connection| connection.p95_millis),
+        }
+    }
+}
+
+impl HealthPage {
+    /// Of these servers.
+    #[must_use]
+    pub fn of(views: &[ServerView]) -> Self {
+        let servers: Vec<HealthRow> = views.iter().map(HealthRow::of).collect();
+        let serves = |row: &HealthRow| matches!(row.health.as_str(), "healthy" | "degraded" | "stopped");
+        Self { schema_version: 1, healthy: servers.iter().all(serves), servers }
+    }
+}
+
 impl ReasonView {
     pub(crate) fn of(reason: &Reason) -> Self {
         let kind = match reason.kind {
@@ -415,6 +541,21 @@ impl ConnectionView {
             requests: view.calls.iter().map(|kind| kind.calls).sum(),
             errors: view.calls.iter().map(|kind| kind.errors).sum(),
             p95_millis: p95_micros(&classes).map(millis),
+            limits: view.traffic.limited.then(|| LimitsView::of(&view.traffic)),
+        }
+    }
+}
+
+impl LimitsView {
+    fn of(view: &TrafficView) -> Self {
+        Self {
+            running: view.running,
+            waiting: view.waiting,
+            denied: view.denied_in_all(),
+            circuit: view.circuit.as_str().to_owned(),
+            cache_hits: view.cache_hits,
+            cache_misses: view.cache_misses,
+            retries: view.retries,
         }
     }
 }

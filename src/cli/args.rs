@@ -63,6 +63,10 @@ pub enum Command {
         /// For programs.
         #[command(flatten)]
         json: Json,
+        /// The file is for a daemon with another environment: variables and secrets that
+        /// are not here are warnings.
+        #[arg(long)]
+        elsewhere: bool,
     },
     /// Show how the daemon and its servers stand.
     Status {
@@ -180,6 +184,12 @@ pub enum Command {
     Stop(All),
     /// Restart all servers.
     Restart(All),
+    /// Leave servers alone: no restart, no replacement, nothing of the load balancer.
+    ///
+    /// Without a name: this whole host.
+    Pause(Pause),
+    /// Look after servers again; without a name, end the pause of this host.
+    Resume(Pause),
     /// Do a pass now and wait until all is settled.
     Sync {
         /// Whether to wait.
@@ -349,8 +359,11 @@ pub struct Audit {
     #[arg(long, value_name = "WHO")]
     pub by: Option<String>,
     /// Only what ended so.
-    #[arg(long, value_parser = ["ok", "failed", "refused"])]
+    #[arg(long, value_parser = ["ok", "failed", "refused", "abandoned"])]
     pub result: Option<String>,
+    /// Who called which tool, instead of what was done here.
+    #[arg(long)]
+    pub calls: bool,
     /// At most this many.
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
     pub limit: u16,
@@ -428,6 +441,23 @@ pub struct Servers {
     /// Hold the wish this long (`90s`, `30m`, `2h`), then the file decides again.
     #[arg(long = "for", value_name = "TIME")]
     pub duration: Option<String>,
+}
+
+/// Leaving servers alone, or not any more.
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The servers.
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
+    pub names: Vec<String>,
+    /// A section instead.
+    #[arg(long, value_name = "SECTION", conflicts_with = "names")]
+    pub section: Option<String>,
+    /// End by itself after this time (`90s`, `30m`, `2h`).
+    #[arg(long = "for", value_name = "TIME")]
+    pub duration: Option<String>,
+    /// Whether to wait.
+    #[command(flatten)]
+    pub wait: Wait,
 }
 
 /// Editing the file.

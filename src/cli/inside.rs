@@ -174,6 +174,7 @@ pub(super) fn connection(view: &Value, width: usize, colour: bool) -> String {
         number("refused"),
         number("dropped"),
     ));
+    out.push_str(&limits(view));
     let calls: Vec<Vec<String>> =
         view.get("calls").and_then(Value::as_array).into_iter().flatten().map(counted).collect();
     if !calls.is_empty() {
@@ -182,6 +183,31 @@ pub(super) fn connection(view: &Value, width: usize, colour: bool) -> String {
         out.extend(table.lines().map(|line| format!("  {line}\n")));
     }
     out
+}
+
+/// How the limits of its entry stand, where it has any.
+fn limits(view: &Value) -> String {
+    let Some(traffic) = view.get("traffic").filter(|traffic| traffic["limited"] == true) else {
+        return String::new();
+    };
+    let number = |key: &str| traffic.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let denied = traffic.get("denied").and_then(Value::as_object);
+    let why: Vec<String> = denied
+        .into_iter()
+        .flatten()
+        .filter(|(_, count)| count.as_u64() != Some(0))
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    let why = if why.is_empty() { "none".to_owned() } else { why.join(", ") };
+    format!(
+        "  limits: {} at once, {} waiting; circuit {}; sent again {}; kept answers {} used of {}\n  turned away: {why}\n",
+        number("running"),
+        number("waiting"),
+        text(traffic, "circuit"),
+        number("retries"),
+        number("cacheHits"),
+        number("cacheHits") + number("cacheMisses"),
+    )
 }
 
 fn counted(call: &Value) -> Vec<String> {

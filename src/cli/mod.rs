@@ -76,7 +76,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => run(options),
         Command::Plan { json, exit_code } => block_on(offline::plan(options, json.json, exit_code)),
-        Command::Validate { json } => block_on(offline::validate(options, json.json)),
+        Command::Validate { json, elsewhere } => block_on(offline::validate(options, json.json, elsewhere)),
         Command::DemoServer { http } => meta::demo_server(http),
         Command::Runner(runner) => meta::runner(&options, runner),
         Command::Completions { shell } => meta::completions(shell),

@@ -3,7 +3,8 @@
 use crate::cli::client::Client;
 use crate::cli::inside::plain;
 use crate::cli::online;
-use crate::config::error::{Problem, render, to_json};
+use crate::config::codes::{SECRET_UNAVAILABLE, UNSET_VARIABLE};
+use crate::config::error::{Problem, Severity, render, to_json};
 use crate::daemon::prepare::{self, Prepared};
 use crate::daemon::{self, Home, Options, files, one_shot};
 use crate::execute::learn::ActionResult;
@@ -18,8 +19,12 @@ use crate::terminal::output;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// `validate`: every problem of both files.
-pub(super) async fn validate(options: Options, as_json: bool) -> Result<Exit, Failure> {
+/// What is wrong only where the values are not.
+const ABSENT: [&str; 2] = [UNSET_VARIABLE, SECRET_UNAVAILABLE];
+
+/// `validate`: every problem of both files; `elsewhere`: variables and secrets that are not here may be
+/// there for the daemon.
+pub(super) async fn validate(options: Options, as_json: bool, elsewhere: bool) -> Result<Exit, Failure> {
     let env = daemon::environment();
     let places = daemon::places(&options, &env)?;
     let settings = daemon::read_settings(&options, &places, &env)?;
@@ -32,6 +37,9 @@ pub(super) async fn validate(options: Options, as_json: bool) -> Result<Exit, Fa
         servers = read.loaded.desired.as_ref().map(|desired| desired.servers.len());
         problems.extend(read.loaded.problems);
         problems.extend(daemon::tls::check(&home));
+    }
+    for problem in problems.iter_mut().filter(|problem| elsewhere && ABSENT.contains(&problem.code)) {
+        problem.severity = Severity::Warning;
     }
     let bad = problems.iter().any(Problem::is_error);
     if as_json {

@@ -1,6 +1,6 @@
 //! Commands that talk to the daemon.
 
-use crate::cli::args::{Command, Edit, Servers, Wait};
+use crate::cli::args::{Command, Edit, Pause, Servers, Wait};
 use crate::cli::client::Client;
 use crate::cli::offline::running_daemon;
 use crate::cli::shown::{exit, id_of, rows, server_table, status_text, text, whys};
@@ -54,6 +54,8 @@ pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Fail
         Command::Start(all) => act(&client, "start", None, Some(all.wait)).await,
         Command::Stop(all) => act(&client, "stop", None, Some(all.wait)).await,
         Command::Restart(all) => act(&client, "restart", None, Some(all.wait)).await,
+        Command::Pause(pause) => pauses(&client, "pause", pause).await,
+        Command::Resume(pause) => pauses(&client, "resume", pause).await,
         Command::Sync { wait, json } => sync(&client, allow, !wait.no_wait, json.json).await,
         Command::Capabilities { name, json } => {
             inside::capabilities(&client, name.as_deref(), json.json).await
@@ -94,22 +96,43 @@ async fn act(
     wait: Option<Wait>,
 ) -> Result<Exit, Failure> {
     let wait = wait.or_else(|| servers.as_ref().map(|servers| servers.wait)).is_none_or(|wait| !wait.no_wait);
+    let query = asked(servers.as_ref().and_then(|servers| servers.duration.as_deref()))?;
+    let names = servers.as_ref().map_or_else(|| "all".to_owned(), |servers| joined(&servers.names));
+    let answer = client.post(&format!("/api/v1/servers/{names}/{verb}?{query}"), String::new()).await?;
+    finish(client, &answer, wait, false, servers.map(|servers| servers.names)).await
+}
+
+/// `pause` and `resume`.
+async fn pauses(client: &Client, verb: &str, pause: Pause) -> Result<Exit, Failure> {
+    let Pause { names, section, duration, wait } = pause;
+    let query = asked(duration.as_deref())?;
+    let whom = match &section {
+        Some(section) => format!("sections/{}", encode(section)),
+        None if names.is_empty() => "servers/all".to_owned(),
+        None => format!("servers/{}", joined(&names)),
+    };
+    let answer = client.post(&format!("/api/v1/{whom}/{verb}?{query}"), String::new()).await?;
+    let only = Some(names).filter(|names| !names.is_empty());
+    finish(client, &answer, !wait.no_wait, false, only).await
+}
+
+fn joined(names: &[String]) -> String {
+    names.iter().map(|name| encode(name)).collect::<Vec<_>>().join(",")
+}
+
+/// Who asks, and for how long.
+fn asked(duration: Option<&str>) -> Result<String, Failure> {
     let who = std::env::var("SUDO_USER")
         .or_else(|_none| std::env::var("USER"))
         .unwrap_or_else(|_none| "somebody".to_owned());
     let mut query = format!("by={}", encode(&format!("{who} (command line)")));
-    if let Some(duration) = servers.as_ref().and_then(|servers| servers.duration.as_deref()) {
+    if let Some(duration) = duration {
         let secs = seconds(duration).ok_or_else(|| {
             Failure::new(Exit::Usage, format!("'{duration}' is not a time")).hint("write 90s, 30m or 2h")
         })?;
         query.push_str(&format!("&for={secs}"));
     }
-    let names = servers.as_ref().map_or_else(
-        || "all".to_owned(),
-        |servers| servers.names.iter().map(|name| encode(name)).collect::<Vec<_>>().join(","),
-    );
-    let answer = client.post(&format!("/api/v1/servers/{names}/{verb}?{query}"), String::new()).await?;
-    finish(client, &answer, wait, false, servers.map(|servers| servers.names)).await
+    Ok(query)
 }
 
 /// `90`, `90s`, `30m`, `2h`, `1d`.

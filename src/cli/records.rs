@@ -75,9 +75,12 @@ pub(super) async fn task(source: &Source, id: i64, (as_json, watch): (bool, bool
 
 /// `audit`.
 pub(super) async fn audit(source: &Source, asked: &Audit) -> Result<Exit, Failure> {
-    let Audit { server, by, result, limit, json: as_json, watch } = asked;
+    let Audit { server, by, result, calls, limit, json: as_json, watch } = asked;
     let filters = [("server", server), ("by", by), ("result", result)];
     let mut path = format!("/api/v1/audit?limit={limit}");
+    if *calls {
+        path.push_str("&calls=true");
+    }
     for (name, value) in filters.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
         let _infallible = write!(path, "&{name}={}", encode(value));
     }
@@ -86,7 +89,8 @@ pub(super) async fn audit(source: &Source, asked: &Audit) -> Result<Exit, Failur
             Ok(found) => (entries(found), true),
             Err(failure) if alone && failure.exit == Exit::NoDaemon => {
                 let (server, by, result) = (server.clone(), by.clone(), result.clone());
-                let filter = AuditFilter { before: None, server, by, result, limit: usize::from(*limit) };
+                let (calls, limit) = (*calls, usize::from(*limit));
+                let filter = AuditFilter { before: None, server, by, result, calls, limit };
                 let lines = look::audit(&source.home()?, &filter).await?;
                 source.tell("the state file's records");
                 (json!(lines), false)

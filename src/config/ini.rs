@@ -21,8 +21,14 @@ pub(crate) struct Item {
     pub(crate) key_at: usize,
     /// The value, unquoted.
     pub(crate) value: String,
-    /// Offset of the value; of the end of the line when it is empty.
+    /// Offset of the value; of the comment or of the end of the line when it is empty.
     pub(crate) value_at: usize,
+    /// Where the value ends, quotes included.
+    pub(crate) value_end: usize,
+    /// Where its line begins.
+    pub(crate) line_at: usize,
+    /// Where its line ends, line feed included.
+    pub(crate) line_end: usize,
 }
 
 /// A section's heading.
@@ -32,6 +38,8 @@ pub(crate) struct Heading {
     pub(crate) name: String,
     /// Offset of the name.
     pub(crate) at: usize,
+    /// Where its line ends, line feed included.
+    pub(crate) line_end: usize,
 }
 
 /// What a text holds, in its order.
@@ -48,20 +56,21 @@ pub(crate) fn read(text: &str, sink: &mut Sink<'_>) -> Ini {
     let mut ini = Ini::default();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        read_line(line.trim_end_matches(['\n', '\r']), start, &mut ini, sink);
-        start += line.len();
+        let end = start + line.len();
+        read_line(line.trim_end_matches(['\n', '\r']), (start, end), &mut ini, sink);
+        start = end;
     }
     ini
 }
 
-fn read_line(line: &str, start: usize, ini: &mut Ini, sink: &mut Sink<'_>) {
+fn read_line(line: &str, (start, line_end): (usize, usize), ini: &mut Ini, sink: &mut Sink<'_>) {
     let content = line.trim_start();
     let at = start + (line.len() - content.len());
     if content.is_empty() || content.starts_with(['#', ';']) {
         return;
     }
     if let Some(inner) = content.strip_prefix('[') {
-        read_heading(inner, at, ini, sink);
+        read_heading(inner, (at, line_end), ini, sink);
         return;
     }
     let Some((key, value)) = content.split_once('=') else {
@@ -79,7 +88,7 @@ fn read_line(line: &str, start: usize, ini: &mut Ini, sink: &mut Sink<'_>) {
         return;
     };
     let (section, section_at) = (heading.name.clone(), heading.at);
-    if let Some((value, value_at)) = read_value(value, value_at, sink) {
+    if let Some((value, (value_at, value_end))) = read_value(value, value_at, sink) {
         ini.items.push(Item {
             section,
             section_at,
@@ -87,11 +96,14 @@ fn read_line(line: &str, start: usize, ini: &mut Ini, sink: &mut Sink<'_>) {
             key_at: at,
             value,
             value_at,
+            value_end,
+            line_at: start,
+            line_end,
         });
     }
 }
 
-fn read_heading(inner: &str, at: usize, ini: &mut Ini, sink: &mut Sink<'_>) {
+fn read_heading(inner: &str, (at, line_end): (usize, usize), ini: &mut Ini, sink: &mut Sink<'_>) {
     let Some((name, tail)) = inner.split_once(']') else {
         sink.error(codes::INI_SYNTAX, at, "the section is not closed with ']'");
         return;
@@ -102,15 +114,15 @@ fn read_heading(inner: &str, at: usize, ini: &mut Ini, sink: &mut Sink<'_>) {
     }
     let trimmed = name.trim();
     let name_at = at + 1 + (name.len() - name.trim_start().len());
-    ini.headings.push(Heading { name: trimmed.to_ascii_lowercase(), at: name_at });
+    ini.headings.push(Heading { name: trimmed.to_ascii_lowercase(), at: name_at, line_end });
 }
 
-/// The value of `raw` (all behind `=`) and its offset.
-fn read_value(raw: &str, raw_at: usize, sink: &mut Sink<'_>) -> Option<(String, usize)> {
+/// The value of `raw` (all behind `=`), where it begins and where it ends.
+fn read_value(raw: &str, raw_at: usize, sink: &mut Sink<'_>) -> Option<(String, (usize, usize))> {
     let content = raw.trim_start();
     let at = raw_at + (raw.len() - content.len());
     if let Some(quote) = content.chars().next().filter(|c| matches!(c, '"' | '\'')) {
-        return quoted(content, quote, at, sink).map(|value| (value, at));
+        return quoted(content, quote, at, sink).map(|(value, length)| (value, (at, at + length)));
     }
     let mut end = content.len();
     let mut before_is_space = true;
@@ -122,10 +134,11 @@ fn read_value(raw: &str, raw_at: usize, sink: &mut Sink<'_>) -> Option<(String, 
         before_is_space = c.is_whitespace();
     }
     let value = content.get(..end).unwrap_or_default().trim_end();
-    Some((value.to_owned(), at))
+    Some((value.to_owned(), (at, at + value.len())))
 }
 
-fn quoted(content: &str, quote: char, at: usize, sink: &mut Sink<'_>) -> Option<String> {
+/// A quoted value and its length with its quotes.
+fn quoted(content: &str, quote: char, at: usize, sink: &mut Sink<'_>) -> Option<(String, usize)> {
     let mut value = String::new();
     let mut chars = content.char_indices().skip(1).peekable();
     while let Some((index, c)) = chars.next() {
@@ -134,7 +147,7 @@ fn quoted(content: &str, quote: char, at: usize, sink: &mut Sink<'_>) -> Option<
             let rest = tail.trim_start();
             let comment = rest.starts_with(['#', ';']) && rest.len() < tail.len();
             if rest.is_empty() || comment {
-                return Some(value);
+                return Some((value, index + 1));
             }
             sink.error(codes::INI_SYNTAX, at, "there is text behind the closing quote");
             sink.hint("quote the whole value, or write \\\" inside double quotes");

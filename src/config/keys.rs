@@ -39,8 +39,10 @@ pub(crate) enum Shape {
     TextMap,
     /// A rate: requests a second, or `{requests, per, burst}`.
     Rate,
-    /// A boolean, or `{ttl, maxBytes}`.
+    /// A boolean, or `{ttl, maxBytes, tools}`.
     Cache,
+    /// An object of lengths of time, by the name or pattern of a tool.
+    Times,
     /// An object of our own with these keys.
     Block(&'static [Key]),
     /// Whatever the client that coined it takes.
@@ -78,6 +80,10 @@ const fn key(name: &'static str, shape: Shape, meaning: &'static str) -> Key {
 const fn at(level: Level, key: Key) -> Key {
     Key { level, ..key }
 }
+
+/// Least and most of a rate's numbers.
+const RATE_MIN: f64 = 1e-6;
+const RATE_MAX: f64 = 1e6;
 
 const COUNT: Shape = Shape::Int { min: 1, max: 1_000_000 };
 const PORT: Shape = Shape::Int { min: 1, max: 65_535 };
@@ -122,8 +128,21 @@ const LIMITS: &[Key] = &[
 
 #[rustfmt::skip] // a table
 const RETRY: &[Key] = &[
-    key("maxRetries", Shape::Int { min: 0, max: 100 }, "Further tries of a call that failed on the way."),
-    key("delay", Shape::Time, "Time between tries."),
+    key("maxRetries", Shape::Int { min: 0, max: 100 }, "Further tries of a call that the server never got, or whose tool says that it only reads or may be repeated; 0: none."),
+    key("delay", Shape::Time, "Wait before the first further try; it doubles from there. 200ms when absent."),
+];
+
+#[rustfmt::skip] // a table
+const QUEUE: &[Key] = &[
+    key("length", Shape::Int { min: 0, max: 10_000 }, "Calls that wait while maxConcurrentRequests are under way; others are refused. 100 when absent."),
+    key("timeout", Shape::Time, "Longest wait there. 10s when absent."),
+];
+
+#[rustfmt::skip] // a table
+const CIRCUIT_BREAKER: &[Key] = &[
+    key("failureThreshold", Shape::Int { min: 1, max: 10_000 }, "Calls without an answer (too late, connection lost) within window that open the circuit. 5 when absent."),
+    key("window", Shape::Time, "How long a failure counts. 30s when absent."),
+    key("openFor", Shape::Time, "How long calls are refused before one may try. 30s when absent."),
 ];
 
 #[rustfmt::skip] // a table
@@ -132,6 +151,7 @@ const TOOLS: &[Key] = &[
     key("deny", Shape::Texts, "Patterns of tools that are not offered, whatever allow says."),
     at(Level::Entry, key("rename", Shape::TextMap, "Other names for tools: the server's own name and the one that clients see.")),
     key("readOnly", Shape::Bool, "Offer only tools that say of themselves that they only read (annotations.readOnlyHint)."),
+    key("timeouts", Shape::Times, "How long single tools may stay silent, by name or pattern; instead of the entry's timeout."),
 ];
 
 /// Keys of an `orchestrator` block, of a section and of the global defaults.
@@ -140,19 +160,24 @@ pub(crate) const ORCHESTRATOR: &[Key] = &[
     key("transport", Shape::Choice(&["auto", "stdio", "http", "sse"]), "How the server speaks MCP."),
     at(Level::Entry, key("containerPort", PORT, "Port inside the container that speaks MCP.")),
     key("tools", Shape::Block(TOOLS), "Which tools are offered, and under which names, wherever clients come in."),
-    at(Level::Entry, key("forwardHeaders", Shape::Texts, "Headers of a client's request that a server elsewhere gets with it. No effect yet.")),
+    at(Level::Entry, key("forwardHeaders", Shape::Texts, "Headers of a client's request that a server behind a URL, or an HTTP container behind the gateway, gets with it, instead of the entry's own of the same name. Clients with other values have other sessions and connections.")),
     key("httpPath", Shape::UrlPath, "Path of the MCP endpoint inside an HTTP server."),
     key("route", Shape::Choice(&["auto", "edge", "direct"]), "Through an edge listener of the daemon, or directly on the container's published port."),
     key("sharing", Shape::Choice(&["shared", "isolated"]), "One instance for all clients, or one for each."),
     key("replicas", Shape::Int { min: 1, max: 64 }, "Instances of the server. No effect yet."),
     key("health", Shape::Block(HEALTH), "How readiness and health are judged."),
     key("restart", Shape::Block(RESTART), "What happens when the server ends by itself."),
-    key("retry", Shape::Block(RETRY), "Tries of a call that failed on the way. No effect yet."),
+    key("retry", Shape::Block(RETRY), "Tries of a call that failed on the way."),
     key("limits", Shape::Block(LIMITS), "Limits of the container, or of a local process below the runner service."),
     at(Level::Entry, key("allow", Shape::Words(ALLOW_WORDS), "Dangerous things the entry may ask for.")),
-    key("rateLimit", Shape::Rate, "Most requests: a number a second, or {requests, per, burst}. No effect yet."),
-    key("maxConcurrentRequests", COUNT, "Most requests at once. No effect yet."),
-    key("cache", Shape::Cache, "Keep answers of read-only tools: true, or {ttl, maxBytes}. No effect yet."),
+    key("rateLimit", Shape::Rate, "Most calls of all clients together: a number a second, or {requests, per, burst}. Calls are those of tools, prompts and resources; lists are free."),
+    key("rateLimitPerClient", Shape::Rate, "Most calls of each client, by the name of its token."),
+    key("maxConcurrentRequests", COUNT, "Most calls at once; others wait, see queue."),
+    key("queue", Shape::Block(QUEUE), "Where calls wait for one of maxConcurrentRequests."),
+    key("maxRequestBytes", Shape::Size, "Longest call, in bytes of its params."),
+    key("maxResponseBytes", Shape::Size, "Longest answer to a call, in bytes of its result."),
+    key("circuitBreaker", Shape::Block(CIRCUIT_BREAKER), "Leaves a server alone that does not answer; off unless one of its keys is there."),
+    key("cache", Shape::Cache, "Keep answers of tools that say that they only read: true (60 s, 16 MiB), or {ttl, maxBytes, tools}. With tools (patterns) only of those, also where they say only that they may be repeated."),
     at(Level::Entry, key("section", Shape::Text, "The section the server is in.")),
     key("startOnDemand", Shape::Bool, "Start with the first request. No effect yet."),
     key("idleTimeout", Shape::Time, "Stop after this time without a request. No effect yet."),
@@ -275,8 +300,10 @@ pub(crate) fn complaint(shape: Shape, node: &Node) -> Option<String> {
         Shape::Texts | Shape::Words(_) => list_complaint(node),
         Shape::TextMap => map_complaint(node),
         Shape::Rate => rate_complaint(node),
-        Shape::Cache if node.as_bool().is_some() || node.is_object() => None,
+        Shape::Cache if node.as_bool().is_some() => None,
+        Shape::Cache if node.is_object() => cache_complaint(node),
         Shape::Cache => wants("true, false or an object"),
+        Shape::Times => times_complaint(node),
         Shape::Block(_) => (!node.is_object()).then(|| wants("an object")).flatten(),
     }
 }
@@ -314,8 +341,10 @@ fn map_complaint(node: &Node) -> Option<String> {
 }
 
 fn rate_complaint(node: &Node) -> Option<String> {
-    let positive =
-        |node: &Node| node.as_number().is_some_and(|text| text.parse::<f64>().is_ok_and(|rate| rate > 0.0));
+    let range = RATE_MIN..=RATE_MAX;
+    let positive = |node: &Node| {
+        node.as_number().is_some_and(|text| text.parse::<f64>().is_ok_and(|rate| range.contains(&rate)))
+    };
     let member_is_good = |member: &Member| match member.key.as_str() {
         "requests" | "burst" => positive(&member.value),
         "per" => complaint(Shape::Time, &member.value).is_none(),
@@ -324,6 +353,29 @@ fn rate_complaint(node: &Node) -> Option<String> {
     let good =
         positive(node) || (node.get("requests").is_some() && node.members().iter().all(member_is_good));
     (!good).then(|| "takes requests a second, or {requests, per, burst}".to_owned())
+}
+
+fn cache_complaint(node: &Node) -> Option<String> {
+    let odd = node.members().iter().find_map(|member| {
+        let shape = match member.key.as_str() {
+            "ttl" => Shape::Time,
+            "maxBytes" => Shape::Size,
+            "tools" => Shape::Texts,
+            _ => return Some(format!("has no key '{}'", member.key)),
+        };
+        complaint(shape, &member.value).map(|complaint| format!("has a '{}' that {complaint}", member.key))
+    });
+    odd.map(|odd| format!("takes true, false, or {{ttl, maxBytes, tools}}; this one {odd}"))
+}
+
+fn times_complaint(node: &Node) -> Option<String> {
+    if !node.is_object() {
+        return Some(format!("takes an object of lengths of time by tool, not {}", node.kind()));
+    }
+    let odd = node.members().iter().find_map(|member| {
+        complaint(Shape::Time, &member.value).map(|complaint| (member.key.clone(), complaint))
+    });
+    odd.map(|(tool, complaint)| format!("for tool '{tool}' {complaint}"))
 }
 
 /// Checks an object of our own: unknown keys and wrong values are errors. `level` is where it

@@ -116,7 +116,25 @@ fn property(key: &Key) -> Json {
                 },
             ],
         }),
-        Shape::Cache => json!({"type": ["boolean", "object"]}),
+        Shape::Cache => json!({
+            "oneOf": [
+                {"type": "boolean"},
+                {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": {
+                        "ttl": {"type": ["number", "string"]},
+                        "maxBytes": {"type": ["integer", "string"]},
+                        "tools": {"type": "array", "items": {"type": "string"}},
+                    },
+                },
+            ],
+        }),
+        Shape::Times => json!({
+            "type": "object",
+            "additionalProperties": {"type": ["number", "string"]},
+            "examples": [{"search": "2m", "get_*": 10}],
+        }),
         Shape::Block(keys) => block(keys, Level::Entry),
         Shape::Any => json!({}),
     };
@@ -150,7 +168,7 @@ then it is built in. The last level that says something decides:
 3. the entry's `orchestrator` block
 4. flags of its docker line
 
-- Blocks (`health`, `restart`, `retry`, `limits`) and `env` are merged member by member.
+- Blocks (`health`, `restart`, `retry`, `limits`, `queue`, `circuitBreaker`, `tools`) and `env` are merged member by member.
 - Everything else, lists included, is replaced as a whole.
 - `null` takes an inherited value away; a `null` block takes all of its members away; a variable that is `null`
   is not set, also where the image sets it.
@@ -215,7 +233,8 @@ fn shape_words(shape: Shape) -> String {
         Shape::Words(words) => format!("list of {}", words.join(", ")),
         Shape::TextMap => "object of strings".to_owned(),
         Shape::Rate => "requests a second, or {requests, per, burst}".to_owned(),
-        Shape::Cache => "true, false, or {ttl, maxBytes}".to_owned(),
+        Shape::Cache => "true, false, or {ttl, maxBytes, tools}".to_owned(),
+        Shape::Times => "object of times by tool".to_owned(),
         Shape::Block(_) => "object".to_owned(),
         Shape::Any => "anything".to_owned(),
     }

@@ -26,7 +26,6 @@ use crate::terminal::failure::{Exit, Failure};
 use crate::usage::Usage;
 use crate::world::{Clock, Records, UsageStore};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -78,15 +77,6 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Address of the main listener: loopback while the password is a shipped one.
-///
-/// # Errors
-/// When the password cannot be read.
-pub(super) fn main_host(home: &Home) -> Result<IpAddr, Failure> {
-    let shipped = credentials(home)?.is_shipped();
-    Ok(if shipped { IpAddr::from([127, 0, 0, 1]) } else { home.settings.dashboard.host })
-}
-
 /// The Argon2id hash of a password.
 ///
 /// # Errors
@@ -104,21 +94,23 @@ pub(super) async fn records(
 ) -> Result<(Recorder, Usage), Failure> {
     let storage = &home.settings.storage;
     let age = DAY.times_capped(u64::from(storage.audit_days), Span(u64::MAX));
-    let keep = Keep { age, rows: storage.audit_rows_max };
+    let calls_age = DAY.times_capped(u64::from(storage.audit_calls_days), Span(u64::MAX));
+    let (rows, calls) = (storage.audit_rows_max, storage.audit_calls_rows_max);
+    let keep = Keep { age, rows, calls_age, calls };
     let records = store.records(keep, clock.now()).map_err(|error| Failure::world(error, Exit::Failed))?;
     let kept: Arc<dyn UsageStore> = Arc::new(records.clone());
     let usage = Usage::load(Arc::clone(clock), kept).await;
     Ok((Recorder::new(Arc::new(records) as Arc<dyn Records>, Arc::clone(clock)), usage))
 }
 
-/// What does not change while the daemon runs.
-pub(super) fn about(home: &Home) -> Result<Arc<About>, Failure> {
-    Ok(Arc::new(About {
+/// What does not change while the daemon runs; `shipped`: the password is one of the documentation's.
+pub(super) fn about(home: &Home, shipped: bool) -> Arc<About> {
+    Arc::new(About {
         stack: home.stack.to_string(),
         config: home.places.config.display().to_string(),
-        default_password: credentials(home)?.is_shipped(),
+        default_password: shipped,
         dashboard: !home.options.no_dashboard,
-    }))
+    })
 }
 
 /// What the files say beyond the wish.
@@ -133,10 +125,15 @@ pub(super) fn files_view(read: &files::Read, before: &FilesView) -> Arc<FilesVie
 }
 
 /// Puts the panel on the main listener.
-pub(super) fn mount(home: &Home, front: &GatewayFront, context: &Context) -> Result<Arc<Panel>, Failure> {
+pub(super) fn mount(
+    home: &Home,
+    front: &GatewayFront,
+    context: &Context,
+    credentials: Credentials,
+) -> Result<Arc<Panel>, Failure> {
     let random = random_bytes()?;
     let run = random.first_chunk::<4>().copied().map_or(0, u32::from_be_bytes);
-    let access = Access::new(credentials(home)?, random_bytes()?);
+    let access = Access::new(credentials, random_bytes()?);
     if context.about.default_password {
         tracing::warn!(
             "the dashboard's password is the shipped one: the main listener is on loopback only; \
@@ -144,6 +141,9 @@ pub(super) fn mount(home: &Home, front: &GatewayFront, context: &Context) -> Res
         );
     }
     context.figures.enable(home.settings.metrics.enabled);
+    let calls = context.gateway.calls();
+    calls.enable(home.settings.storage.audit_calls);
+    calls.begin(Arc::clone(&context.recorder.records));
     let panel = Arc::new(Panel::new(context.clone(), access, &home.settings.dashboard.path, run));
     let _first = front.beside.set(Arc::clone(&panel) as Arc<dyn Beside>);
     Ok(panel)

@@ -8,6 +8,7 @@ use crate::gateway::Gateway;
 use crate::gateway::edges::EdgeListeners;
 use crate::gateway::front::GatewayFront;
 use crate::gateway::places::{Place, Source};
+use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::net::HostPort;
 use crate::model::observed::Contact;
@@ -89,6 +90,10 @@ impl Edges for ServedEdges {
 
     fn contacts(&self) -> Option<BTreeMap<ServerId, Contact>> {
         Some(self.gateway.contacts())
+    }
+
+    fn health(&self) -> BTreeMap<ServerId, Condition> {
+        self.gateway.conditions()
     }
 
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()> {

@@ -196,6 +196,7 @@ mod tests {
             restarts: 0,
             next_try: None,
             ended: false,
+            paused: false,
         }
     }
 }

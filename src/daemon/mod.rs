@@ -24,6 +24,7 @@ mod reload;
 pub mod run;
 pub mod runner;
 mod serving;
+mod settings_editor;
 mod supervision;
 pub mod tls;
 mod usage;

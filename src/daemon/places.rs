@@ -19,6 +19,8 @@ use std::time::Duration;
 /// How long a server may say nothing while a request is under way, where the entry names no
 /// `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// What a row says of a container whose image has a health check that fails.
+const CHECK_FAILS: &str = "running (unhealthy)";
 /// How a connection to a container is tried again: the loop starts containers, in its own time.
 const RETRY_CONTAINER: Retry = Retry {
     delay: Duration::from_millis(100),
@@ -98,18 +100,22 @@ fn one(server: &Server, row: Option<&Row>) -> Place {
         sharing: server.sharing,
         offer: offer(server),
         timeout: server.request_timeout.map_or(TIMEOUT, millis),
-        retry: retry(server),
+        priority: server.priority,
+        retry: retry(server, row.is_some_and(|row| row.paused)),
+        health: server.health.clone(),
+        check_fails: row.is_some_and(|row| row.container_state.as_deref() == Some(CHECK_FAILS)),
         down: down(server, row, &source),
         source,
     }
 }
 
 fn offer(server: &Server) -> Arc<Offer> {
-    let Server { section, tools, forward_headers, .. } = server;
+    let Server { section, tools, forward_headers, traffic, .. } = server;
     Arc::new(Offer {
         section: section.clone(),
         tools: tools.clone(),
         forward_headers: forward_headers.clone(),
+        traffic: traffic.clone(),
     })
 }
 
@@ -117,7 +123,7 @@ fn millis(span: Span) -> Duration {
     Duration::from_millis(span.0)
 }
 
-fn retry(server: &Server) -> Retry {
+fn retry(server: &Server, paused: bool) -> Retry {
     match server.kind {
         ServerKind::Container(_) => Retry { grace: millis(server.health.start_period), ..RETRY_CONTAINER },
         ServerKind::Remote(_) => RETRY_REMOTE,
@@ -126,7 +132,8 @@ fn retry(server: &Server) -> Retry {
             delay_max: millis(server.restart.delay_max),
             stable: millis(server.restart.reset_after),
             grace: Duration::ZERO,
-            when: server.restart.when,
+            // What is paused is left as it is, also when it ends.
+            when: if paused { RestartWhen::Never } else { server.restart.when },
             restarts_max: server.restart.attempts_max,
         },
     }

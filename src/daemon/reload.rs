@@ -22,9 +22,10 @@ use crate::config::error::Problem;
 use crate::config::settings::OnShutdown;
 use crate::config::settings::diff::{self, Changes, Main};
 use crate::daemon::finder::finder;
+use crate::daemon::handover::Handover;
 use crate::daemon::observer::status_line;
 use crate::daemon::reload::generation::{Content, Generations};
-use crate::daemon::reload::live::{Live, Loaded};
+use crate::daemon::reload::live::{Known, Live, Loaded, Unusable};
 use crate::daemon::{Home, dashboard, files, message, now};
 use crate::host::systemd::Manager;
 use crate::model::desired::Desired;
@@ -44,6 +45,10 @@ const QUIET: Duration = Duration::from_millis(100);
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// The code of a pass that goes by an older mcp.config.json.
 const STALE: &str = "MCPO-P002";
+
+/// Why a password is refused while the daemon runs; the address follows.
+const EXPOSED: &str = "the dashboard's password is now a shipped one, which everybody can read in the \
+    documentation, and others reach the main listener on";
 
 /// Reloads that may wait for the one under way.
 const HANG_UPS_MAX: usize = 16;
@@ -125,8 +130,28 @@ pub(super) struct Reloader {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     /// Hears of a reload's begin and end.
     manager: Manager,
-    /// The address that the main listener was bound to.
-    listening: IpAddr,
+    /// The main listener.
+    listening: Listening,
+    /// The password that was looked at last.
+    known: Known,
+}
+
+/// The main listener, as the start made it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listening {
+    /// The address by which it is reached.
+    pub at: IpAddr,
+    /// The address of systemd's socket unit, where that has it.
+    pub held: Option<IpAddr>,
+}
+
+impl Listening {
+    /// By the settings or the socket unit; with a shipped password on loopback only.
+    pub(super) fn new(host: IpAddr, held: Option<IpAddr>, shipped: bool) -> Self {
+        let at = held.unwrap_or(host);
+        let near = shipped && !at.is_loopback();
+        Self { at: if near { IpAddr::from([127, 0, 0, 1]) } else { at }, held }
+    }
 }
 
 /// What settings.conf says now.
@@ -247,14 +272,19 @@ impl Reloader {
     }
 
     /// settings.conf, and what it names.
-    fn settings(&self) -> Settings {
+    fn settings(&mut self) -> Settings {
         let read = self.home.read_again().and_then(|new| {
-            let shipped = live::credentials(&new)?.is_shipped();
-            let main = Main { listening: self.listening, shipped };
+            let shipped = self.known.is_shipped(live::credentials(&new).map_err(Unusable::said)?);
+            let Listening { at: listening, held } = self.listening;
+            let main = Main { listening, held, shipped };
             let changes = diff::diff(&self.home.settings, &new.settings, main);
             let settings = diff::in_force(&self.home.settings, &new.settings, main);
             let home = Home { settings, ..new };
-            let loaded = Loaded::of(&home)?;
+            let loaded = Loaded::of(&home).map_err(Unusable::said)?;
+            // The file with the password may hold another one under the same name.
+            if self.known.is_shipped(loaded.credentials.clone()) && !listening.is_loopback() {
+                return Err(format!("{EXPOSED} {listening}"));
+            }
             Ok((home, loaded, changes))
         });
         read.map_or_else(Settings::Refused, |good| Settings::Good(Box::new(good)))
@@ -304,8 +334,14 @@ async fn hear(
     }
 }
 
-/// Reads mcp.config.json for the first time; fingerprints are made under `key`.
-pub(super) async fn begin(home: &Home, store: &Arc<SqliteStore>, key: HashKey) -> Begun {
+/// Reads mcp.config.json for the first time; fingerprints are made under `key`, `tokens` is the digest
+/// of the gateway's tokens.
+pub(super) async fn begin(
+    home: &Home,
+    store: &Arc<SqliteStore>,
+    key: HashKey,
+    tokens: Option<&str>,
+) -> Begun {
     let mut generations = Generations::load(Arc::clone(store)).await;
     let read = files::read(home, &key).await;
     log_problems(&read.loaded.problems);
@@ -321,9 +357,7 @@ pub(super) async fn begin(home: &Home, store: &Arc<SqliteStore>, key: HashKey) -
     let settings = File { path, sha256: home.settings_sha256.clone(), refused: None };
     let mut told = Configuration { generation: 0, since: now(), config, settings, needs_restart: Vec::new() };
     if told.config.sha256.is_some() {
-        // Tokens that cannot be read end the start a little later, with what is wrong with them.
-        let tokens = Loaded::of(home).ok().and_then(|loaded| loaded.tokens_sha256);
-        told.generation = generations.of(&Content::new(&told, &desired, tokens.as_deref())).await;
+        told.generation = generations.of(&Content::new(&told, &desired, tokens)).await;
     }
     let interval = home.settings.service.reconciliation_interval;
     let wish = Wish { desired, policy: home.policy(), generation: told.generation, interval };
@@ -345,17 +379,15 @@ pub(super) async fn begin(home: &Home, store: &Arc<SqliteStore>, key: HashKey) -
 
 impl Begun {
     /// Goes on from here, with the parts of the daemon that follow the settings.
-    ///
-    /// # Errors
-    /// When the password cannot be read.
     pub(super) fn reloader(
         self,
         home: &Home,
         live: Live,
-        (snapshot, manager): (watch::Receiver<Arc<Snapshot>>, Manager),
-    ) -> Result<Reloader, Failure> {
-        let listening = dashboard::main_host(home)?;
-        Ok(Reloader { begun: self, home: home.clone(), live, snapshot, manager, listening })
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        (listening, handover, known): (Listening, &Handover, Known),
+    ) -> Reloader {
+        let manager = handover.manager().clone();
+        Reloader { begun: self, home: home.clone(), live, snapshot, manager, listening, known }
     }
 }
 

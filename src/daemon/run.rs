@@ -10,9 +10,10 @@ use crate::daemon::handover::{CONTROL, Handover};
 use crate::daemon::listeners::Begin;
 use crate::daemon::logging::Log;
 use crate::daemon::observer::Journal;
-use crate::daemon::reload::live::Live;
-use crate::daemon::reload::{self, Begun, Signals, Triggers};
+use crate::daemon::reload::live::{Live, Loaded};
+use crate::daemon::reload::{self, Begun, Listening, Signals, Triggers};
 use crate::daemon::serving::{self, Serving};
+use crate::daemon::settings_editor::ConfEditor;
 use crate::daemon::supervision::{self, Start};
 use crate::daemon::{Home, dashboard, listeners, message, tls, usage, watch};
 use crate::docker::DockerEngine;
@@ -57,8 +58,7 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
     let (manager, handover) = (handover.manager().clone(), Arc::new(handover));
     let mut terminated = terminated(manager.clone());
     let going = tokio::spawn(supervision::goes_on(manager.clone()));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let socket = home.places.socket(&home.stack);
+    let (clock, socket): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), home.places.socket(&home.stack));
     let owner = Owner { pid: std::process::id(), socket: Some(socket.clone()), since: clock.now() };
     let engine = Arc::new(home.engine());
     let names = home.engine_names(&engine).await;
@@ -67,9 +67,10 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
     let listener = listen(&socket, &handover)?;
     let store = Arc::new(opened.store);
     let (recorder, used) = dashboard::records(&home, &store, &clock).await?;
-    let begun = reload::begin(&home, &store, opened.key).await;
+    let (policy, certificate, known) = Loaded::of(&home)?.parted();
+    let begun = reload::begin(&home, &store, opened.key, known.tokens_sha256.as_deref()).await;
     let Serving { gateway, edges, front, sources, opener } =
-        serving::start(&home, &engine, &store, begun.wishes.subscribe(), &handover).await?;
+        serving::start((&home, policy, certificate), &engine, &store, &begun.wishes, &handover).await?;
     serving::open_again(&edges, &opened.memory.leases, &begun.wishes.borrow());
     let world = world(&home, &engine, store, &edges).await;
     let figures = Arc::new(Figures::new(owner.since, Arc::clone(&home.calls)));
@@ -77,24 +78,24 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
     let tell = dashboard::teller(noted.clone(), Arc::clone(&gateway.shared().memory));
     let limits = Limits::new(home.parallel());
     let reconciler = Reconciler::new(world, limits.clone(), tell, opened.memory);
+    let listening = Listening::new(home.settings.dashboard.host, handover.held_at(), known.shipped);
     let ((first, first_pass), (tried, listeners)) = (oneshot::channel(), mpsc::channel(1));
     let journal = Journal::new(manager.clone(), first, (begun.told.subscribe(), figures));
     let (service, handle) = Service::new(reconciler, clock, begun.wishes.subscribe(), journal);
     let _first = opener.requests.set(handle.requests.clone());
     log_started(&home, &socket);
-    let home = Arc::new(home);
-    let (changed, (reread, asked)) = (Arc::new(Notify::new()), mpsc::channel(REREADS_MAX));
+    let (home, changed, (reread, asked)) = (Arc::new(home), Arc::default(), mpsc::channel(REREADS_MAX));
     let _watcher = watch_files(&home, &changed);
     let following = serving::follow_places(Arc::clone(&gateway), begun.wishes.subscribe(), handle.clone());
     let (end, ending) = channel::channel(false);
-    let told = (noted, used.clone(), ending.clone(), dashboard::about(&home)?);
+    let told = (noted, used.clone(), ending.clone(), dashboard::about(&home, known.shipped));
     let counting = used.clone().run(usage::sources((&home, &engine), &opener, &gateway, &handle));
-    let context = context((&handle, &gateway, &engine), (&begun, &log, reread), told);
+    let context = context((&handle, &gateway, &engine), (&begun, &log, reread, listening), told);
     let on_shutdown = begun.on_shutdown.subscribe();
-    let panel = dashboard::mount(&home, &front, &context)?;
-    let live = Live::new(&home, (&front, panel), &sources, (limits, log.level.clone()));
+    let panel = dashboard::mount(&home, &front, &context, known.credentials.clone())?;
+    let live = Live::new(&home, (&front, panel), &sources, (limits, log.level.clone()), &known);
     let noting = dashboard::note_configurations(begun.told.subscribe(), recorder);
-    let reloader = begun.reloader(&home, live, (handle.snapshot.clone(), manager.clone()))?;
+    let reloader = begun.reloader(&home, live, handle.snapshot.clone(), (listening, &handover, known));
     let start = Start { going, listeners, first: first_pass, edges: Arc::clone(&edges) };
     let begin = Begin { handover: Arc::clone(&handover), tried };
     let listeners = tokio::spawn(listeners::serve(Arc::clone(&home), (front, sources), begin, ending));
@@ -156,7 +157,7 @@ type Noted = (Recorder, Arc<Figures>);
 /// What the API answers from.
 fn context(
     (handle, gateway, engine): (&Handle, &Arc<Gateway>, &Arc<DockerEngine>),
-    (begun, log, reread): (&Begun, &Log, mpsc::Sender<oneshot::Sender<()>>),
+    (begun, log, reread, listening): (&Begun, &Log, mpsc::Sender<oneshot::Sender<()>>, Listening),
     ((recorder, figures), usage, ending, about): (Noted, Usage, channel::Receiver<bool>, Arc<api::About>),
 ) -> api::Context {
     api::Context {
@@ -172,6 +173,13 @@ fn context(
             begun.key.clone(),
             begun.told.subscribe(),
             handle.requests.clone(),
+        )),
+        settings: Arc::new(ConfEditor::new(
+            begun.homes.subscribe(),
+            begun.key.clone(),
+            begun.told.subscribe(),
+            handle.requests.clone(),
+            listening,
         )),
         files: begun.files.subscribe(),
         discovery: begun.discovery.clone(),

@@ -3,7 +3,7 @@
 //! Must never take a client in that the settings do not: tokens that cannot be read keep the
 //! daemon from starting.
 
-use crate::config::settings::GatewayAuth;
+use crate::config::settings::{GatewayAuth, Unscoped};
 use crate::daemon::edges::ServedEdges;
 use crate::daemon::handover::Handover;
 use crate::daemon::opener::{Connections, KeptHandshakes, Processes};
@@ -11,6 +11,9 @@ use crate::daemon::{Home, places, random_bytes, tls};
 use crate::docker::DockerEngine;
 use crate::gateway::edges::{EdgeConfig, EdgeListeners, SocketStore};
 use crate::gateway::front::GatewayFront;
+use crate::gateway::guard::jwt::issuer::{Issuer, Source};
+use crate::gateway::guard::jwt::keys::Algorithm;
+use crate::gateway::guard::jwt::{Jwt, Rules};
 use crate::gateway::guard::key::Key;
 use crate::gateway::guard::names::Names;
 use crate::gateway::guard::sources::{Block, Sources};
@@ -19,6 +22,7 @@ use crate::gateway::guard::{Auth, Guard, Policy};
 use crate::gateway::http::Limits;
 use crate::gateway::http::tls::Tls;
 use crate::gateway::places::{Opener, Places};
+use crate::gateway::room::Room;
 use crate::gateway::toolproxy::ToolProxy;
 use crate::gateway::{Gateway, sessions, slot};
 use crate::host::clock::SystemClock;
@@ -53,18 +57,19 @@ pub(super) struct Serving {
     pub opener: Arc<Connections>,
 }
 
-/// The way in for MCP clients, and the ports it is served on.
+/// The way in for MCP clients, and the ports it is served on; the main listener's certificate comes with
+/// the settings.
 pub(super) async fn start(
-    home: &Home,
+    (home, policy, certificate): (&Home, Policy, Option<Arc<rustls::ServerConfig>>),
     engine: &Arc<DockerEngine>,
     store: &Arc<SqliteStore>,
-    wishes: channel::Receiver<Arc<Wish>>,
+    wishes: &channel::Sender<Arc<Wish>>,
     handover: &Arc<Handover>,
 ) -> Result<Serving, Failure> {
     let run = sessions::hex(random_bytes()?.get(..8).unwrap_or_default());
     let opener = Arc::new(Connections {
         engine: Arc::clone(engine),
-        wishes,
+        wishes: wishes.subscribe(),
         requests: OnceLock::new(),
         processes: Processes::new(
             home.settings.service.process_runner.clone(),
@@ -81,18 +86,23 @@ pub(super) async fn start(
         clock: Arc::new(SystemClock),
         eras: Mutex::default(),
         news: Arc::default(),
+        starts: Room::new(home.parallel()),
     };
     let kept = store.load().await;
     let gateway = Gateway::new(shared, Arc::clone(store) as Arc<dyn SessionStore>, random_bytes()?);
+    gateway.set_probes_max(home.settings.health.max_parallel_probes);
     match kept {
         Ok(sessions) => gateway.sessions().restore(sessions),
         Err(error) => {
             tracing::warn!(MCP_ERROR_CODE = error.kind.code(), "clients must begin new sessions: {error}");
         }
     }
-    let guard = Arc::new(Guard::new(guard_policy(home)?.0).with_clock(Arc::new(SystemClock)));
+    let guard = Arc::new(Guard::new(policy).with_clock(Arc::new(SystemClock)));
     let tls = Arc::new(Tls::default());
-    tls.set(certificate(home)?);
+    tls.set(certificate);
+    if let Some(warning) = tls::warning(home) {
+        tracing::warn!(MCP_ERROR_CODE = warning.code, "{warning}");
+    }
     let tools = Arc::new(ToolProxy::new(tool_key(home)));
     tools.set_pages(Arc::new(crate::panel::tools::ToolPages));
     let (gateway_of, beside) = (Arc::clone(&gateway), OnceLock::new());
@@ -111,15 +121,6 @@ pub(super) async fn start(
     listeners.adopt(before);
     let edges = ServedEdges { listeners, gateway: Arc::clone(&gateway), engine: Arc::clone(engine), run };
     Ok(Serving { gateway, edges: Arc::new(edges), front, sources, opener })
-}
-
-/// What the main listener is encrypted with.
-fn certificate(home: &Home) -> Result<Option<Arc<rustls::ServerConfig>>, Failure> {
-    let loaded = tls::load(home).map_err(|problem| tls::failure(&problem))?;
-    if let Some(warning) = tls::warning(home) {
-        tracing::warn!(MCP_ERROR_CODE = warning.code, "{warning}");
-    }
-    Ok(loaded.config)
 }
 
 /// With `allowed_sources = auto` behind a load balancer: the blocks of this very network, once the
@@ -151,19 +152,40 @@ pub(super) fn tool_key(home: &Home) -> Option<Key> {
 /// `[gateway] auth`, `tokens_file` and `allowed_origins`, and the SHA-256 of the tokens.
 pub(super) fn guard_policy(home: &Home) -> Result<(Policy, Option<String>), Failure> {
     let settings = &home.settings.gateway;
-    let names = Names::new(settings.allowed_origins.iter().map(String::as_str));
+    // Where names are told at all, the one that clients come by is one of them.
+    let public = settings.public_url.iter().filter(|_| !settings.allowed_origins.is_empty());
+    let names = Names::new(settings.allowed_origins.iter().chain(public).map(String::as_str));
     let (auth, hash) = match settings.auth {
         GatewayAuth::None => (Auth::None, None),
         GatewayAuth::Bearer => {
             let (tokens, hash) = tokens(home)?;
             (Auth::Tokens(tokens), Some(hash))
         }
-        GatewayAuth::Jwt => {
-            return Err(Failure::new(Exit::Usage, "[gateway] auth = jwt is not served by this version")
-                .hint("use auth = bearer and a tokens_file"));
-        }
+        GatewayAuth::Jwt => (Auth::Jwt(Arc::new(signed(home))), None),
     };
     Ok((Policy { names, auth }, hash))
+}
+
+/// What tokens of an issuer must be like; nobody is asked for its keys yet.
+fn signed(home: &Home) -> Jwt {
+    let (settings, public_url) = (&home.settings.jwt, home.settings.gateway.public_url.clone());
+    let rules = Rules {
+        issuer: settings.issuer.clone().unwrap_or_default(),
+        audiences: settings.audience.clone(),
+        algorithms: settings.algorithms.iter().filter_map(|name| Algorithm::named(name)).collect(),
+        leeway: settings.leeway,
+        required_scopes: settings.required_scopes.clone(),
+        scope_claims: settings.scope_claims.clone(),
+        scope_prefix: settings.scope_prefix.clone(),
+        unscoped: settings.unscoped == Unscoped::All,
+        public_url,
+    };
+    let source = Source {
+        issuer: rules.issuer.clone(),
+        jwks_url: settings.jwks_url.clone(),
+        keep: Duration::from_millis(settings.jwks_cache.0),
+    };
+    Jwt::new(rules, Issuer::new(source))
 }
 
 /// The tokens that clients come with.

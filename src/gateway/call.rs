@@ -1,15 +1,20 @@
 //! Requests of our own people: the command line and the panel.
 //!
-//! Must never try a call twice: it may have effects.
+//! Must never try a call twice of its own accord: it may have effects. What `orchestrator.retry` asks for,
+//! where that is safe, a [`crate::gateway::traffic::Pass`] says.
 
 use crate::gateway::Gateway;
+use crate::gateway::guard::LOCAL;
 use crate::gateway::hub::Entry;
 use crate::gateway::metrics::Timed;
+use crate::gateway::origin::Origin;
 use crate::gateway::slot::{self, Live, Unavailable};
+use crate::gateway::traffic::denied::Denied;
+use crate::gateway::traffic::{Admitted, Wanted};
 use crate::mcp::wire::{Era, MODERN_LATEST};
 use crate::mcp::{build, translate};
 use crate::model::id::ServerId;
-use crate::upstream::error::CallError;
+use crate::upstream::error::{CallError, CloseReason};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -25,6 +30,8 @@ pub enum Failed {
     Unknown,
     /// It cannot be reached now.
     Unavailable(Unavailable),
+    /// It may not go now.
+    Denied(Denied),
     /// The call itself failed.
     Call(CallError),
 }
@@ -34,6 +41,7 @@ impl std::fmt::Display for Failed {
         match self {
             Self::Unknown => f.write_str("no server has this id"),
             Self::Unavailable(why) => write!(f, "{why}"),
+            Self::Denied(why) => write!(f, "{why}"),
             Self::Call(error) => write!(f, "{error}"),
         }
     }
@@ -58,13 +66,14 @@ impl Gateway {
         tool: &str,
         arguments: &RawValue,
     ) -> Result<Box<RawValue>, Failed> {
-        let (entry, live) = self.reach(id).await?;
-        let timeout = entry.slot.place().map_or(LIST_WITHIN, |place| place.timeout);
+        let entry = self.entry(id).ok_or(Failed::Unknown)?;
         let mut timed = Timed::start(&entry.metrics, "tools/call", tool);
         let params = build::call_params(tool, Some(arguments));
-        let result = ask(&live, "tools/call", params.as_deref(), timeout).await;
+        let (who, params) = (Arc::from(LOCAL), params.as_deref());
+        let wanted = Wanted { method: "tools/call", params, tool, who: &who, shared: true };
+        let (result, _) = ask_when_admitted(&entry, None, &wanted).await;
         timed.done(result.is_ok(), result.as_ref().map_or(0, |result| result.get().len()));
-        result.map_err(Failed::Call)
+        result
     }
 
     /// What a server says of itself and offers: its greeting, tools, prompts and resources, each as
@@ -120,6 +129,50 @@ pub(crate) async fn ask(
         return live.leg.request(method, params, timeout).await;
     }
     live.leg.request(method, in_modern(params).as_deref(), timeout).await
+}
+
+/// A request of one who only wants its answer: sent when it may go, and again where that is safe. With
+/// the connection it went over, if it got so far. `from` is where it came from, when that was outside.
+pub(crate) async fn ask_when_admitted(
+    entry: &Arc<Entry>,
+    from: Option<(&Arc<Gateway>, &Origin)>,
+    wanted: &Wanted<'_>,
+) -> (Result<Box<RawValue>, Failed>, Option<Arc<Live>>) {
+    let mut pass = match entry.admit(wanted).await {
+        Ok(Admitted::Go(pass)) => pass,
+        Ok(Admitted::Kept(result)) => return (Ok(result), entry.slot.live()),
+        Err(denied) => return (Err(Failed::Denied(denied)), None),
+    };
+    let of_tool = pass.as_ref().and_then(|pass| pass.timeout);
+    loop {
+        let mut again = |error: &CallError| pass.as_mut().and_then(|pass| pass.again(error));
+        let reached = match from {
+            Some((gateway, origin)) => entry.reach(gateway, origin).await,
+            None => entry.slot.ready().await,
+        };
+        let live = match reached {
+            Ok(live) => live,
+            Err(why) => {
+                let gone = matches!(why, Unavailable::Stopped(_));
+                match again(&CallError::Unsent(CloseReason::LetGo)).filter(|_| !gone) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return (Err(Failed::Unavailable(why)), None),
+                }
+                continue;
+            }
+        };
+        let within = of_tool.unwrap_or_else(|| entry.slot.place().map_or(LIST_WITHIN, |place| place.timeout));
+        let answer = ask(&live, wanted.method, wanted.params, within).await;
+        if let Some(wait) = answer.as_ref().err().and_then(again) {
+            tokio::time::sleep(wait).await;
+            continue;
+        }
+        let answer = match pass {
+            Some(pass) => pass.settle(answer),
+            None => answer,
+        };
+        return (answer.map_err(Failed::Call), Some(live));
+    }
 }
 
 /// The params of a request of ours for a modern server: who we are, and that we can be asked nothing.

@@ -1,7 +1,8 @@
 //! Requests from the network, put to the kinds of clients.
 //!
 //! ```text
-//! /healthz  /healthz/{id}          200 while the server answers MCP; on its own port without id
+//! /healthz  /healthz/{id}          200 while the server is well enough for requests, as its checkup has it;
+//!                                  on its own port without id
 //! /readyz                          200 and the generation of the files once servers are served
 //! /mcp/{id}  /mcp/{id}/  …/mcp     POST, GET, DELETE: streamable HTTP of both eras
 //! /mcp  /mcp/~{section}            the same for all servers as one; also /mcp?section=…
@@ -15,17 +16,18 @@ use crate::gateway::beside::Beside;
 use crate::gateway::body::Refusal as Boxed;
 use crate::gateway::body::{self, Response};
 use crate::gateway::combined::{self, All, View};
-use crate::gateway::guard::{Guard, INSUFFICIENT, Principal, cors, is_probe};
+use crate::gateway::guard::{Guard, Principal, cors, is_probe};
 use crate::gateway::http::tls::Tls;
 use crate::gateway::http::{Entry as Way, Front, Request};
 use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
+use crate::gateway::origin::{Door, Origin};
 use crate::gateway::toolproxy::{self, Below, ToolProxy};
 use crate::gateway::{Ask, Gateway, is_known, legacy, modern, not_allowed, old, refused};
 use crate::mcp::front::{self, Class, Head, Refusal};
 use crate::mcp::wire::{BadMessage, id_of, read};
 use crate::model::id::ServerId;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use std::sync::Arc;
 
@@ -121,7 +123,7 @@ impl GatewayFront {
         let entry = id.and_then(|id| self.gateway.entry(&id)).ok_or_else(no_such_server)?;
         let section = entry.slot.place().and_then(|place| place.offer.section.clone());
         if !principal.grant.admits_server(&entry.slot.id, section.as_ref()) {
-            return Err(not_granted());
+            return Err(not_granted(self.guard.insufficient(request, entry.slot.id.as_str())));
         }
         Ok(Target::Server(entry, part, principal))
     }
@@ -163,10 +165,10 @@ fn no_such_section() -> Boxed {
     Box::new(body::problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such section", detail))
 }
 
-fn not_granted() -> Boxed {
+fn not_granted(challenge: HeaderValue) -> Boxed {
     let detail = "the token does not cover this server";
     let mut response = body::problem(StatusCode::FORBIDDEN, "MCPO-G005", "not granted", detail);
-    response.headers_mut().insert(WWW_AUTHENTICATE, INSUFFICIENT);
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     Box::new(response)
 }
 
@@ -178,20 +180,28 @@ fn no_such_server() -> Boxed {
 impl Front for GatewayFront {
     type Pass = Target;
 
+    async fn prepare(&self, request: &Request) {
+        self.guard.prepare(request).await;
+    }
+
     fn admit(&self, request: &mut Request) -> Result<Target, Boxed> {
         self.target(request)
     }
 
     async fn handle(self: Arc<Self>, request: Request, target: Target) -> Response {
         match target {
-            Target::Health(entry) => health(&entry).await,
+            Target::Health(entry) => health(&self.gateway, &entry).await,
             Target::Beside(beside, who) => beside.handle(request, who).await,
             Target::Combined(view, Principal { name, grant }) => {
+                let names = view.forwarded(&self.gateway);
+                let origin = Origin::new(&name, Door::All);
+                let origin = origin.with_headers(&request.headers, &names, &self.gateway.seal_key);
                 let all = All {
                     gateway: &self.gateway,
                     view: &view,
                     head: &head(&request.headers),
-                    principal: &name,
+                    principal: &origin.identity,
+                    origin: &origin,
                     grant: &grant,
                     body: &request.body,
                 };
@@ -201,7 +211,8 @@ impl Front for GatewayFront {
             }
             Target::Tools(below, who) => {
                 let locked = self.guard.wants_tokens();
-                let asked = toolproxy::Asked { gateway: &self.gateway, below: &below, locked, who: &who };
+                let (gateway, headers) = (&self.gateway, &request.headers);
+                let asked = toolproxy::Asked { gateway, below: &below, locked, who: &who, headers };
                 let mut answer = self.tools.answer(&asked, &request).await;
                 cors::let_read(&mut answer, &request.headers);
                 answer
@@ -209,11 +220,17 @@ impl Front for GatewayFront {
             Target::Server(entry, part, principal) => {
                 let head = head(&request.headers);
                 let lens = Lens::alone(&entry, &principal.grant);
+                let offer = entry.slot.place().map(|place| Arc::clone(&place.offer)).unwrap_or_default();
+                let door = if matches!(*request.entry, Way::Edge(_)) { Door::Port } else { Door::Mcp };
+                let origin = Origin::new(&principal.name, door);
+                let names = &offer.forward_headers;
+                let origin = origin.with_headers(&request.headers, names, &self.gateway.seal_key);
                 let ask = Ask {
                     gateway: &self.gateway,
                     entry: &entry,
                     head: &head,
-                    principal: &principal.name,
+                    principal: &origin.identity,
+                    origin: &origin,
                     body: &request.body,
                     lens: lens.as_ref(),
                 };
@@ -234,8 +251,8 @@ impl Front for GatewayFront {
     }
 }
 
-async fn health(entry: &Arc<Entry>) -> Response {
-    match entry.health().await {
+async fn health(gateway: &Gateway, entry: &Entry) -> Response {
+    match entry.health(gateway).await {
         Ok(()) => body::text(StatusCode::OK, "ok\n"),
         Err(why) => {
             body::problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G021", "the server does not answer", why)

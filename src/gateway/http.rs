@@ -125,6 +125,8 @@ pub struct Request {
     pub local: SocketAddr,
     /// The listener.
     pub entry: Arc<Entry>,
+    /// Whether it came encrypted.
+    pub encrypted: bool,
     decoded: Option<Box<str>>,
 }
 
@@ -148,6 +150,7 @@ impl Request {
             peer,
             local,
             entry,
+            encrypted: false,
             decoded,
         })
     }
@@ -178,6 +181,11 @@ pub struct Addresses {
 pub trait Front: Send + Sync + 'static {
     /// What admission learnt: whose request it is.
     type Pass: Send + 'static;
+
+    /// Waits for what admission needs, a moment at most.
+    fn prepare(&self, _request: &Request) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// Decides from the head alone whether the body is read; takes credentials out of the headers.
     ///
@@ -248,10 +256,12 @@ pub async fn accept<F: Front>(
         };
         let Some((stream, open)) = let_in(stream, peer, &service) else { continue };
         let local = stream.local_addr().unwrap_or(peer);
+        let tls = service.tls.current();
         let connection = Connection {
             front: Arc::clone(&front),
             entry: Arc::clone(&service.entry),
             addresses: Addresses { peer, local },
+            encrypted: tls.is_some(),
             limits: service.limits,
             busy: AtomicUsize::new(0),
             begun: AtomicBool::new(false),
@@ -259,7 +269,7 @@ pub async fn accept<F: Front>(
             linger: AtomicBool::new(false),
             events: Mutex::new(None),
         };
-        let (alive, shutdown, tls) = (alive.clone(), shutdown.clone(), service.tls.current());
+        let (alive, shutdown) = (alive.clone(), shutdown.clone());
         tokio::spawn(async move {
             match tls {
                 None => drive(stream, Arc::new(connection), shutdown).await,
@@ -304,6 +314,7 @@ struct Connection<F> {
     front: Arc<F>,
     entry: Arc<Entry>,
     addresses: Addresses,
+    encrypted: bool,
     limits: Limits,
     /// Requests being answered.
     busy: AtomicUsize,
@@ -439,6 +450,8 @@ async fn found<F: Front>(shared: &Connection<F>, request: hyper::Request<Incomin
         Ok(request) => request,
         Err(refused) => return *refused,
     };
+    request.encrypted = shared.encrypted;
+    shared.front.prepare(&request).await;
     let pass = match shared.front.admit(&mut request) {
         Ok(pass) => pass,
         Err(refused) => return *refused,

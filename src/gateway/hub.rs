@@ -7,21 +7,22 @@
 //! ```
 //! Must never tell one client what another subscribed to.
 
+use crate::gateway::checkup::{self, Checkup};
 use crate::gateway::lists::Lists;
 use crate::gateway::lock;
 use crate::gateway::logs::LogRing;
 use crate::gateway::metrics::ServerMetrics;
 use crate::gateway::offered::Offered;
 use crate::gateway::sessions::Session;
-use crate::gateway::slot::{self, Inlets, Live, Owned, Slot, keep};
+use crate::gateway::slot::{Inlets, Live, Owned, Slot, keep};
 use crate::gateway::streams::{Keep, Stream};
+use crate::gateway::traffic::Traffic;
 use crate::gateway::{Gateway, call, legacy};
 use crate::mcp::build;
 use crate::mcp::listen::{self, ListenFilter};
 use crate::mcp::mirror;
-use crate::mcp::wire::{Era, MODERN_LATEST, member, text_of};
+use crate::mcp::wire::{Era, member, text_of};
 use crate::model::id::ServerId;
-use crate::upstream::error::CallError;
 use crate::upstream::leg::{Call, Leg, OnDrop};
 use crate::upstream::table::{Diagnostic, FromServer, Notice};
 use serde_json::value::RawValue;
@@ -30,7 +31,6 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 /// Instances of one server that clients have for themselves.
 const OWN_MAX: usize = 64;
@@ -38,10 +38,6 @@ const OWN_MAX: usize = 64;
 const LISTENERS_MAX: usize = 4096;
 /// Wait for a server's answer that only we want.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
-/// A server's health is asked for at most this often.
-const HEALTH_EVERY: Duration = Duration::from_secs(5);
-/// Wait for the answer.
-const HEALTH_WITHIN: Duration = Duration::from_secs(4);
 /// Notifications of one subscription of ours that may wait.
 const HEARD_MAX: usize = 256;
 
@@ -57,20 +53,22 @@ pub struct Entry {
     pub metrics: Arc<ServerMetrics>,
     /// What it printed.
     pub logs: Arc<LogRing>,
+    /// How well it is.
+    pub checkup: Checkup,
     /// What it offers.
     pub lists: Lists,
     /// The same, as clients of all servers get it.
     pub offered: Offered,
+    /// What its requests are held to.
+    pub traffic: Traffic,
+    /// Connections that carry clients' headers.
+    pub carried: crate::gateway::carried::Carried,
     own: Arc<Semaphore>,
     listeners: Mutex<Vec<Listener>>,
     schemas: tokio::sync::Mutex<Option<(u64, Arc<Schemas>)>>,
     held: Mutex<Held>,
-    asked: tokio::sync::Mutex<Option<Asked>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
-
-/// The last question after the server's health: of which connection, when, and the answer.
-type Asked = (u64, Instant, Result<(), String>);
 
 /// A modern client's subscription that the gateway holds.
 #[derive(Debug)]
@@ -99,15 +97,17 @@ impl Entry {
         let (slot, inlets) = Slot::new(id.clone(), Arc::clone(&gateway.shared.news));
         let entry = Arc::new(Self {
             slot: Arc::clone(&slot),
-            metrics: ServerMetrics::of(id),
+            metrics: ServerMetrics::noting(id, &gateway.calls),
             logs: Arc::default(),
+            checkup: Checkup::default(),
             lists: Lists::default(),
             offered: Offered::new(Arc::clone(&gateway.combined.news)),
+            traffic: Traffic::new(id),
+            carried: crate::gateway::carried::Carried::default(),
             own: Arc::new(Semaphore::new(OWN_MAX)),
             listeners: Mutex::default(),
             schemas: tokio::sync::Mutex::new(None),
             held: Mutex::default(),
-            asked: tokio::sync::Mutex::new(None),
             tasks: Mutex::default(),
         });
         let Inlets { owned, diagnostics } = inlets;
@@ -115,6 +115,12 @@ impl Entry {
             tokio::spawn(keep::keep(slot, Arc::clone(&gateway.shared))).abort_handle(),
             tokio::spawn(hear(Arc::downgrade(gateway), Arc::downgrade(&entry), owned)).abort_handle(),
             tokio::spawn(keep_logs(Arc::downgrade(&entry), diagnostics)).abort_handle(),
+            tokio::spawn(checkup::watch(
+                Arc::downgrade(&entry),
+                Arc::clone(&gateway.shared),
+                Arc::clone(&gateway.room),
+            ))
+            .abort_handle(),
         ];
         lock(&entry.tasks).extend(tasks);
         entry
@@ -131,36 +137,16 @@ impl Entry {
         for listener in lock(&self.listeners).drain(..) {
             listener.end();
         }
+        self.carried.clear();
         self.slot.close();
     }
 
-    /// Whether the server answers MCP now; asked again at most every few seconds.
+    /// Whether the server answers MCP.
     ///
     /// # Errors
     /// Why not.
-    pub(crate) async fn health(&self) -> Result<(), String> {
-        let Some(live) = self.slot.live() else {
-            return Err(self.slot.why_down().unwrap_or_else(|| "it is starting".to_owned()));
-        };
-        let mut asked = self.asked.lock().await;
-        if let Some((generation, at, answered)) = asked.as_ref()
-            && *generation == live.generation
-            && at.elapsed() < HEALTH_EVERY
-        {
-            return answered.clone();
-        }
-        let method = if live.leg.greeting().era == Era::Modern { "server/discover" } else { "ping" };
-        let params = (method == "server/discover")
-            .then(|| build::discover_params(MODERN_LATEST, &slot::who_we_are()))
-            .flatten();
-        let answered = match live.leg.request(method, params.as_deref(), HEALTH_WITHIN).await {
-            Ok(_) | Err(CallError::Rpc(_)) => Ok(()),
-            // One that works on a call may have no time for another question.
-            Err(CallError::TimedOut { .. }) if live.leg.working() > 0 => Ok(()),
-            Err(why) => Err(why.to_string()),
-        };
-        *asked = Some((live.generation, Instant::now(), answered.clone()));
-        answered
+    pub(crate) async fn health(&self, gateway: &Gateway) -> Result<(), String> {
+        self.checkup.serves(&self.slot, &gateway.shared, &gateway.room).await
     }
 
     /// The right to one more instance of a client's own.
@@ -298,6 +284,9 @@ impl Entry {
         let Notice { method, params } = notice;
         self.lists.told(method);
         self.offered.said(method);
+        if method == "notifications/tools/list_changed" {
+            self.traffic.forget();
+        }
         legacy::tell(self, gateway, method, params.as_deref());
         self.tell_listeners(notice);
     }
@@ -319,6 +308,7 @@ impl Entry {
     /// Another connection serves.
     fn renewed(self: &Arc<Self>, gateway: &Arc<Gateway>) {
         self.offered.renewed();
+        self.traffic.forget();
         let Some(live) = self.slot.live() else { return };
         let modern = live.leg.greeting().era == Era::Modern;
         if modern {

@@ -18,11 +18,13 @@ pub(crate) mod batch;
 pub(crate) mod own;
 
 use crate::gateway::body::{self, Refusal as Refused, Response};
-use crate::gateway::flow::{Begin, Flow, Out, Rounds, Tongue, negotiated};
+use crate::gateway::flow::resend::Sent;
+use crate::gateway::flow::{Again, Begin, Flow, Out, Rounds, Tongue, answered as shown_answer, negotiated};
 use crate::gateway::metrics::Timed;
 use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
 use crate::gateway::slot::{Live, Unavailable};
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
+use crate::gateway::traffic::{Admitted, Pass, Wanted};
 use crate::gateway::{Ask, Entry, Gateway, come_again, refused, unavailable};
 use crate::mcp::front::{self, Head, Refusal};
 use crate::mcp::wire::{Era, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Message, member, text_of};
@@ -139,7 +141,7 @@ async fn initialize(ask: &Ask<'_>, id: &RawValue, params: Option<&RawValue>) -> 
     if asked.is_none() {
         return refused(Some(id), &Refusal::new(200, INVALID_PARAMS, "params.protocolVersion is missing"));
     }
-    let live = match ask.entry.slot.ready().await {
+    let live = match ask.entry.reach(ask.gateway, ask.origin).await {
         Ok(live) => live,
         Err(why) => return unavailable(Some(id), &why),
     };
@@ -261,31 +263,33 @@ pub(crate) async fn begin(
         None => None,
     };
     let params = changed.as_deref().or(params);
-    let place = ask.entry.slot.place();
-    let silence = place.map_or(Duration::from_secs(300), |place| place.timeout);
-    let tool = crate::gateway::tool_of(method, params);
-    let timed = Timed::start(&ask.entry.metrics, method, &tool)
-        .in_session(&session.hash)
-        .by(ask.principal, (method, &tool));
-    let begun = |leg: &Leg, params: Option<&RawValue>| {
-        let begin =
-            Begin { leg, id, method, params, tongue: Tongue::Legacy, on_drop: OnDrop::Leave, silence, timed };
-        Flow::begin(begin).map(|flow| flow.through(ask.lens, method))
+    let (pass, timed) = admitted(ask, session, id, (method, params)).await?;
+    let of_tool = pass.as_ref().and_then(|pass| pass.timeout);
+    let silence = of_tool
+        .unwrap_or_else(|| ask.entry.slot.place().map_or(Duration::from_secs(300), |place| place.timeout));
+    let on_drop = OnDrop::Leave;
+    let begun = |leg: &Leg, params: Option<&RawValue>, shared: bool| {
+        let begin = Begin { leg, id, method, params, tongue: Tongue::Legacy, on_drop, silence, timed };
+        let sent = || Sent { slot: &ask.entry.slot, method, params, on_drop, marker: Some(guard.marker()) };
+        let sent = (shared && pass.is_some()).then(sent);
+        Flow::begin(begin).map(|flow| flow.through(ask.lens, method).with_pass(pass, sent))
     };
     let flow = match &session.backing {
-        Backing::Dedicated(leg, _) => begun(leg, params)?,
+        Backing::Dedicated(leg, _) => begun(leg, params, false)?,
         Backing::Shared => {
-            let live = ask.entry.slot.ready().await.map_err(|why| not_there(id, &why))?;
+            let live = ask.entry.reach(ask.gateway, ask.origin).await;
+            let live = live.map_err(|why| not_there(id, &why))?;
             let modern = live.leg.greeting().era == Era::Modern;
+            let shared = !ask.entry.carries(ask.origin);
             if !ask.entry.on_shared(ask.gateway, session, (method, params), modern) {
                 return Err(nothing());
             }
             if modern {
                 let rounds = Rounds::new(session, method, params);
                 let asked = rounds.params(None);
-                begun(&live.leg, asked.as_deref().or(params))?.in_rounds(rounds)
+                begun(&live.leg, asked.as_deref().or(params), shared)?.in_rounds(rounds)
             } else {
-                begun(&live.leg, params)?
+                begun(&live.leg, params, shared)?
             }
         }
     };
@@ -293,9 +297,40 @@ pub(crate) async fn begin(
     Ok((flow, guard))
 }
 
+/// Whether a request may go, and its measure; the answer if it need not or may not.
+async fn admitted(
+    ask: &Ask<'_>,
+    session: &Arc<Session>,
+    id: &RawValue,
+    (method, params): (&str, Option<&RawValue>),
+) -> Result<(Option<Box<Pass>>, Timed), Out> {
+    let tool = crate::gateway::tool_of(method, params);
+    let mut timed = Timed::start(&ask.entry.metrics, method, &tool).in_session(&session.hash).by(
+        ask.origin,
+        (method, &tool),
+        Some(id),
+    );
+    let shared = matches!(session.backing, Backing::Shared) && !ask.entry.carries(ask.origin);
+    let wanted = Wanted { method, params, tool: &tool, who: &ask.origin.who, shared };
+    match ask.entry.admit(&wanted).await {
+        Ok(Admitted::Go(pass)) => Ok((pass, timed)),
+        Ok(Admitted::Kept(result)) => {
+            timed.done(true, result.get().len());
+            let live = ask.entry.slot.live();
+            let modern = live.is_some_and(|live| live.leg.greeting().era == Era::Modern);
+            let lens = ask.lens.map(|lens| (&**lens, method));
+            Err(shown_answer(id, result, (&Tongue::Legacy, modern), lens))
+        }
+        Err(denied) => {
+            timed.done(false, 0);
+            Err(denied.out(id))
+        }
+    }
+}
+
 fn not_there(id: &RawValue, why: &Unavailable) -> Out {
     let text = format!("the server is not available: {why}");
-    Out::Busy(build::error(Some(id), INTERNAL_ERROR, &text), why.retry_after_secs())
+    Out::Busy(build::error(Some(id), INTERNAL_ERROR, &text), Again::later(why.retry_after_secs()))
 }
 
 /// What a client tells without wanting an answer.
@@ -310,7 +345,7 @@ pub(crate) fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, para
         ("notifications/cancelled", leg) => {
             let id = params.and_then(|params| member(params, "requestId"));
             let upstream = id.and_then(|id| session.upstream_id(id));
-            let leg = leg.or_else(|| ask.entry.slot.live().map(|live| live.leg.clone()));
+            let leg = leg.or_else(|| ask.entry.reached(ask.origin).map(|live| live.leg.clone()));
             if let (Some(upstream), Some(leg)) = (upstream, leg) {
                 leg.cancel(upstream, params);
             }
@@ -420,9 +455,9 @@ pub(crate) fn code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-pub(crate) fn busy(text: String, secs: Option<u64>) -> Response {
-    let mut response = body::json(StatusCode::SERVICE_UNAVAILABLE, text);
-    come_again(&mut response, secs);
+pub(crate) fn busy(text: String, again: Again) -> Response {
+    let mut response = body::json(code(again.status), text);
+    come_again(&mut response, again.secs);
     response
 }
 

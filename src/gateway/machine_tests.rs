@@ -7,6 +7,7 @@
 use crate::gateway::body::{Body, Response};
 use crate::gateway::hub::Entry;
 use crate::gateway::legacy;
+use crate::gateway::origin::{Door, Origin};
 use crate::gateway::places::{END_WITHIN, Keeper, Opened, Opener, Place};
 use crate::gateway::played::{Act, Played, RETRY, Stage, id, place, shared};
 use crate::gateway::slot::Shared;
@@ -184,6 +185,11 @@ struct World {
     next: Arc<AtomicU64>,
 }
 
+/// Where requests of this test come from.
+fn origin() -> Origin {
+    Origin::new(&Arc::from("local"), Door::Mcp)
+}
+
 const JSON_OR_EVENTS: &str = "application/json, text/event-stream";
 
 impl World {
@@ -195,13 +201,14 @@ impl World {
             session,
             ..Head::default()
         };
-        let (body, principal) = (body.to_string(), Arc::from("local"));
-        let ask = self.ask(&head, &principal, body.as_bytes());
+        let (body, origin) = (body.to_string(), origin());
+        let ask = self.ask(&head, &origin, body.as_bytes());
         legacy::post(&ask, read(body.as_bytes()).expect("a message")).await
     }
 
-    fn ask<'a>(&'a self, head: &'a Head<'a>, principal: &'a Arc<str>, body: &'a [u8]) -> Ask<'a> {
-        Ask { gateway: &self.gateway, entry: &self.entry, head, principal, body, lens: None }
+    fn ask<'a>(&'a self, head: &'a Head<'a>, origin: &'a Origin, body: &'a [u8]) -> Ask<'a> {
+        let principal = &origin.identity;
+        Ask { gateway: &self.gateway, entry: &self.entry, head, principal, origin, body, lens: None }
     }
 
     async fn open(&self, asks: bool) -> Option<Client> {
@@ -266,7 +273,7 @@ impl World {
             session: Some(session),
             ..Head::default()
         };
-        legacy::get(&self.ask(&head, &Arc::from("local"), b""))
+        legacy::get(&self.ask(&head, &origin(), b""))
     }
 
     fn delete(&self, client: Client) {
@@ -274,7 +281,7 @@ impl World {
             listening.abort();
         }
         let head = Head { session: Some(&client.session), ..Head::default() };
-        drop(legacy::delete(&self.ask(&head, &Arc::from("local"), b"")));
+        drop(legacy::delete(&self.ask(&head, &origin(), b"")));
     }
 }
 

@@ -8,9 +8,13 @@
 pub mod page;
 pub mod prometheus;
 
+use crate::gateway::audit::CallLog;
 use crate::gateway::guard::LOCAL;
+use crate::gateway::origin::Origin;
 use crate::mcp::input::may_require_input;
 use crate::model::id::ServerId;
+use crate::model::record::CallRecord;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +74,7 @@ impl Kind {
 #[derive(Debug, Default)]
 pub struct ServerMetrics {
     server: Option<ServerId>,
+    calls: Option<Arc<CallLog>>,
     kinds: Mutex<BTreeMap<(String, String), Arc<Kind>>>,
     /// Bytes of requests.
     pub bytes_in: AtomicU64,
@@ -88,6 +93,13 @@ impl ServerMetrics {
     #[must_use]
     pub fn of(server: &ServerId) -> Arc<Self> {
         Arc::new(Self { server: Some(server.clone()), ..Self::default() })
+    }
+
+    /// Counters of a server whose calls are noted there.
+    #[must_use]
+    pub fn noting(server: &ServerId, calls: &Arc<CallLog>) -> Arc<Self> {
+        let (server, calls) = (Some(server.clone()), Some(Arc::clone(calls)));
+        Arc::new(Self { server, calls, ..Self::default() })
     }
 
     /// The counters of a method, and of a tool where one is called.
@@ -123,6 +135,8 @@ pub struct Timed {
     began: Instant,
     done: bool,
     logged: Option<Box<Logged>>,
+    /// What is noted of it at its end.
+    noted: Option<Box<CallRecord>>,
 }
 
 /// What the access log will say of a call.
@@ -155,12 +169,25 @@ impl Timed {
             began: Instant::now(),
             done: false,
             logged,
+            noted: None,
         }
     }
 
-    /// It is this principal's; `what` is the method and the tool again.
+    /// It came from there, under this id; the method and the tool again.
     #[must_use]
-    pub fn by(mut self, principal: &str, (method, tool): (&str, &str)) -> Self {
+    pub fn by(mut self, origin: &Origin, (method, tool): (&str, &str), id: Option<&RawValue>) -> Self {
+        let principal: &str = &origin.who;
+        if may_require_input(method) && self.server.calls.as_ref().is_some_and(|calls| calls.wants()) {
+            self.noted = Some(Box::new(CallRecord {
+                by: shown(principal),
+                via: origin.door.as_str(),
+                server: self.server.server.clone(),
+                method: method.to_owned(),
+                tool: shown(tool),
+                request: origin.request_id(id).map(String::from),
+                ..CallRecord::default()
+            }));
+        }
         let audited = principal != LOCAL
             && may_require_input(method)
             && tracing::enabled!(target: AUDIT, tracing::Level::INFO);
@@ -205,6 +232,11 @@ impl Timed {
         self.kind.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         if let Some(bucket) = self.kind.buckets.get(bucket(took)) {
             bucket.fetch_add(1, Relaxed);
+        }
+        if let (Some(mut call), Some(calls)) = (self.noted.take(), &self.server.calls) {
+            call.result = if status == "error" { "failed" } else { status };
+            call.millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            calls.note(*call);
         }
         self.server.bytes_out.fetch_add(u64::try_from(bytes_out).unwrap_or(u64::MAX), Relaxed);
         if let Some(logged) = self.logged.take() {
@@ -254,7 +286,10 @@ impl Drop for Timed {
 
 /// A name that a client chose, as one line without control characters.
 fn shown(name: &str) -> String {
-    cut(name).escape_debug().to_string()
+    let name = cut(name);
+    // As nearly all of them are: nothing to escape.
+    let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'\\".contains(&byte));
+    if plain { name } else { name.escape_debug().to_string() }
 }
 
 fn bucket(took: Duration) -> usize {
@@ -264,6 +299,7 @@ fn bucket(took: Duration) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::origin::Door;
 
     #[test]
     fn calls_are_told_apart_up_to_a_bound() {
@@ -316,10 +352,12 @@ mod tests {
     fn who_called_what_is_told_of_those_who_proved_who_they_are() {
         let metrics = ServerMetrics::of(&ServerId::new("time").expect("an id"));
         let work = || {
-            let call = |who| Timed::start(&metrics, "tools/call", "get").by(who, ("tools/call", "get"));
+            let by = |who| Origin::new(&Arc::from(who), Door::Mcp);
+            let call =
+                |who| Timed::start(&metrics, "tools/call", "get").by(&by(who), ("tools/call", "get"), None);
             call("ci").done(true, 7);
             call(LOCAL).done(true, 7);
-            Timed::start(&metrics, "tools/list", "").by("ci", ("tools/list", "")).done(true, 1);
+            Timed::start(&metrics, "tools/list", "").by(&by("ci"), ("tools/list", ""), None).done(true, 1);
         };
         let text = logged("info", work);
         let lines: Vec<serde_json::Value> =

@@ -2,7 +2,8 @@
 //! that speaks both eras.
 //!
 //! - [`places`] is what the gateway is told: where each server is.
-//! - [`slot`] keeps one server's shared connection open, and lets requests wait for it.
+//! - [`slot`] keeps one server's shared connection open, and lets requests wait for it; [`checkup`] asks
+//!   over it how well the server is.
 //! - [`lists`] is what servers offer, kept until it changes.
 //! - [`flow`] is one request on its way, in any pair of eras.
 //! - [`legacy`], [`modern`] and [`old`] are the three kinds of clients; [`sessions`] and [`parked`]
@@ -11,14 +12,19 @@
 //!   client sees of that.
 //! - [`hub`] tells everybody whom a server's news concern.
 //! - [`body`], [`streams`] are answers; [`front`] puts requests to all of this.
+//! - [`origin`] is where a request came from; [`carried`] the connections that carry headers of it.
 //! - [`toolproxy`] serves tools to clients that know HTTP and no MCP.
-//! - [`metrics`], [`logs`], [`overview`] are what people see of it.
+//! - [`traffic`] is what each server's requests are held to, whatever the door.
+//! - [`metrics`], [`logs`], [`overview`] are what people see of it, and [`audit`] who called what.
 //!
 //! Must never log or count arguments and results, and never start or stop a server by itself.
 
+pub mod audit;
 pub mod beside;
 pub mod body;
 pub mod call;
+pub mod carried;
+pub mod checkup;
 pub mod combined;
 pub mod edges;
 pub mod flow;
@@ -36,15 +42,18 @@ pub mod metrics;
 pub mod modern;
 pub mod offered;
 pub mod old;
+pub mod origin;
 pub mod overview;
 pub mod parked;
 pub mod places;
 #[cfg(test)]
 mod played;
+pub mod room;
 pub mod sessions;
 pub mod slot;
 pub mod streams;
 pub mod toolproxy;
+pub mod traffic;
 
 use crate::gateway::body::Response;
 use crate::gateway::hub::Entry;
@@ -54,6 +63,7 @@ use crate::gateway::slot::Unavailable;
 use crate::mcp::build;
 use crate::mcp::front::{Head, Refusal};
 use crate::mcp::wire::{INTERNAL_ERROR, member, text_of};
+use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::observed::Contact;
 use crate::model::session::SessionChange;
@@ -92,6 +102,8 @@ pub struct Gateway {
     pub(crate) doors: old::Doors,
     pub(crate) seal_key: [u8; 32],
     pub(crate) combined: combined::Combined,
+    pub(crate) room: Arc<room::Room>,
+    pub(crate) calls: Arc<audit::CallLog>,
     entries: RwLock<BTreeMap<ServerId, Arc<Entry>>>,
     keeping: mpsc::Sender<Change>,
     /// The version of the files that the places are of; 0: none yet.
@@ -110,8 +122,10 @@ pub struct Ask<'a> {
     pub entry: &'a Arc<Entry>,
     /// Its headers.
     pub head: &'a Head<'a>,
-    /// Whose it is.
+    /// What its sessions and connections are bound to.
     pub principal: &'a Arc<str>,
+    /// Where it came from.
+    pub origin: &'a origin::Origin,
     /// Its body.
     pub body: &'a [u8],
     /// What its sender sees of the server, where that is not all.
@@ -127,11 +141,13 @@ impl Gateway {
         let (keeping, changes) = mpsc::channel(KEEPING_MAX);
         let gateway = Arc::new(Self {
             sessions: Sessions::new(Arc::clone(&shared.clock)),
+            calls: audit::CallLog::new(Arc::clone(&shared.clock)),
             shared: Arc::new(shared),
             pool: Arc::default(),
             doors: old::Doors::default(),
             seal_key,
             combined: combined::Combined::default(),
+            room: Arc::new(room::Room::new(checkup::PROBES_MAX)),
             entries: RwLock::default(),
             keeping,
             generation: AtomicU64::new(0),
@@ -144,9 +160,12 @@ impl Gateway {
 
     /// Says where the servers are; those that are not named any more go.
     pub fn set_places(self: &Arc<Self>, places: &Places) {
+        // Who comes first is started first, see [`slot::Shared::starts`].
+        let mut order: Vec<(&ServerId, &Arc<places::Place>)> = places.iter().collect();
+        order.sort_by_key(|(_, place)| std::cmp::Reverse(place.priority));
         let gone: Vec<Arc<Entry>> = {
             let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-            for id in places.keys() {
+            for (id, _) in order.iter().copied() {
                 if !entries.contains_key(id) {
                     entries.insert(id.clone(), Entry::start(self, id));
                 }
@@ -161,7 +180,7 @@ impl Gateway {
             }
             entry.stop();
         }
-        for (id, place) in places {
+        for (id, place) in order {
             if let Some(entry) = self.entry(id) {
                 let moved = |held: &Arc<places::Place>| !held.key.is_empty() && held.key != place.key;
                 let process = matches!(place.source, Source::Process(_));
@@ -169,6 +188,10 @@ impl Gateway {
                 if stopped || (place.down.is_none() && entry.slot.place().as_ref().is_some_and(moved)) {
                     self.end_dedicated(id);
                 }
+                if entry.slot.place().is_some_and(|held| held.spec != place.spec) {
+                    entry.traffic.anew();
+                }
+                entry.traffic.set(&place.offer.traffic);
                 entry.slot.set_place(Arc::clone(place));
             }
         }
@@ -202,6 +225,29 @@ impl Gateway {
     pub fn contacts(&self) -> BTreeMap<ServerId, Contact> {
         let now = self.shared.clock.now();
         self.entries().iter().map(|entry| (entry.slot.id.clone(), entry.slot.contact(now))).collect()
+    }
+
+    /// How well the servers are that are to run and were looked at.
+    #[must_use]
+    pub fn conditions(&self) -> BTreeMap<ServerId, Condition> {
+        let of = |entry: &Arc<Entry>| Some((entry.slot.id.clone(), entry.checkup.condition()?));
+        self.entries().iter().filter_map(of).collect()
+    }
+
+    /// How many servers are asked at once (`[health] max_parallel_probes`).
+    pub fn set_probes_max(&self, most: usize) {
+        self.room.set(most);
+    }
+
+    /// How many processes are started at once (`[service] max_parallel_operations`).
+    pub fn set_starts_max(&self, most: usize) {
+        self.shared.starts.set(most);
+    }
+
+    /// Who called what.
+    #[must_use]
+    pub const fn calls(&self) -> &Arc<audit::CallLog> {
+        &self.calls
     }
 
     /// Sessions that are open.
@@ -270,6 +316,7 @@ impl Gateway {
     pub async fn restart(&self, server: &ServerId) -> Result<(), String> {
         let Some(entry) = self.entry(server) else { return Ok(()) };
         self.end_dedicated(server);
+        entry.traffic.anew();
         entry.slot.restart().await
     }
 
@@ -292,6 +339,7 @@ impl Gateway {
         self.combined.stop();
         for entry in self.entries() {
             self.end_dedicated(&entry.slot.id);
+            entry.carried.clear();
             entry.slot.end_process();
         }
         let entries = self.entries();
@@ -307,6 +355,7 @@ impl Gateway {
                 STOP_WITHIN.as_secs()
             );
         }
+        self.calls.flush().await;
     }
 }
 
@@ -338,6 +387,7 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
             gateway.entry(server).and_then(|entry| entry.slot.place()).is_some_and(|place| place.key == key)
         };
         gateway.pool.sweep(now, &keep);
+        gateway.entries().iter().for_each(|entry| entry.carried.sweep());
     }
 }
 

@@ -16,7 +16,8 @@
 mod relay;
 
 use crate::gateway::body::{self, Response};
-use crate::gateway::flow::{Begin, Flow, Out, Tongue};
+use crate::gateway::flow::resend::Sent;
+use crate::gateway::flow::{Begin, Flow, Out, Tongue, answered};
 use crate::gateway::hub::Listener;
 use crate::gateway::legacy::{JSON_WITHIN, busy, code};
 use crate::gateway::metrics::Timed;
@@ -25,6 +26,7 @@ use crate::gateway::parked::{Lent, Parked, Whose};
 use crate::gateway::sessions::secret;
 use crate::gateway::slot::{Live, Unavailable};
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
+use crate::gateway::traffic::{Admitted, Pass, Wanted};
 use crate::gateway::{Ask, refused, tool_of, unavailable};
 use crate::mcp::front::{self, Modern, Refusal};
 use crate::mcp::wire::{Era, INVALID_PARAMS, Message, member, text_of};
@@ -87,7 +89,12 @@ pub(crate) async fn serve(
     (method, params): (&str, Option<&RawValue>),
     facts: &Modern<'_>,
 ) -> Response {
-    let live = match ask.entry.slot.ready().await {
+    // Subscriptions are those of the connection that outlives them.
+    let live = match method {
+        listen::LISTEN => ask.entry.slot.ready().await,
+        _ => ask.entry.reach(ask.gateway, ask.origin).await,
+    };
+    let live = match live {
         Ok(live) => live,
         Err(why) => return unavailable(Some(id), &why),
     };
@@ -112,23 +119,46 @@ impl Asked<'_> {
         self.ask.entry.slot.place().map_or(Duration::from_secs(300), |place| place.timeout)
     }
 
-    fn timed(&self) -> Timed {
-        let tool = tool_of(self.method, self.params);
-        Timed::start(&self.ask.entry.metrics, self.method, &tool).by(self.ask.principal, (self.method, &tool))
+    fn timed(&self, tool: &str) -> Timed {
+        let what = (self.method, tool);
+        Timed::start(&self.ask.entry.metrics, what.0, what.1).by(self.ask.origin, what, Some(self.id))
     }
 
-    fn flow(&self, leg: &Leg, params: Option<&RawValue>, tongue: Tongue) -> Result<Flow, Out> {
-        Flow::begin(Begin {
-            leg,
-            id: self.id,
-            method: self.method,
-            params,
-            tongue,
-            on_drop: OnDrop::Cancel,
-            silence: self.silence(),
-            timed: self.timed(),
-        })
-        .map(|flow| flow.through(self.ask.lens, self.method))
+    /// Whether it may go, and its measure; the answer if it need not or may not.
+    async fn admitted(&self, shared: bool, tongue: &Tongue) -> Result<(Option<Box<Pass>>, Timed), Out> {
+        let tool = tool_of(self.method, self.params);
+        let mut timed = self.timed(&tool);
+        let (method, params, who) = (self.method, self.params, &self.ask.origin.who);
+        let shared = shared && !self.ask.entry.carries(self.ask.origin);
+        match self.ask.entry.admit(&Wanted { method, params, tool: &tool, who, shared }).await {
+            Ok(Admitted::Go(pass)) => Ok((pass, timed)),
+            Ok(Admitted::Kept(result)) => {
+                timed.done(true, result.get().len());
+                let lens = self.ask.lens.map(|lens| (&**lens, method));
+                Err(answered(self.id, result, (tongue, false), lens))
+            }
+            Err(denied) => {
+                timed.done(false, 0);
+                Err(denied.out(self.id))
+            }
+        }
+    }
+
+    /// Sends it over `leg`; what was let through for it, and its measure, go along.
+    fn flow(
+        &self,
+        (leg, shared): (&Leg, bool),
+        params: Option<&RawValue>,
+        tongue: Tongue,
+        (pass, timed): (Option<Box<Pass>>, Timed),
+    ) -> Result<Flow, Out> {
+        let on_drop = OnDrop::Cancel;
+        let silence = pass.as_ref().and_then(|pass| pass.timeout).unwrap_or_else(|| self.silence());
+        let (id, method) = (self.id, self.method);
+        let shared = shared && !self.ask.entry.carries(self.ask.origin);
+        let sent = Sent { slot: &self.ask.entry.slot, method, params, on_drop, marker: None };
+        Flow::begin(Begin { leg, id, method, params, tongue, on_drop, silence, timed })
+            .map(|flow| flow.through(self.ask.lens, method).with_pass(pass, shared.then_some(sent)))
     }
 
     /// To a modern server.
@@ -139,7 +169,11 @@ impl Asked<'_> {
         if self.method == listen::LISTEN {
             return self.relayed(live);
         }
-        match self.flow(&live.leg, self.params, Tongue::Modern) {
+        let flow = match self.admitted(true, &Tongue::Modern).await {
+            Ok(admitted) => self.flow((&live.leg, true), self.params, Tongue::Modern, admitted),
+            Err(out) => Err(out),
+        };
+        match flow {
             Ok(flow) => deliver(flow, None).await,
             Err(out) => at_once(out),
         }
@@ -154,7 +188,7 @@ impl Asked<'_> {
             id: self.id.to_owned(),
             params: self.params.map(ToOwned::to_owned),
             stream,
-            timed: self.timed(),
+            timed: self.timed(""),
         };
         tokio::spawn(relay.run(Arc::clone(live)));
         body::events(body)
@@ -167,7 +201,8 @@ impl Asked<'_> {
             return None;
         }
         let name = self.params.and_then(|params| member(params, "name")).and_then(text_of)?;
-        let schemas = self.ask.entry.schemas(live).await;
+        let shared = self.ask.entry.slot.live();
+        let schemas = self.ask.entry.schemas(shared.as_ref().unwrap_or(live)).await;
         let schema = schemas.get(name.as_ref())?;
         let arguments = self.params.and_then(|params| member(params, "arguments"));
         let refusal = front::check_params(self.ask.head, schema, arguments).err()?;
@@ -217,6 +252,11 @@ impl Asked<'_> {
             server_info,
             log_level: self.facts.log_level.as_deref().map(Arc::from),
         };
+        let alone = self.can_be_asked() && input::may_require_input(self.method);
+        let admitted = match self.admitted(!alone, &tongue).await {
+            Ok(admitted) => admitted,
+            Err(out) => return at_once(out),
+        };
         let mut lent = match self.lent().await {
             Ok(lent) => lent,
             Err(why) => return unavailable(Some(self.id), &why),
@@ -225,7 +265,7 @@ impl Asked<'_> {
         if let Some(level) = &self.facts.log_level {
             set_level(leg, level);
         }
-        match self.flow(leg, params.as_deref(), tongue) {
+        match self.flow((leg, lent.is_none()), params.as_deref(), tongue, admitted) {
             Ok(mut flow) => {
                 if input::may_require_input(self.method)
                     && let Some(lent) = &mut lent
@@ -246,6 +286,7 @@ impl Asked<'_> {
         }
         let whose = Whose {
             principal: self.ask.principal,
+            origin: self.ask.origin,
             capabilities: self.facts.client_capabilities,
             client: self.facts.client_info,
             in_turn: !asks,

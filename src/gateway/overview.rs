@@ -4,11 +4,15 @@
 //! words that clients get.
 
 use crate::gateway::Gateway;
+use crate::gateway::checkup::Checkup;
 use crate::gateway::hub::Entry;
 use crate::gateway::metrics::{BUCKETS_MICROS, Kind};
 use crate::gateway::sessions::Backing;
+use crate::gateway::traffic::view::TrafficView;
 use crate::mcp::wire::Era;
+use crate::model::health::Condition;
 use crate::model::id::ServerId;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,6 +22,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub struct ServerView {
     /// Its id.
     pub server: ServerId,
+    /// How well it is; `None` while it is not to run.
+    pub health: Option<HealthView>,
     /// Whether the shared connection is open.
     pub up: bool,
     /// Why not.
@@ -48,8 +54,57 @@ pub struct ServerView {
     pub refused: u64,
     /// Progress and log messages dropped because their client read too slowly.
     pub dropped: u64,
+    /// What its requests are held to, and how that stands.
+    pub traffic: TrafficView,
     /// Calls by method and tool.
     pub calls: Vec<KindView>,
+}
+
+/// How well a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthView {
+    /// `starting`, `healthy`, `degraded`, `unhealthy` or `critical`.
+    pub state: String,
+    /// Since when, in milliseconds since the epoch.
+    pub since: i64,
+    /// What is the matter.
+    pub why: Option<String>,
+    /// Questions in a row without an answer.
+    pub failures: u32,
+    /// What the last answer took, in milliseconds.
+    pub latency_millis: Option<u64>,
+    /// What an answer usually takes, in milliseconds.
+    pub usual_millis: Option<u64>,
+    /// When it was looked at last, in milliseconds since the epoch.
+    pub judged: i64,
+    /// Questions that were answered, since the daemon started.
+    pub answered: u64,
+    /// Questions that were not.
+    pub unanswered: u64,
+}
+
+impl HealthView {
+    fn of(checkup: &Checkup) -> Option<Self> {
+        let Condition { health, why, latency, busy_until: _ } = checkup.condition()?;
+        Some(Self {
+            state: health.state.as_str().to_owned(),
+            since: health.since.0,
+            why: Some(why).filter(|why| !why.is_empty()),
+            failures: health.failures,
+            latency_millis: latency.map(|latency| latency.0),
+            usual_millis: health.usual.map(|usual| usual.0),
+            judged: health.judged.0,
+            answered: checkup.answered.load(Relaxed),
+            unanswered: checkup.failed.load(Relaxed),
+        })
+    }
+
+    /// Whether requests should be sent there.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self.state.as_str(), "healthy" | "degraded")
+    }
 }
 
 /// Calls of one method, or of one tool.
@@ -153,6 +208,7 @@ impl Gateway {
         let kinds = metrics.kinds();
         ServerView {
             server: entry.slot.id.clone(),
+            health: HealthView::of(&entry.checkup),
             up: live.is_some(),
             why: entry.slot.why_down(),
             era: greeting.map(|greeting| match greeting.era {
@@ -171,6 +227,7 @@ impl Gateway {
             bytes_out: metrics.bytes_out.load(Relaxed),
             refused: metrics.refused.load(Relaxed),
             dropped: metrics.dropped.load(Relaxed),
+            traffic: entry.traffic.view(),
             calls: kinds.into_iter().map(|(names, kind)| KindView::new(names, &kind)).collect(),
         }
     }

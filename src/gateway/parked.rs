@@ -57,6 +57,8 @@ type Kind = (ServerId, String, String, String);
 pub struct Whose<'a> {
     /// The client's owner.
     pub principal: &'a str,
+    /// Where its request came from.
+    pub origin: &'a crate::gateway::origin::Origin,
     /// What the client can be asked.
     pub capabilities: &'a RawValue,
     /// `clientInfo`.
@@ -284,7 +286,9 @@ impl Gateway {
                 let permit = entry.own_connections().ok_or_else(|| {
                     Unavailable::Later("too many clients have an instance of their own".to_owned())
                 })?;
-                match Dedicated::open(&entry.slot, &self.shared, &place, initialize).await {
+                let carrying = whose.origin.place(&place);
+                let at = carrying.as_ref().unwrap_or(&place);
+                match Dedicated::open(&entry.slot, &self.shared, at, initialize).await {
                     Ok(mut dedicated) => {
                         let keeper = dedicated.take_keeper();
                         let leg = dedicated.leg.clone();

@@ -5,8 +5,9 @@
 
 use crate::model::access::ToolPolicy;
 use crate::model::id::{ContainerId, ImageId, SectionId, ServerId};
-use crate::model::server::{ProcessDecl, RemoteDecl, RestartWhen, Sharing};
+use crate::model::server::{HealthPolicy, ProcessDecl, RemoteDecl, RestartWhen, Sharing};
 use crate::model::time::Timestamp;
+use crate::model::traffic::TrafficPolicy;
 use crate::upstream::leg::LegIo;
 use crate::world::Answer;
 use std::future::Future;
@@ -37,8 +38,14 @@ pub struct Place {
     pub offer: Arc<Offer>,
     /// How long a call may stay silent.
     pub timeout: Duration,
+    /// Start order: higher first.
+    pub priority: i32,
     /// How it is tried again.
     pub retry: Retry,
+    /// How it is asked after its health, and judged.
+    pub health: HealthPolicy,
+    /// The image's own health check fails.
+    pub check_fails: bool,
     /// Why it cannot be reached now; `None` when it can.
     pub down: Option<Down>,
 }
@@ -52,6 +59,8 @@ pub struct Offer {
     pub tools: ToolPolicy,
     /// Headers of clients that it gets, in lower case.
     pub forward_headers: Vec<String>,
+    /// What its requests are held to.
+    pub traffic: TrafficPolicy,
 }
 
 /// How a server that does not answer is tried again.

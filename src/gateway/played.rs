@@ -2,12 +2,13 @@
 //! clock.
 
 use crate::gateway::places::{HowEnded, Keeper, Opened, Opener, Place, Retry, Source};
+use crate::gateway::room::Room;
 use crate::gateway::slot::{Handshakes, Shared};
 use crate::gateway::streams::reader::EventBody;
 use crate::mcp::wire::Era;
 use crate::model::fingerprint::{Fingerprint, HashKey};
 use crate::model::id::{ContainerId, ServerId};
-use crate::model::server::{ProcessDecl, RestartWhen, Sharing};
+use crate::model::server::{HealthPolicy, ProcessDecl, RestartWhen, Sharing};
 use crate::model::time::{Span, Timestamp};
 use crate::upstream::leg::{Greeting, LegIo};
 use crate::upstream::open::Remembered;
@@ -26,6 +27,21 @@ use tokio::time::Instant;
 const PIPE_BYTES: usize = 64 * 1024;
 /// What a server is told to say to have it end.
 pub(crate) const EXIT: &str = "exit";
+
+/// How a server on the stage behaves.
+pub(crate) mod mood {
+    /// It answers.
+    pub(crate) const WELL: u8 = 0;
+    /// It reads and says nothing.
+    pub(crate) const HUNG: u8 = 1;
+    /// It says what is no message.
+    pub(crate) const GARBAGE: u8 = 2;
+    /// It takes its time.
+    pub(crate) const SLOW: u8 = 3;
+}
+
+/// What a slow one takes.
+pub(crate) const SLOWLY: Duration = Duration::from_secs(2);
 
 /// What becomes of one try to open a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +91,10 @@ pub(crate) struct Stage {
     script: Mutex<VecDeque<Act>>,
     rest: Act,
     opened: AtomicUsize,
+    order: Mutex<Vec<ServerId>>,
     /// What processes end with.
     code: AtomicU8,
+    moods: Mutex<BTreeMap<ServerId, Arc<AtomicU8>>>,
     servers: mpsc::UnboundedSender<Played>,
 }
 
@@ -86,7 +104,8 @@ impl Stage {
         let (servers, on_stage) = mpsc::unbounded_channel();
         let script = Mutex::new(script.iter().copied().collect());
         let (opened, code) = (AtomicUsize::new(0), AtomicU8::new(1));
-        (Arc::new(Self { script, rest, opened, code, servers }), on_stage)
+        let (moods, order) = (Mutex::default(), Mutex::default());
+        (Arc::new(Self { script, rest, opened, order, code, moods, servers }), on_stage)
     }
 
     /// Processes that are opened from now on end with this code.
@@ -94,13 +113,24 @@ impl Stage {
         self.code.store(code, Ordering::Relaxed);
     }
 
+    /// Whose connections were opened, in their order.
+    pub(crate) fn order(&self) -> Vec<String> {
+        self.order.lock().unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    /// How a server behaves from now on, see [`mood`].
+    pub(crate) fn mood(&self, server: &ServerId) -> Arc<AtomicU8> {
+        Arc::clone(self.moods.lock().unwrap().entry(server.clone()).or_default())
+    }
+
     /// Tries so far.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
 
-    fn open(&self) -> Result<Opened, WorldError> {
+    fn open(&self, server: &ServerId) -> Result<Opened, WorldError> {
         self.opened.fetch_add(1, Ordering::Relaxed);
+        self.order.lock().unwrap().push(server.clone());
         let act = self.script.lock().unwrap().pop_front().unwrap_or(self.rest);
         if act == Act::Refuse {
             return Err(WorldError::new("starting it", ErrorKind::NotFound, "no such program"));
@@ -119,7 +149,7 @@ impl Stage {
             Act::Serve(era) => {
                 let (hears, heard) = mpsc::unbounded_channel();
                 let (say, says) = mpsc::unbounded_channel();
-                tokio::spawn(play(era, (input, out), hears, says));
+                tokio::spawn(play((era, self.mood(server)), (input, out), hears, says));
                 let _nobody = self.servers.send(Played { heard, say });
             }
         }
@@ -128,12 +158,12 @@ impl Stage {
 }
 
 impl Opener for Stage {
-    fn shared<'a>(&'a self, _server: &'a ServerId, _place: &'a Place) -> Answer<'a, Opened> {
-        Box::pin(async { self.open() })
+    fn shared<'a>(&'a self, server: &'a ServerId, _place: &'a Place) -> Answer<'a, Opened> {
+        Box::pin(async { self.open(server) })
     }
 
-    fn dedicated<'a>(&'a self, _server: &'a ServerId, _place: &'a Place) -> Answer<'a, Opened> {
-        Box::pin(async { self.open() })
+    fn dedicated<'a>(&'a self, server: &'a ServerId, _place: &'a Place) -> Answer<'a, Opened> {
+        Box::pin(async { self.open(server) })
     }
 
     fn renew<'a>(&'a self, _server: &'a ServerId, _place: &'a Place) -> Answer<'a, ()> {
@@ -153,7 +183,7 @@ impl Keeper for Ended {
 }
 
 async fn play(
-    era: Era,
+    (era, mood): (Era, Arc<AtomicU8>),
     (input, mut out): (tokio::io::DuplexStream, tokio::io::DuplexStream),
     hears: mpsc::UnboundedSender<Value>,
     mut says: mpsc::UnboundedReceiver<String>,
@@ -168,6 +198,15 @@ async fn play(
             },
             line = lines.next_line() => {
                 let Ok(Some(line)) = line else { return };
+                match mood.load(Ordering::Relaxed) {
+                    mood::HUNG => continue,
+                    mood::GARBAGE => {
+                        let _gone = out.write_all(b"this is no message\n").await;
+                        continue;
+                    }
+                    mood::SLOW => tokio::time::sleep(SLOWLY).await,
+                    _ => {}
+                }
                 let message: Value = serde_json::from_str(&line).expect("a message");
                 match hello(era, &message) {
                     Some(answer) => answer.to_string(),
@@ -211,6 +250,12 @@ fn hello(era: Era, message: &Value) -> Option<Value> {
 #[derive(Debug)]
 pub(crate) struct RuntimeClock(Instant);
 
+impl Default for RuntimeClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
 impl Clock for RuntimeClock {
     fn now(&self) -> Timestamp {
         let passed = u64::try_from(self.0.elapsed().as_millis()).unwrap();
@@ -242,6 +287,7 @@ pub(crate) fn shared(stage: &Arc<Stage>) -> Shared {
         clock: Arc::new(RuntimeClock(Instant::now())),
         eras: Mutex::new(BTreeMap::new()),
         news: Arc::default(),
+        starts: Room::new(64),
     }
 }
 
@@ -265,7 +311,10 @@ pub(crate) fn place(key: &str, retry: Retry) -> Arc<Place> {
         sharing: Sharing::Auto,
         offer: Arc::default(),
         timeout: Duration::from_secs(30),
+        priority: 0,
         retry,
+        health: HealthPolicy::default(),
+        check_fails: false,
         down: None,
     })
 }

@@ -348,6 +348,39 @@ impl InFlight {
     }
 }
 
+/// Where a request under way is noted, for whoever sends it again.
+#[derive(Debug)]
+pub struct Marker {
+    session: Arc<Session>,
+    id: String,
+}
+
+impl Marker {
+    /// The connection's own id of it, for cancelling.
+    pub fn sent_as(&self, upstream: u64) {
+        self.note(Some(upstream));
+    }
+
+    /// No connection has it.
+    pub fn unsent(&self) {
+        self.note(None);
+    }
+
+    fn note(&self, upstream: Option<u64>) {
+        if let Some(slot) = self.session.inner().in_flight.get_mut(&self.id) {
+            *slot = upstream;
+        }
+    }
+}
+
+impl InFlight {
+    /// The place where it is noted.
+    #[must_use]
+    pub fn marker(&self) -> Marker {
+        Marker { session: Arc::clone(&self.session), id: self.id.clone() }
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.session.inner().in_flight.remove(&self.id);

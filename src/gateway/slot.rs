@@ -23,6 +23,7 @@ mod tests;
 
 use crate::gateway::lock;
 use crate::gateway::places::{Down, END_WITHIN, Opener, Place, Source};
+use crate::gateway::room::Room;
 use crate::gateway::slot::keep::{DRAIN_MAX, RESTART_DRAIN, drain, open};
 use crate::mcp::handshake::ClientInfo;
 use crate::mcp::wire::Era;
@@ -153,6 +154,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Eras found, by program.
     pub eras: Mutex<BTreeMap<String, Era>>,
+    /// Processes that are started at once.
+    pub starts: Room,
     /// Told whenever [`Slot::contact`] of any server changes.
     pub news: Arc<Notify>,
 }
@@ -208,6 +211,8 @@ pub struct Slot {
     /// What was told of the connection last.
     told: Mutex<(Standing, Option<Trouble>)>,
     news: Arc<Notify>,
+    /// Whoever looks after its health hears that something is new.
+    stirred: Notify,
     removed: std::sync::atomic::AtomicBool,
     /// Connections that were replaced and have requests under way, by generation.
     draining: Mutex<BTreeMap<u64, Option<ContainerId>>>,
@@ -253,6 +258,7 @@ impl Slot {
             ends: Mutex::default(),
             told: Mutex::default(),
             news,
+            stirred: Notify::new(),
             removed: std::sync::atomic::AtomicBool::new(false),
             draining: Mutex::default(),
             parked: std::sync::atomic::AtomicUsize::new(0),
@@ -277,13 +283,22 @@ impl Slot {
                 }
             }
         }
-        self.place.send_if_modified(|held| {
+        let new = self.place.send_if_modified(|held| {
             let new = held.as_ref().is_none_or(|held| *held.place != *place);
             if new {
                 put(held, Arc::clone(&place));
             }
             new
         });
+        if new {
+            self.stirred.notify_one();
+        }
+    }
+
+    /// Resolves when the place or the connection is another, or was since this was asked last. There is
+    /// one who asks.
+    pub(crate) async fn stirred(&self) {
+        self.stirred.notified().await;
     }
 
     /// The place now.
@@ -411,6 +426,7 @@ impl Slot {
         if *told != now {
             *told = now;
             self.news.notify_one();
+            self.stirred.notify_one();
         }
     }
 

@@ -7,7 +7,7 @@
 
 use crate::mcp::handshake::ClientInfo;
 use crate::mcp::meta::{CLIENT_CAPABILITIES_KEY, CLIENT_INFO_KEY, VERSION_KEY};
-use crate::mcp::wire::one_line;
+use crate::mcp::wire::{INTERNAL_ERROR, RpcError, member, one_line, text_of};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -79,6 +79,58 @@ pub fn error(id: Option<&RawValue>, code: i64, message: &str) -> String {
     let id = id.map_or("null", RawValue::get);
     let message = quoted(message);
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message}}}}}"#)
+}
+
+/// How far a request got on a way that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing of it was sent.
+    Unsent,
+    /// It may have arrived.
+    Lost,
+}
+
+/// The answer to a request whose way to the server failed: an error that says how far it got
+/// (`data.transport`), so that whoever reads it knows whether to ask again.
+#[must_use]
+pub fn broken(id: &RawValue, message: &str, way: Way) -> String {
+    let (id, message) = (id.get(), quoted(message));
+    let way = match way {
+        Way::Unsent => UNSENT,
+        Way::Lost => LOST,
+    };
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{INTERNAL_ERROR},"message":{message},"data":{{"transport":"{way}"}}}}}}"#
+    )
+}
+
+/// What an error of [`broken`] says; `None` for any other.
+#[must_use]
+pub fn way_of(error: &RpcError) -> Option<Way> {
+    if error.code != INTERNAL_ERROR {
+        return None;
+    }
+    let way = member(member(&error.raw, "data")?, "transport").and_then(text_of)?;
+    match way.as_ref() {
+        UNSENT => Some(Way::Unsent),
+        LOST => Some(Way::Lost),
+        _ => None,
+    }
+}
+
+const UNSENT: &str = "unsent";
+const LOST: &str = "lost";
+
+/// The bad answer to the request `id`, with the documented code and, if it is worth coming again, the
+/// seconds until then as `data`.
+#[must_use]
+pub fn denied(id: Option<&RawValue>, code: i64, (why, doc): (&str, &str), secs: Option<u64>) -> String {
+    let id = id.map_or("null", RawValue::get);
+    let (message, doc) = (quoted(why), quoted(doc));
+    let again = secs.map_or_else(String::new, |secs| format!(r#","retryAfterSeconds":{secs}"#));
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message},"data":{{"code":{doc}{again}}}}}}}"#
+    )
 }
 
 /// Opens a legacy connection.
@@ -193,5 +245,26 @@ mod tests {
             panic!("request")
         };
         assert_eq!(back.get(), "{ \"a\" :   1.0}");
+    }
+
+    #[test]
+    fn how_far_a_request_got_is_told_and_read_back() {
+        let of = |line: &str| match read(line.as_bytes()) {
+            Ok(Message::Error { error, .. }) => way_of(&RpcError::read(error)),
+            _ => panic!("{line}"),
+        };
+        let id = raw("1");
+        assert_eq!(of(&broken(&id, "no \"way\"", Way::Unsent)), Some(Way::Unsent));
+        assert_eq!(of(&broken(&id, "cut", Way::Lost)), Some(Way::Lost));
+        for other in [
+            error(Some(&id), INTERNAL_ERROR, "lost"),
+            denied(Some(&id), INTERNAL_ERROR, ("later", "MCPO-G070"), Some(3)),
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"","data":{"transport":"lost"}}}"#
+                .to_owned(),
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"","data":{"transport":7}}}"#
+                .to_owned(),
+        ] {
+            assert_eq!(of(&other), None, "{other}");
+        }
     }
 }

@@ -15,8 +15,9 @@
 
 use crate::mcp::base64;
 use crate::mcp::object::quoted;
-use crate::mcp::wire::{member, text_of};
+use crate::mcp::wire::{each_member, member, text_of};
 use crate::model::id::ServerId;
+use crate::model::traffic::Hints;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
@@ -167,6 +168,24 @@ pub fn only_reads(tool: &RawValue) -> bool {
     member(tool, "annotations")
         .and_then(|annotations| member(annotations, "readOnlyHint"))
         .is_some_and(|hint| hint.get() == "true")
+}
+
+/// What a tool says of its own calls.
+#[must_use]
+pub fn hints(tool: &RawValue) -> Hints {
+    let annotations = member(tool, "annotations");
+    let says = |hint| annotations.and_then(|all| member(all, hint)).is_some_and(|hint| hint.get() == "true");
+    Hints { reads: says("readOnlyHint"), repeats: says("idempotentHint") }
+}
+
+/// Whether params say more than which tool is called with what: a task, for example.
+#[must_use]
+pub fn has_more_than_a_call(params: &RawValue) -> bool {
+    let mut more = false;
+    let read = each_member(params.get(), &mut |name, _| {
+        more |= !matches!(name.as_ref(), "name" | "arguments" | "_meta");
+    });
+    more || read.is_err()
 }
 
 /// A result with the URIs in it as clients of all servers know them: of resources that were read,

@@ -115,6 +115,15 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Why a request has no response.
+#[derive(Clone, Debug)]
+pub(crate) struct Unanswered {
+    /// In one line.
+    pub(crate) why: String,
+    /// There was no connection to send it over.
+    pub(crate) unsent: bool,
+}
+
 impl Endpoint {
     /// The client for a server; connects to nothing yet.
     pub(crate) fn new(remote: &Remote) -> Result<Self, WorldError> {
@@ -143,7 +152,7 @@ impl Endpoint {
         method: Method,
         protocol: &HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, String> {
+    ) -> Result<Response<Incoming>, Unanswered> {
         let mut uri = uri.clone();
         for _hop in 0..=REDIRECTS_MAX {
             let mut request = Request::new(Full::new(body.clone()));
@@ -151,13 +160,18 @@ impl Endpoint {
             *request.uri_mut() = uri.clone();
             request.headers_mut().clone_from(&self.headers);
             request.headers_mut().extend(protocol.clone());
-            let response = self.client.request(request).await.map_err(|error| self.told(&error))?;
-            match self.redirected(&uri, &response)? {
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| Unanswered { why: self.told(&error), unsent: error.is_connect() })?;
+            let answered = |why| Unanswered { why, unsent: false };
+            match self.redirected(&uri, &response).map_err(answered)? {
                 None => return Ok(response),
                 Some(next) => uri = next,
             }
         }
-        Err(format!("{} redirects without end", self.name))
+        Err(Unanswered { why: format!("{} redirects without end", self.name), unsent: false })
     }
 
     fn redirected(&self, from: &Uri, response: &Response<Incoming>) -> Result<Option<Uri>, String> {
@@ -176,6 +190,17 @@ impl Endpoint {
             )),
             _ => Err(format!("{} redirects with HTTP status {}", self.name, status.as_u16())),
         }
+    }
+
+    /// The status of a GET of a path of the same origin; redirects are not followed.
+    pub(crate) async fn status(&self, path: &str) -> Result<StatusCode, String> {
+        let uri = resolve(&self.uri, path).filter(|uri| same_origin(uri, &self.uri));
+        let uri = uri.ok_or_else(|| format!("{path:?} is no path at {}", self.name))?;
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        request.headers_mut().clone_from(&self.headers);
+        let response = self.client.request(request).await.map_err(|error| self.told(&error))?;
+        Ok(response.status())
     }
 
     /// What went wrong with a request, in one line.

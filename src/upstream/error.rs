@@ -45,8 +45,10 @@ pub enum CallError {
     },
     /// Its caller took it back.
     Cancelled,
-    /// The leg closed before an answer came, or was closed already.
+    /// The leg closed before an answer came.
     Closed(CloseReason),
+    /// The leg closed before any of the request was written, or was closed already.
+    Unsent(CloseReason),
     /// Too much is in flight or queued; try again later.
     Busy,
     /// The answer was longer than a line may be.
@@ -66,10 +68,10 @@ impl fmt::Display for CallError {
             Self::Rpc(error) => write!(f, "server answered with an error: {error}"),
             Self::TimedOut { after } => write!(f, "server did not answer within {} ms", after.as_millis()),
             Self::Cancelled => f.write_str("request was cancelled"),
-            Self::Closed(why) => write!(f, "{why}"),
+            Self::Closed(why) | Self::Unsent(why) => write!(f, "{why}"),
             Self::Busy => f.write_str("server has too many requests waiting"),
             Self::TooLong { bytes } => {
-                write!(f, "server's answer of {bytes} bytes is over the limit for a line")
+                write!(f, "server's answer of {bytes} bytes is over the limit")
             }
             Self::Params => f.write_str("request params are not an object"),
             Self::List(why) => write!(f, "server's list is unusable: {why}"),

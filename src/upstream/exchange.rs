@@ -14,10 +14,10 @@
 //! Must never leave a request without an answer while its task lives, and never put the URL or a
 //! header into one.
 
-use crate::mcp::build;
+use crate::mcp::build::{self, Way};
 use crate::mcp::sse::Decoder;
 use crate::mcp::wire::{self, INTERNAL_ERROR, Message, member, one_line, text_of};
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoint::{Endpoint, Unanswered};
 use crate::upstream::outgoing::{LAST_EVENT, Outgoing, SESSION, VERSION};
 use crate::upstream::pipe::Output;
 use crate::upstream::sse::Event;
@@ -191,7 +191,10 @@ impl Link {
         let uri = self.post.get().unwrap_or(&endpoint.uri);
         let response = match endpoint.send(uri, Method::POST, &headers, message.body.clone()).await {
             Ok(response) => response,
-            Err(why) => return self.refuse(message, &why).await,
+            Err(none) => {
+                let way = if none.unsent { Way::Unsent } else { Way::Lost };
+                return self.broken(message, &none.why, way).await;
+            }
         };
         let status = response.status();
         if self.post.get().is_some() {
@@ -265,6 +268,9 @@ impl Link {
                 if undecided && older {
                     return Outcome::NotStreamable(why);
                 }
+                if status.is_server_error() {
+                    return self.broken(message, &why, Way::Lost).await;
+                }
                 self.refuse(message, &why).await
             }
         }
@@ -285,6 +291,14 @@ impl Link {
     pub(crate) async fn refuse(&self, message: &Outgoing, why: &str) -> Outcome {
         if let Some(id) = &message.id {
             self.output.line(build::error(Some(id), INTERNAL_ERROR, why)).await;
+        }
+        Outcome::Done
+    }
+
+    /// The same where the way to the server is what failed.
+    async fn broken(&self, message: &Outgoing, why: &str, way: Way) -> Outcome {
+        if let Some(id) = &message.id {
+            self.output.line(build::broken(id, why, way)).await;
         }
         Outcome::Done
     }
@@ -337,7 +351,7 @@ impl Link {
             attempts = if std::mem::take(&mut tail.any) { 0 } else { attempts + 1 };
             let resumable = message.modern.is_none() && tail.id.is_some() && attempts < RESUMES_MAX;
             if !resumable {
-                return self.refuse(message, "the server's stream ended before its answer").await;
+                return self.broken(message, "the server's stream ended before its answer", Way::Lost).await;
             }
             tokio::time::sleep(tail.wait()).await;
             broken = match self.reopen(&tail).await {
@@ -356,7 +370,7 @@ impl Link {
     }
 
     /// Opens a stream with GET, after the last event if there was one.
-    async fn reopen(&self, tail: &Tail) -> Result<Response<Incoming>, String> {
+    async fn reopen(&self, tail: &Tail) -> Result<Response<Incoming>, Unanswered> {
         let mut headers = self.headers(None);
         if let Some(id) = tail.id.as_ref().and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(LAST_EVENT, id);

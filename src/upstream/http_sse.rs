@@ -45,7 +45,8 @@ async fn opened(link: &Link) -> Result<Events, String> {
     let name = &endpoint.name;
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
-    let response = endpoint.send(&endpoint.uri, Method::GET, &headers, Bytes::new()).await?;
+    let response =
+        endpoint.send(&endpoint.uri, Method::GET, &headers, Bytes::new()).await.map_err(|none| none.why)?;
     if !is_stream(&response) {
         let status = response.status().as_u16();
         return Err(format!("{name} offers no stream of events: HTTP status {status}"));

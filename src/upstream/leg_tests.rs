@@ -208,7 +208,7 @@ async fn the_end_of_the_server_fails_everybody_at_once() {
     }
     assert!(before.elapsed() < Duration::from_millis(50));
     assert_eq!(leg.closed().await, CloseReason::Eof);
-    assert!(matches!(leg.request("m", None, SHORT).await, Err(CallError::Closed(CloseReason::Eof))));
+    assert!(matches!(leg.request("m", None, SHORT).await, Err(CallError::Unsent(CloseReason::Eof))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -437,6 +437,20 @@ async fn a_server_that_stops_reading_for_good_is_closed() {
     let error = call.await.expect("join").expect_err("closed");
     assert!(matches!(error, CallError::Closed(CloseReason::WriteFailed(_))), "{error:?}");
     drop(out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_written_is_told_from_what_may_have_arrived() {
+    let (leg, peer) = leg(1024, options(Mode::Fresh)).await;
+    let large = raw(&format!(r#"{{"x":"{}"}}"#, "y".repeat(4096)));
+    let written = spawn_call(&leg, "m", Some(large));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let waits = spawn_call(&leg, "m", None);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    drop(peer);
+    let (written, waits) = (written.await.expect("join"), waits.await.expect("join"));
+    assert!(matches!(written, Err(CallError::Closed(_))), "{written:?}");
+    assert!(matches!(waits, Err(CallError::Unsent(_))), "{waits:?}");
 }
 
 /// The second process of a probe: whatever it says is the last word.

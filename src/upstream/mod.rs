@@ -13,10 +13,13 @@
 //! - [`chunks`] makes readers out of a stream of tagged chunks, as a container engine sends them.
 //! - [`remote`] picks the transport of a server elsewhere: [`http`] (with [`http_sse`] and
 //!   [`exchange`], at an [`endpoint`]), [`websocket`] or [`tcp`].
+//! - [`document`] asks for a document that is no MCP server's, such as an issuer's keys.
+//! - [`page`] asks whether a path of a server answers HTTP.
 //!
 //! Must never name an engine's crate or log what passes through.
 
 pub mod chunks;
+pub mod document;
 pub mod endpoint;
 pub mod error;
 pub mod exchange;
@@ -26,6 +29,7 @@ pub mod leg;
 pub mod metrics;
 pub mod open;
 mod outgoing;
+pub mod page;
 mod pipe;
 pub mod pump;
 pub mod remote;

@@ -268,7 +268,7 @@ async fn ask(
     answer.map_err(|error| match error {
         CallError::Rpc(error) => LegError::Refused(error),
         CallError::TimedOut { after } => LegError::Silent { method, after },
-        CallError::Closed(why) => LegError::Closed(why),
+        CallError::Closed(why) | CallError::Unsent(why) => LegError::Closed(why),
         error @ (CallError::Busy
         | CallError::Cancelled
         | CallError::TooLong { .. }

@@ -198,7 +198,7 @@ impl Shared {
     ) -> Result<(u64, oneshot::Receiver<Answer>), CallError> {
         let mut table = self.table();
         if let Some(why) = &table.closed {
-            return Err(CallError::Closed(why.clone()));
+            return Err(CallError::Unsent(why.clone()));
         }
         if table.pending.len() >= IN_FLIGHT_MAX {
             count(&self.counters.busy);
@@ -231,7 +231,7 @@ impl Shared {
                 Ok(())
             }
             Err(TrySendError::Full(_)) => Err(CallError::Busy),
-            Err(TrySendError::Closed(_)) => Err(CallError::Closed(self.close_reason())),
+            Err(TrySendError::Closed(_)) => Err(CallError::Unsent(self.close_reason())),
         }
     }
 
@@ -284,7 +284,8 @@ impl Shared {
         };
         self.closed.send_replace(Some(why.clone()));
         for pending in pending.into_values() {
-            let _gone = pending.answer.send(Err(CallError::Closed(why.clone())));
+            let how = if pending.sent { CallError::Closed } else { CallError::Unsent };
+            let _gone = pending.answer.send(Err(how(why.clone())));
         }
     }
 

@@ -122,6 +122,7 @@ fn row(container: &str) -> Row {
         next_try: None,
         spec: None,
         ended: false,
+        paused: false,
     }
 }
 

@@ -159,6 +159,19 @@ fn validate() {
     insta::assert_snapshot!("validate", out);
 }
 
+#[test]
+fn what_only_the_service_has_is_no_error_elsewhere() {
+    let entry = r#"{"url": "https://example.com/mcp", "headers": {"A": "${NOT_SET} ${credential:none}"}}"#;
+    let home = Home::new().with("mcp.config.json", &format!(r#"{{"mcpServers": {{"key": {entry}}}}}"#));
+    let here = home.run(&["validate"]);
+    assert!(here.contains("error[MCPO-C030]") && here.contains("error[MCPO-C031]"), "{here}");
+    let there = home.run(&["validate", "--elsewhere"]);
+    assert!(there.contains("warning[MCPO-C030]") && there.contains("warning[MCPO-C031]"), "{there}");
+    assert!(there.contains("0 errors, 2 warnings"), "{there}");
+    let bad = home.with("mcp.config.json", "{\"mcpServers\": {").run(&["validate", "--elsewhere"]);
+    assert!(bad.contains("error["), "{bad}");
+}
+
 // ---- plans ---------------------------------------------------------------------------------------
 
 /// A file of `etc/mcp-orchestrator`.
@@ -211,6 +224,7 @@ fn world(images: &[(&str, &[u16])]) -> Observed {
         busy: std::collections::BTreeSet::new(),
         edges: None,
         contacts: None,
+        health: BTreeMap::new(),
         run: None,
     }
 }

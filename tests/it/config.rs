@@ -176,6 +176,9 @@ fn describe(out: &mut String, server: &Server) {
     let _ = writeln!(out, "  gateway because {:?}", server.gateway_reasons);
     let _ = writeln!(out, "  {:?}", server.restart);
     let _ = writeln!(out, "  {:?}", server.health);
+    if !server.traffic.is_open() {
+        let _ = writeln!(out, "  {:?}", server.traffic);
+    }
     for note in &server.notes {
         let _ = writeln!(out, "  note: {note}");
     }

@@ -89,6 +89,7 @@ impl Bench {
                 busy: BTreeSet::new(),
                 edges: Some(BTreeMap::from([(id(), port)])),
                 contacts: None,
+                health: BTreeMap::new(),
                 run: Some(RUN.to_owned()),
             },
             memory: Memory {

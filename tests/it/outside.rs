@@ -31,6 +31,7 @@ fn seen(contact: Option<Contact>) -> Observed {
         busy: BTreeSet::new(),
         edges: Some([(id(), HostPort::new(8000).unwrap())].into()),
         contacts: Some(contact.map(|contact| (id(), contact)).into_iter().collect()),
+        health: BTreeMap::new(),
         run: Some("now".to_owned()),
     }
 }

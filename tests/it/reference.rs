@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
-use mcp_orchestrator::api::figures;
+use mcp_orchestrator::api::{figures, openapi};
 use mcp_orchestrator::cli::args::Cli;
 use mcp_orchestrator::cli::codes;
 use mcp_orchestrator::cli::json;
@@ -24,7 +24,7 @@ const WIDTH: usize = 100;
 const COMMAND: &str = "UPDATE_REFERENCE=1 cargo test --test it reference";
 
 /// Pages that are written by hand.
-const BY_HAND: &[&str] = &["openapi-proxy.md"];
+const BY_HAND: &[&str] = &["access.md", "openapi-proxy.md"];
 
 /// What readers of the labels' page see for links into the code.
 const WORDS: &[(&str, &str)] = &[
@@ -136,6 +136,7 @@ fn pages() -> BTreeMap<String, String> {
     page("log-fields.md", log_fields());
     page("json.md", json::reference());
     page("metrics.md", metrics());
+    page("api.md", openapi::reference());
     let mut index = String::from(
         "# Error codes\n\nA code is never given to another problem.\n\n| code | problem |\n|---|---|\n",
     );

@@ -58,6 +58,7 @@ fn another(key: &Key, now: &str) -> Option<String> {
         Kind::Cpus => "0.5".to_owned(),
         Kind::Choice(words) => words.iter().find(|word| **word != now).map(|word| (*word).to_owned())?,
         Kind::Words => "one, other".to_owned(),
+        Kind::Choices(words) => words.iter().find(|word| **word != now).map(|word| (*word).to_owned())?,
         Kind::Sources => "10.1.0.0/16".to_owned(),
         Kind::Host | Kind::AutoHost => "127.0.0.7".to_owned(),
         Kind::Prefix => "other-".to_owned(),
@@ -79,7 +80,8 @@ fn main(old: &Settings, new: &Settings) -> Main {
         !own && dashboard.password.expose() == "changeme"
     };
     let loopback = "127.0.0.1".parse().expect("an address");
-    Main { listening: if shipped(old) { loopback } else { old.dashboard.host }, shipped: shipped(new) }
+    let listening = if shipped(old) { loopback } else { old.dashboard.host };
+    Main { listening, held: None, shipped: shipped(new) }
 }
 
 #[test]
@@ -143,6 +145,15 @@ fn passwords_and_the_address_of_the_listener_go_together() {
     assert_eq!((opened.applied, opened.needs_restart), names, "valid at once, from afar after a restart");
     let force = in_force(&shipped, &own, opening);
     assert_eq!(diff(&force, &own, opening).needs_restart, ["dashboard.host"], "still so");
+    // Where systemd's socket unit has the listener, its address counts.
+    let near = Main { held: Some(opening.listening), ..opening };
+    assert!(diff(&shipped, &own, near).needs_restart.is_empty(), "it stays where the unit has it");
+    let wide = Main { held: Some("192.0.2.1".parse().expect("an address")), ..opening };
+    assert_eq!(
+        diff(&shipped, &own, wide).needs_restart,
+        ["dashboard.host"],
+        "others come in after a restart"
+    );
     let closed = diff(&own, &shipped, main(&own, &shipped));
     assert_eq!((closed.applied, closed.needs_restart), (vec![], vec!["dashboard.password"]));
     assert!(in_force(&own, &shipped, main(&own, &shipped)) == own);

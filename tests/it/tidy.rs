@@ -74,6 +74,8 @@ const RULES: &[Rule] = &[
     Rule { module: "mcp", imports: &["model"], without: PURE },
     // Tools of the protocol, as HTTP has them.
     Rule { module: "openapi", imports: &["model", "mcp"], without: PURE },
+    // What requests are held to.
+    Rule { module: "traffic", imports: &["model", "mcp"], without: PURE },
     Rule { module: "discovery", imports: &["model", "config"], without: PURE },
     Rule { module: "doctor", imports: &["model"], without: PURE },
     // Floor 1: what is asked of the world.
@@ -119,7 +121,11 @@ const RULES: &[Rule] = &[
         without: SERVICE,
     },
     // Drives legs over real bytes: `upstream` is its way to them, and the only adapter it names.
-    Rule { module: "gateway", imports: &["model", "mcp", "openapi", "world", "upstream"], without: WAITING },
+    Rule {
+        module: "gateway",
+        imports: &["model", "mcp", "openapi", "traffic", "world", "upstream"],
+        without: WAITING,
+    },
     // What is used, for people who look; nothing waits for it.
     Rule { module: "usage", imports: &["model", "plan", "world", "service", "gateway"], without: WAITING },
     // Floor 4: surfaces.

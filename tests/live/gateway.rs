@@ -6,6 +6,7 @@ mod fidelity;
 mod front;
 mod kinds;
 mod life;
+mod limits;
 mod main_listener;
 mod restart;
 mod sessions;

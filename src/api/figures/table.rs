@@ -55,13 +55,17 @@ pub(super) const WAITING: Family = gauge("configuration_restart_needed", &[], "C
 #[rustfmt::skip]
 pub(super) const SIGN_INS: Family = counter("sign_ins_refused_total", &[], "Wrong passwords given to the dashboard and the API.");
 #[rustfmt::skip]
+pub(super) const CALLS_LOST: Family = counter("audit_calls_lost_total", &[], "Calls of clients that are missing in the audit, because the disk was slower than they came.");
+#[rustfmt::skip]
 pub(super) const SERVERS: Family = gauge("servers", &["state"], "Servers by state.");
 #[rustfmt::skip]
 pub(super) const STATE: Family = gauge("server_state", &["server", "state"], "Whether a server is in this state: 1 for one of them.");
 #[rustfmt::skip]
 pub(super) const UP: Family = gauge("server_up", &["server"], "Whether the server's container runs; of others, whether they answer MCP.");
 #[rustfmt::skip]
-pub(super) const HEALTHY: Family = gauge("server_healthy", &["server"], "Whether the server answers MCP; absent for servers that are not to run.");
+pub(super) const HEALTHY: Family = gauge("server_healthy", &["server"], "Whether the server answers MCP, as its health has it: healthy or degraded; absent for servers that are not to run.");
+#[rustfmt::skip]
+pub(super) const HEALTH: Family = gauge("server_health", &["server", "state"], "How well the server is: 1 for one of starting, healthy, degraded, unhealthy and critical; absent for servers that are not to run.");
 #[rustfmt::skip]
 pub(super) const CPU: Family = counter("server_cpu_seconds_total", &["server"], "Processor time that the server's container or processes used; absent where it is not known.");
 #[rustfmt::skip]
@@ -75,6 +79,6 @@ pub(super) const IN_A_ROW: Family = gauge("server_restarts_in_a_row", &["server"
 #[rustfmt::skip] // as in a table
 pub(super) const ALL: &[Family] = &[
     BUILD, STARTED, PASSES, PASS_DURATION, LAST_PASS, CONVERGED, SETTLED, FAULTS, ACTIONS, ACTION_TIME,
-    DRIFT, ENGINE, BALANCER, AWS, PORTS, PORTS_LEASED, GENERATION, REFUSED, WAITING, SIGN_INS, SERVERS,
-    STATE, UP, HEALTHY, CPU, MEMORY, RESTARTS, IN_A_ROW,
+    DRIFT, ENGINE, BALANCER, AWS, PORTS, PORTS_LEASED, GENERATION, REFUSED, WAITING, SIGN_INS, CALLS_LOST,
+    SERVERS, STATE, UP, HEALTHY, HEALTH, CPU, MEMORY, RESTARTS, IN_A_ROW,
 ];

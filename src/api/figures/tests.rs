@@ -3,7 +3,8 @@
 use crate::api::configuration::Configuration;
 use crate::api::figures::{Figures, Moment, Outcome, Used, families, text};
 use crate::gateway::metrics::page::{Kind, PREFIX};
-use crate::gateway::overview::{KindView, ServerView};
+use crate::gateway::overview::{HealthView, KindView, ServerView};
+use crate::gateway::traffic::view::TrafficView;
 use crate::model::balancer::BalancerSeen;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::memory::{Intent, Lease};
@@ -57,6 +58,17 @@ fn view(server: &str) -> ServerView {
     };
     ServerView {
         server: id(server),
+        health: Some(HealthView {
+            state: "healthy".to_owned(),
+            since: 0,
+            why: None,
+            failures: 0,
+            latency_millis: Some(3),
+            usual_millis: Some(2),
+            judged: 5,
+            answered: 7,
+            unanswered: 1,
+        }),
         up: true,
         why: None,
         era: Some("legacy"),
@@ -72,6 +84,7 @@ fn view(server: &str) -> ServerView {
         bytes_out: 1,
         refused: 0,
         dropped: 0,
+        traffic: TrafficView::default(),
         calls: vec![call],
     }
 }
@@ -92,13 +105,13 @@ fn full() -> String {
     let lease = |number| Lease { port: port(number), next: None, since: Timestamp(0), fixed: false };
     snapshot.leases = [(id("time"), lease(8000)), (id("web"), lease(9999))].into();
     let balancer = BalancerSeen::On(Seen::Unknown("no answer".to_owned()));
-    snapshot.seen = Some(Arc::new(SeenByPass { actions: Vec::new(), balancer }));
+    snapshot.seen = Some(Arc::new(SeenByPass { actions: Vec::new(), balancer, targets: BTreeMap::new() }));
     let ports = PortRange { start: port(8000), end: port(8099) };
     let configuration = Configuration { generation: 3, ..Configuration::default() };
     let views = [view("time"), view("web")];
     let used = [(id("time"), Used { cpu_micros: Some(2_500_000), memory_bytes: Some(1_024) })].into();
     let (snapshot, configuration) = (&snapshot, &configuration);
-    text(&figures, &Moment { snapshot, configuration, ports, views: &views, used: &used })
+    text(&figures, &Moment { snapshot, configuration, ports, views: &views, used: &used, calls_lost: 3 })
 }
 
 /// A sample: name, labels, number.
@@ -246,6 +259,8 @@ fn figures_say_what_happened() {
         "server_cpu_seconds_total{server=\"time\"} 2.5",
         "server_memory_bytes{server=\"time\"} 1024",
         "server_healthy{server=\"time\"} 1",
+        "server_health{server=\"time\",state=\"healthy\"} 1",
+        "server_health{server=\"time\",state=\"critical\"} 0",
         "server_restarts_total{server=\"time\"} 1",
         "sign_ins_refused_total 1",
     ] {

@@ -2,16 +2,17 @@
 
 use crate::api::configuration::Configuration;
 use crate::api::figures::table::{
-    ACTION_TIME, ACTIONS, ALL, AWS, BALANCER, BUILD, CONVERGED, CPU, DRIFT, ENGINE, FAULTS, GENERATION,
-    HEALTHY, IN_A_ROW, LAST_PASS, MEMORY, PASS_DURATION, PASSES, PORTS, PORTS_LEASED, REFUSED, RESTARTS,
-    SERVERS, SETTLED, SIGN_INS, STARTED, STATE, UP, WAITING,
+    ACTION_TIME, ACTIONS, ALL, AWS, BALANCER, BUILD, CALLS_LOST, CONVERGED, CPU, DRIFT, ENGINE, FAULTS,
+    GENERATION, HEALTH, HEALTHY, IN_A_ROW, LAST_PASS, MEMORY, PASS_DURATION, PASSES, PORTS, PORTS_LEASED,
+    REFUSED, RESTARTS, SERVERS, SETTLED, SIGN_INS, STARTED, STATE, UP, WAITING,
 };
 use crate::api::figures::{Figures, PASS_MICROS};
 use crate::api::view::STATES;
 use crate::gateway::metrics::page::{Family, Page, seconds};
 use crate::gateway::metrics::prometheus;
-use crate::gateway::overview::ServerView;
+use crate::gateway::overview::{HealthView, ServerView};
 use crate::model::balancer::BalancerSeen;
+use crate::model::health::State;
 use crate::model::id::ServerId;
 use crate::model::net::PortRange;
 use crate::model::observed::Seen;
@@ -34,6 +35,8 @@ pub struct Moment<'a> {
     pub views: &'a [ServerView],
     /// What servers use, as far as it is known.
     pub used: &'a BTreeMap<ServerId, Used>,
+    /// Calls of clients that nobody could write down.
+    pub calls_lost: u64,
 }
 
 /// What a server uses.
@@ -60,6 +63,7 @@ pub fn text(figures: &Figures, moment: &Moment<'_>) -> String {
     passes(&mut page, figures, moment.snapshot);
     world(&mut page, figures, moment);
     files(&mut page, figures, moment.configuration);
+    page.single(&CALLS_LOST, moment.calls_lost);
     servers(&mut page, figures, moment);
     prometheus::write(&mut page, moment.views);
     page.into_text()
@@ -124,6 +128,8 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     let report = &moment.snapshot.report;
     let answers: BTreeMap<&ServerId, bool> =
         moment.views.iter().map(|view| (&view.server, view.up)).collect();
+    let health: BTreeMap<&ServerId, &HealthView> =
+        moment.views.iter().filter_map(|view| Some((&view.server, view.health.as_ref()?))).collect();
     page.family(&SERVERS);
     for state in STATES {
         page.sample(&SERVERS, &[state.as_str()], report.count(state));
@@ -147,10 +153,18 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
         None => row.kind != "container" && answers.get(id).copied().unwrap_or(false),
     };
     each(page, &UP, &|id, row| Some(up(id, row).into()));
-    each(page, &HEALTHY, &|id, row| {
+    let health = |id: &ServerId, row: &Row| {
         let wanted = row.state != RowState::Stopped;
-        answers.get(id).filter(|_| wanted).map(|answers| (*answers).into())
-    });
+        health.get(id).filter(|_| wanted).copied()
+    };
+    each(page, &HEALTHY, &|id, row| health(id, row).map(|health| health.serves().into()));
+    page.family(&HEALTH);
+    for (id, health) in report.servers.iter().filter_map(|(id, row)| Some((id, health(id, row)?))) {
+        for state in State::ALL {
+            let is = health.state == state.as_str();
+            page.sample(&HEALTH, &[id.as_str(), state.as_str()], u8::from(is));
+        }
+    }
     page.family(&CPU);
     for (id, micros) in moment.used.iter().filter_map(|(id, used)| Some((id, used.cpu_micros?))) {
         page.sample(&CPU, &[id.as_str()], seconds(micros));

@@ -52,6 +52,10 @@ pub(crate) fn complaint(kind: Kind, text: &str) -> Option<String> {
         Kind::Choice(known) => {
             (!known.contains(&text)).then(|| format!("'{text}' is none of {}", known.join(", ")))
         }
+        Kind::Choices(known) => words(text)
+            .iter()
+            .find(|word| !known.contains(&word.as_str()))
+            .map(|word| format!("'{word}' is none of {}", known.join(", "))),
         Kind::Sources => words(text)
             .iter()
             .find(|word| *word != "auto" && Cidr::parse(word).is_none())

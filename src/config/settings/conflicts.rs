@@ -55,11 +55,8 @@ pub(super) fn check(
         let message = "[tls] cert_file and key_file go together; one is missing".to_owned();
         conflict(&["tls.cert_file", "tls.key_file"], message);
     }
-    if settings.gateway.auth == GatewayAuth::Jwt
-        && (settings.jwt.issuer.is_none() || settings.jwt.audience.is_none())
-    {
-        let message = "[gateway] auth = jwt needs [jwt] issuer and audience".to_owned();
-        conflict(&["gateway.auth"], message);
+    for (names, message) in about_tokens(settings) {
+        conflict(names, message);
     }
     if settings.metrics.host.is_some() && settings.metrics.port.is_none() {
         let message = "[metrics] host needs a port of its own".to_owned();
@@ -74,6 +71,45 @@ pub(super) fn check(
         let message = format!("{first} and {second} are both {port}");
         conflict(&[second, first], message);
     }
+}
+
+/// What `[gateway] auth = jwt` needs, and must not be told.
+fn about_tokens(settings: &Settings) -> Vec<(&'static [&'static str], String)> {
+    let (jwt, mut wrong): (_, Vec<(&'static [&'static str], String)>) = (&settings.jwt, Vec::new());
+    if settings.gateway.auth != GatewayAuth::Jwt {
+        return wrong;
+    }
+    if jwt.issuer.is_none() {
+        wrong.push((&["gateway.auth"], "[gateway] auth = jwt needs [jwt] issuer".to_owned()));
+    }
+    if jwt.audience.is_empty() && settings.gateway.public_url.is_none() {
+        let message = "[gateway] auth = jwt needs [jwt] audience, or [gateway] public_url as the audience";
+        wrong.push((&["gateway.auth"], message.to_owned()));
+    }
+    let urls: [(&'static [&'static str], &Option<String>); 2] =
+        [(&["jwt.issuer"], &jwt.issuer), (&["jwt.jwks_url"], &jwt.jwks_url)];
+    for (name, url) in urls {
+        if url.as_deref().is_some_and(is_open_to_others) {
+            let key = name.first().and_then(|name| name.split('.').nth(1)).unwrap_or_default();
+            let message =
+                format!("[jwt] {key} is http to another host, where keys could be exchanged on the way");
+            wrong.push((name, message));
+        }
+    }
+    wrong
+}
+
+/// Whether a URL is in the clear and leaves this host.
+fn is_open_to_others(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return false };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let here = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    !(here || host.eq_ignore_ascii_case("localhost"))
 }
 
 /// Pairs of listeners that would bind one port.

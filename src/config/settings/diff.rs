@@ -94,6 +94,7 @@ rows! {
     AtOnce "gateway.auth" => gateway.auth;
     AtOnce "gateway.tokens_file" => gateway.tokens_file;
     AtOnce "gateway.allowed_origins" => gateway.allowed_origins;
+    AtOnce "gateway.public_url" => gateway.public_url;
     Restart "openapi.port" => openapi.port;
     AtOnce "openapi.api_key" => openapi.api_key;
     AtOnce "discovery.enabled" => discovery.enabled;
@@ -110,8 +111,12 @@ rows! {
     AtOnce "recovery.delay_max_seconds" => recovery.policy.delay_max;
     AtOnce "recovery.max_attempts" => recovery.policy.attempts_max;
     AtOnce "recovery.reset_after_seconds" => recovery.policy.reset_after;
+    AtOnce "recovery.restarts_per_minute_max" => recovery.restarts_per_minute_max;
     Restart "storage.audit_days" => storage.audit_days;
     Restart "storage.audit_rows_max" => storage.audit_rows_max;
+    AtOnce "storage.audit_calls" => storage.audit_calls;
+    Restart "storage.audit_calls_days" => storage.audit_calls_days;
+    Restart "storage.audit_calls_rows_max" => storage.audit_calls_rows_max;
     AtOnce "storage.history_hours" => storage.history_hours;
     AtOnce "storage.config_backups" => storage.config_backups;
     AtOnce "tls.cert_file" => tls.cert_file;
@@ -123,7 +128,13 @@ rows! {
     AtOnce "jwt.issuer" => jwt.issuer;
     AtOnce "jwt.audience" => jwt.audience;
     AtOnce "jwt.jwks_url" => jwt.jwks_url;
+    AtOnce "jwt.jwks_cache_seconds" => jwt.jwks_cache;
+    AtOnce "jwt.algorithms" => jwt.algorithms;
+    AtOnce "jwt.leeway_seconds" => jwt.leeway;
     AtOnce "jwt.required_scopes" => jwt.required_scopes;
+    AtOnce "jwt.scope_claims" => jwt.scope_claims;
+    AtOnce "jwt.scope_prefix" => jwt.scope_prefix;
+    AtOnce "jwt.unscoped" => jwt.unscoped;
     AtOnce "logging.level" => logging.level;
     Restart "logging.format" => logging.format;
 }
@@ -160,8 +171,10 @@ pub fn applies(section: &str, key: &str) -> Option<Applies> {
 /// The main listener, as new settings find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Main {
-    /// The address that it is bound to.
+    /// The address by which it is reached.
     pub listening: IpAddr,
+    /// The address of systemd's socket unit, which counts instead of the settings' where there is one.
+    pub held: Option<IpAddr>,
     /// With the new settings its password is one that everybody can read in the documentation.
     pub shipped: bool,
 }
@@ -172,9 +185,12 @@ impl Main {
         self.shipped && !self.listening.is_loopback()
     }
 
-    /// Where it would be bound with `settings`.
-    const fn host(self, settings: &Settings) -> IpAddr {
-        if self.shipped && !self.is_exposed() { self.listening } else { settings.dashboard.host }
+    /// By which address it would be reached with `settings`.
+    fn host(self, settings: &Settings) -> IpAddr {
+        if self.shipped && !self.is_exposed() {
+            return self.listening;
+        }
+        self.held.unwrap_or(settings.dashboard.host)
     }
 }
 

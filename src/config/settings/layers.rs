@@ -193,7 +193,7 @@ fn check_headings(ini: &Ini, sink: &mut Sink<'_>) {
 }
 
 /// What to try instead of an unknown `key` of `section`, in this section or another.
-fn hint_for_key(section: &str, key: &str) -> String {
+pub(super) fn hint_for_key(section: &str, key: &str) -> String {
     let here = table::keys_of(section).map(|known| known.key);
     if closest(key, here.clone()).is_none()
         && let Some(known) = KEYS.iter().find(|known| known.key == key)

@@ -17,8 +17,10 @@ use crate::config::error::{Place, Problem, sort};
 pub mod check;
 mod conflicts;
 pub mod diff;
+pub mod edit;
 pub mod layers;
 pub mod level;
+pub mod reach;
 pub mod render;
 pub mod table;
 mod typed;
@@ -28,7 +30,7 @@ pub use self::layers::Layer;
 pub use self::typed::{
     Aws, Containers, Dashboard, Discovery, Engine, Gateway, GatewayAuth, Health, INSTALLED_CONFIG, Jwt,
     LogFormat, Logging, Metrics, OnShutdown, OpenApi, PolicyWorld, ProcessRunner, Recovery, Service,
-    Settings, Sources, StdioLogs, Storage, TargetType, Tls, TlsVersion,
+    Settings, Sources, StdioLogs, Storage, TargetType, Tls, TlsVersion, Unscoped,
 };
 
 /// What settings are read from.

@@ -24,6 +24,7 @@ pub fn kind_words(kind: Kind) -> String {
         Kind::Cpus => "number of CPUs such as 0.5".to_owned(),
         Kind::Choice(words) => words.join(", "),
         Kind::Words => "list, separated by commas".to_owned(),
+        Kind::Choices(words) => format!("some of {}", words.join(", ")),
         Kind::Sources => "auto, or addresses and CIDR blocks, separated by commas".to_owned(),
         Kind::Host => "IP address".to_owned(),
         Kind::AutoHost => "auto, or an IP address".to_owned(),

@@ -140,6 +140,8 @@ words! {
     StdioLogs { None = "none", Docker = "docker", }
     /// How MCP clients prove who they are.
     GatewayAuth { None = "none", Bearer = "bearer", Jwt = "jwt", }
+    /// What a token may use whose scopes name nothing.
+    Unscoped { All = "all", None = "none", }
     /// Oldest version of TLS that is spoken.
     TlsVersion { V12 = "1.2", V13 = "1.3", }
     /// How log lines look.
@@ -208,7 +210,7 @@ settings! {
     /// `[gateway]`.
     Gateway {
         host: Auto<IpAddr>, allowed_sources: Sources, port: Option<HostPort>, auth: GatewayAuth,
-        tokens_file: Option<String>, allowed_origins: Vec<String>,
+        tokens_file: Option<String>, allowed_origins: Vec<String>, public_url: Option<String>,
     }
     /// `[openapi]`.
     OpenApi { port: Option<HostPort>, api_key: Option<Opaque>, }
@@ -217,17 +219,21 @@ settings! {
     /// `[health]`.
     Health { policy: HealthPolicy, max_parallel_probes: usize, }
     /// `[recovery]`.
-    Recovery { policy: RestartPolicy, }
+    Recovery { policy: RestartPolicy, restarts_per_minute_max: usize, }
     /// `[storage]`.
-    Storage { audit_days: u32, audit_rows_max: u64, history_hours: u32, config_backups: u32, }
+    Storage {
+        audit_days: u32, audit_rows_max: u64, audit_calls: bool, audit_calls_days: u32,
+        audit_calls_rows_max: u64, history_hours: u32, config_backups: u32,
+    }
     /// `[tls]`.
     Tls { cert_file: Option<String>, key_file: Option<String>, min_version: TlsVersion, }
     /// `[metrics]`.
     Metrics { enabled: bool, host: Option<IpAddr>, port: Option<HostPort>, }
     /// `[jwt]`.
     Jwt {
-        issuer: Option<String>, audience: Option<String>, jwks_url: Option<String>,
-        required_scopes: Vec<String>,
+        issuer: Option<String>, audience: Vec<String>, jwks_url: Option<String>, jwks_cache: Span,
+        algorithms: Vec<String>, leeway: Span, required_scopes: Vec<String>,
+        scope_claims: Vec<String>, scope_prefix: String, unscoped: Unscoped,
     }
     /// `[logging]`.
     Logging { level: String, format: LogFormat, }
@@ -293,6 +299,7 @@ impl Settings {
             allow_mass_delete: service.allow_mass_delete || world.allow_mass_delete,
             replacements_max: service.max_parallel_replacements,
             rollout_failures_max: service.max_failed_replacements,
+            restarts_per_minute_max: self.recovery.restarts_per_minute_max,
             settle: service.settle,
             ending: Ending::None,
             balancer: BalancerPolicy {
@@ -333,6 +340,7 @@ pub(super) fn read(values: &Values) -> Option<Settings> {
             auth: GatewayAuth::parse(&values.text("gateway.auth")),
             tokens_file: values.opt("gateway.tokens_file"),
             allowed_origins: values.words("gateway.allowed_origins"),
+            public_url: values.opt("gateway.public_url").map(|url| url.trim_end_matches('/').to_owned()),
         },
         openapi: OpenApi { port: values.opt_port("openapi.port"), api_key: values.secret("openapi.api_key") },
         discovery: Discovery {
@@ -345,6 +353,9 @@ pub(super) fn read(values: &Values) -> Option<Settings> {
         storage: Storage {
             audit_days: values.small("storage.audit_days"),
             audit_rows_max: values.number("storage.audit_rows_max"),
+            audit_calls: values.flag("storage.audit_calls"),
+            audit_calls_days: values.small("storage.audit_calls_days"),
+            audit_calls_rows_max: values.number("storage.audit_calls_rows_max"),
             history_hours: values.small("storage.history_hours"),
             config_backups: values.small("storage.config_backups"),
         },
@@ -358,12 +369,7 @@ pub(super) fn read(values: &Values) -> Option<Settings> {
             host: values.address("metrics.host"),
             port: values.opt_port("metrics.port"),
         },
-        jwt: Jwt {
-            issuer: values.opt("jwt.issuer"),
-            audience: values.opt("jwt.audience"),
-            jwks_url: values.opt("jwt.jwks_url"),
-            required_scopes: values.words("jwt.required_scopes"),
-        },
+        jwt: read_jwt(values),
         logging: Logging {
             level: values.text("logging.level"),
             format: LogFormat::parse(&values.text("logging.format")),
@@ -431,6 +437,21 @@ fn read_containers(values: &Values) -> Containers {
     }
 }
 
+fn read_jwt(values: &Values) -> Jwt {
+    Jwt {
+        issuer: values.opt("jwt.issuer"),
+        audience: values.words("jwt.audience"),
+        jwks_url: values.opt("jwt.jwks_url"),
+        jwks_cache: values.span("jwt.jwks_cache_seconds"),
+        algorithms: values.words("jwt.algorithms"),
+        leeway: values.span("jwt.leeway_seconds"),
+        required_scopes: values.words("jwt.required_scopes"),
+        scope_claims: values.words("jwt.scope_claims"),
+        scope_prefix: values.text("jwt.scope_prefix"),
+        unscoped: Unscoped::parse(&values.text("jwt.unscoped")),
+    }
+}
+
 fn read_health(values: &Values) -> Health {
     Health {
         policy: HealthPolicy {
@@ -458,6 +479,7 @@ fn read_recovery(values: &Values) -> Recovery {
             attempts_max: values.opt("recovery.max_attempts").and_then(|text| text.parse().ok()),
             reset_after: values.span("recovery.reset_after_seconds"),
         },
+        restarts_per_minute_max: values.count("recovery.restarts_per_minute_max"),
     }
 }
 

@@ -20,6 +20,7 @@ mod route;
 use crate::gateway::body::{self, Response};
 use crate::gateway::hub::Entry;
 use crate::gateway::offered::LISTED_WITHIN;
+use crate::gateway::origin::Origin;
 use crate::gateway::streams::{Keep, Stream};
 use crate::gateway::{Ask, Gateway, is_known, lock, not_allowed, refused};
 use crate::mcp::build;
@@ -67,6 +68,17 @@ impl View {
         entry.slot.place().is_some_and(|place| place.offer.section.as_ref() == Some(wanted))
     }
 
+    /// Headers of requests that any of its servers gets.
+    #[must_use]
+    pub fn forwarded(&self, gateway: &Gateway) -> Vec<String> {
+        let mut names = BTreeSet::new();
+        for entry in gateway.entries().iter().filter(|entry| self.holds(entry)) {
+            let offer = entry.slot.place().map(|place| Arc::clone(&place.offer)).unwrap_or_default();
+            names.extend(offer.forward_headers.iter().cloned());
+        }
+        names.into_iter().collect()
+    }
+
     /// Whether any server belongs to it.
     #[must_use]
     pub fn exists(&self, gateway: &Gateway) -> bool {
@@ -83,8 +95,10 @@ pub struct All<'a> {
     pub view: &'a View,
     /// Its headers.
     pub head: &'a Head<'a>,
-    /// Whose it is.
+    /// What its sessions and connections are bound to.
     pub principal: &'a Arc<str>,
+    /// Where it came from.
+    pub origin: &'a Origin,
     /// What its sender may use.
     pub grant: &'a Arc<Grant>,
     /// Its body.
@@ -118,6 +132,7 @@ impl<'a> All<'a> {
             entry: &routed.entry,
             head: self.head,
             principal: self.principal,
+            origin: self.origin,
             body: &[],
             lens: Some(&routed.lens),
         }

@@ -7,6 +7,7 @@ use crate::gateway::combined::below::Events;
 use crate::gateway::combined::route::{self, Routed};
 use crate::gateway::combined::{All, CAPABILITIES, Listener, View, no_such, server_info};
 use crate::gateway::lens::Lens;
+use crate::gateway::origin::Origin;
 use crate::gateway::slot::Unavailable;
 use crate::gateway::streams::{Greeting, Keep, Stream, StreamKind};
 use crate::gateway::{Ask, Gateway, modern, refused, unavailable};
@@ -110,7 +111,7 @@ fn listen(all: &All<'_>, id: &RawValue, params: Option<&RawValue>) -> Response {
             server,
             id: id.to_owned(),
             params: params.and_then(|params| for_one(params, uris)),
-            principal: Arc::clone(all.principal),
+            origin: all.origin.clone(),
             grant: Arc::clone(all.grant),
             stream: Arc::clone(&stream),
         };
@@ -131,7 +132,7 @@ struct Relay {
     server: ServerId,
     id: Box<RawValue>,
     params: Option<Box<RawValue>>,
-    principal: Arc<str>,
+    origin: Origin,
     grant: Arc<Grant>,
     stream: Arc<Stream>,
 }
@@ -172,7 +173,8 @@ impl Relay {
             gateway: &self.gateway,
             entry: &routed.entry,
             head: &head,
-            principal: &self.principal,
+            principal: &self.origin.identity,
+            origin: &self.origin,
             body: &[],
             lens: Some(&routed.lens),
         };

@@ -4,6 +4,7 @@ use crate::gateway::Gateway;
 use crate::gateway::body::{Body, Response};
 use crate::gateway::combined::{self, All, View};
 use crate::gateway::offered::{GONE_AFTER, LISTED_WITHIN};
+use crate::gateway::origin::{Door, Origin};
 use crate::gateway::places::{Down, Offer, Opened, Opener, Place, Places};
 use crate::gateway::played::{Act, Played, RETRY, Stage, events, id, place, shared};
 use crate::gateway::slot::Shared;
@@ -151,11 +152,13 @@ impl World {
 
     async fn send(&self, method: Method, head: &Head<'_>, body: &str) -> Response {
         let principal = Arc::from("local");
+        let origin = Origin::new(&principal, Door::All);
         let all = All {
             gateway: &self.gateway,
             view: &self.view,
             head,
             principal: &principal,
+            origin: &origin,
             grant: &self.grant,
             body: body.as_bytes(),
         };

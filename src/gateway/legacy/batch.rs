@@ -11,6 +11,8 @@ use crate::mcp::build;
 use crate::mcp::front::Refusal;
 use crate::mcp::wire::{BATCH_VERSION, INVALID_REQUEST, Message, batch, read};
 use hyper::StatusCode;
+use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// An array of messages: only 2025-03-26 has them.
 pub(crate) async fn post(ask: &Ask<'_>) -> Response {
@@ -29,12 +31,19 @@ pub(crate) async fn post(ask: &Ask<'_>) -> Response {
         Err(error) => return refused(None, &Refusal::new(400, error.code(), error.to_string())),
     };
     let stream = session.streams.open(StreamKind::Post);
-    let mut waiting = Vec::new();
+    let mut waiting = JoinSet::new();
     for part in parts {
         match read(part.get().as_bytes()) {
             Ok(Message::Request { id, method, params }) => {
                 match begin(ask, &session, id, &method, params).await {
-                    Ok(started) => waiting.push(started),
+                    Ok((mut flow, guard)) => {
+                        // At once: the next one may wait for the place that this one has.
+                        let (session, stream) = (Arc::clone(&session), Arc::clone(&stream));
+                        waiting.spawn(async move {
+                            pump_one(&mut flow, &session, &stream).await;
+                            drop(guard);
+                        });
+                    }
                     Err(out) => {
                         answer_to_stream(&stream, out);
                     }
@@ -53,9 +62,7 @@ pub(crate) async fn post(ask: &Ask<'_>) -> Response {
     }
     let body = stream.body(greeting(&session));
     tokio::spawn(async move {
-        for (mut flow, _guard) in waiting {
-            pump_one(&mut flow, &session, &stream).await;
-        }
+        while waiting.join_next().await.is_some() {}
         stream.finish();
     });
     body::events(body)

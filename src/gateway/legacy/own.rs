@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// A session below that of a client with all servers: with the client's own capabilities.
 pub(crate) async fn open_below(ask: &Ask<'_>, above: &Session) -> Result<Arc<Session>, Unavailable> {
-    let live = ask.entry.slot.ready().await?;
+    let live = ask.entry.reach(ask.gateway, ask.origin).await?;
     let client = above.client.as_ref().map_or(r#"{"name":"unknown","version":"unknown"}"#, |info| info.get());
     let text = format!(
         r#"{{"protocolVersion":"{}","capabilities":{},"clientInfo":{client}}}"#,
@@ -82,7 +82,9 @@ pub(super) async fn own_connection(ask: &Ask<'_>, params: &RawValue) -> Result<O
     let Some(permit) = ask.entry.own_connections() else {
         return Err(later("too many clients have an instance of their own".to_owned()));
     };
-    let opened = Dedicated::open(&ask.entry.slot, &ask.gateway.shared, &place, params.to_owned()).await;
+    let carrying = ask.origin.place(&place);
+    let at = carrying.as_ref().unwrap_or(&place);
+    let opened = Dedicated::open(&ask.entry.slot, &ask.gateway.shared, at, params.to_owned()).await;
     let mut dedicated = match opened {
         Ok(dedicated) => dedicated,
         Err(why) if place.sharing == Sharing::Auto && slot_own::only_one(&why) => {

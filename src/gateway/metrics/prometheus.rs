@@ -7,6 +7,8 @@
 use crate::gateway::metrics::BUCKETS_MICROS;
 use crate::gateway::metrics::page::{Family, Kind, Page};
 use crate::gateway::overview::{KindView, ServerView};
+use crate::gateway::traffic::view::Reason;
+use crate::traffic::breaker::State;
 
 const SERVER: &[&str] = &["server"];
 const CALL: &[&str] = &["server", "method", "tool"];
@@ -34,12 +36,32 @@ const FIGURES: &[Figure] = &[
     (counter("gateway_sent_bytes_total", "Bytes of answers."), |view| view.bytes_out),
     (counter("gateway_refused_requests_total", "Requests answered with HTTP status 4xx or 5xx."), |view| view.refused),
     (counter("gateway_dropped_messages_total", "Progress and log messages that slow clients lost."), |view| view.dropped),
+    (gauge("gateway_admitted_calls", "Calls under way of those that maxConcurrentRequests counts."), |view| view.traffic.running.into()),
+    (gauge("gateway_queued_calls", "Calls that wait for one of maxConcurrentRequests."), |view| view.traffic.waiting.into()),
+    (gauge("gateway_circuit_state", "The server's circuit: 0 closed, 1 half open, 2 open."), |view| circuit(view.traffic.circuit)),
+    (counter("gateway_circuit_opened_total", "Times that the circuit opened."), |view| view.traffic.circuit_opened),
+    (counter("gateway_cache_hits_total", "Calls answered from what is kept."), |view| view.traffic.cache_hits),
+    (counter("gateway_cache_misses_total", "Calls sent because no answer was kept, of tools whose answers are."), |view| view.traffic.cache_misses),
+    (gauge("gateway_cache_bytes", "Bytes of answers that are kept."), |view| view.traffic.cached_bytes),
+    (counter("gateway_retries_total", "Calls sent again."), |view| view.traffic.retries),
 ];
+const DENIED: Family = Family::new(
+    "gateway_denied_calls_total",
+    Kind::Counter,
+    &["server", "reason"],
+    "Calls that a limit of the entry did not let through, and answers that were too long.",
+);
 const SESSIONS: Family = Family::new(
     "gateway_sessions",
     Kind::Gauge,
     &["server", "backing"],
     "Sessions that are open, on shared and on own connections.",
+);
+const QUESTIONS: Family = Family::new(
+    "gateway_health_questions_total",
+    Kind::Counter,
+    &["server", "result"],
+    "Times that the server was asked after its health: answered or unanswered.",
 );
 const ERRORS: Family = Family::new(
     "gateway_request_errors_total",
@@ -52,7 +74,7 @@ const DURATION: Family =
 
 /// All families of this page.
 pub fn families() -> impl Iterator<Item = &'static Family> {
-    FIGURES.iter().map(|(family, _)| family).chain([&SESSIONS, &ERRORS, &DURATION])
+    FIGURES.iter().map(|(family, _)| family).chain([&DENIED, &SESSIONS, &QUESTIONS, &ERRORS, &DURATION])
 }
 
 /// Writes all figures of all servers.
@@ -63,10 +85,23 @@ pub fn write(page: &mut Page, views: &[ServerView]) {
             page.sample(family, &[view.server.as_str()], figure(view));
         }
     }
+    page.family(&DENIED);
+    for view in views {
+        for reason in Reason::ALL.map(Reason::as_str) {
+            let count = view.traffic.denied.get(reason).copied().unwrap_or_default();
+            page.sample(&DENIED, &[view.server.as_str(), reason], count);
+        }
+    }
     page.family(&SESSIONS);
     for view in views {
         for (backing, count) in [("shared", view.shared_sessions), ("own", view.own_sessions)] {
             page.sample(&SESSIONS, &[view.server.as_str(), backing], count);
+        }
+    }
+    page.family(&QUESTIONS);
+    for (view, health) in views.iter().filter_map(|view| Some((view, view.health.as_ref()?))) {
+        for (result, count) in [("answered", health.answered), ("unanswered", health.unanswered)] {
+            page.sample(&QUESTIONS, &[view.server.as_str(), result], count);
         }
     }
     page.family(&ERRORS);
@@ -75,6 +110,14 @@ pub fn write(page: &mut Page, views: &[ServerView]) {
     each(views, |labels, call| {
         page.histogram(&DURATION, labels, &BUCKETS_MICROS, (&call.classes, call.micros));
     });
+}
+
+const fn circuit(state: State) -> u64 {
+    match state {
+        State::Closed => 0,
+        State::HalfOpen => 1,
+        State::Open => 2,
+    }
 }
 
 fn number(count: usize) -> u64 {
@@ -95,6 +138,7 @@ mod tests {
     use crate::gateway::metrics::BUCKETS_MICROS;
     use crate::gateway::metrics::page::Page;
     use crate::gateway::overview::{KindView, ServerView};
+    use crate::gateway::traffic::view::TrafficView;
     use crate::model::id::ServerId;
     use std::collections::BTreeSet;
 
@@ -112,6 +156,7 @@ mod tests {
         };
         ServerView {
             server: ServerId::new(id).expect("an id"),
+            health: None,
             up: true,
             why: None,
             era: Some("legacy"),
@@ -127,6 +172,7 @@ mod tests {
             bytes_out: 200,
             refused: 5,
             dropped: 6,
+            traffic: TrafficView::default(),
             calls: vec![call],
         }
     }

@@ -74,7 +74,7 @@ impl Relay {
         loop {
             let end = match self.subscribe(&live.leg) {
                 Ok(upstream) => self.hear(upstream, &mut acknowledged, live.generation).await,
-                Err(CallError::Closed(_)) => End::Replaced,
+                Err(CallError::Closed(_) | CallError::Unsent(_)) => End::Replaced,
                 Err(error) => End::Failed(error),
             };
             match end {
@@ -135,7 +135,7 @@ impl Relay {
                     }
                     return match answer {
                         Ok(result) => End::Ended(result),
-                        Err(CallError::Closed(_)) => End::Replaced,
+                        Err(CallError::Closed(_) | CallError::Unsent(_)) => End::Replaced,
                         Err(error) => End::Failed(error),
                     };
                 }

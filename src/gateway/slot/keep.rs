@@ -30,6 +30,8 @@ const FAILURES_TOLD: u32 = 3;
 pub const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// One that is restarted by hand may finish them for this long: as long as Docker waits for a container.
 pub const RESTART_DRAIN: Duration = Duration::from_secs(10);
+/// A process has this long to itself for its start; one that takes longer does not hold up the next.
+const START_HOLD: Duration = Duration::from_secs(5);
 /// Between two looks at whether a replaced connection is idle.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -155,6 +157,9 @@ impl Keeping {
         tracing::info!(MCP_SERVER = %self.slot.id, "connection to the server closed: {why}");
         forget(&self.shared, place);
         let stable = live.since.elapsed() >= place.retry.stable;
+        // Whoever is told next that there is no connection asks why.
+        let before = if stable { 0 } else { self.tries.failures };
+        *lock(&self.slot.ends) = (before.saturating_add(1), format!("it ended ({why})"));
         self.slot.publish_down(Unavailable::Later(format!("it ended and is coming back ({why})")));
         let ended = self.keepers.end(live).await;
         let (slot, tries) = (&self.slot, &mut self.tries);
@@ -323,6 +328,35 @@ impl From<LegError> for Failed {
     }
 }
 
+/// Opens a connection apart from the shared one, to a server elsewhere; what it says outside of calls goes
+/// to `tell` alone.
+pub(crate) async fn open_apart(
+    slot: &Arc<Slot>,
+    shared: &Shared,
+    place: &Place,
+    tell: mpsc::Sender<crate::upstream::table::FromServer>,
+) -> Result<Arc<Live>, LegError> {
+    let mut known = lock(&shared.eras).get(&place.program).copied();
+    let mut second = false;
+    loop {
+        let opened = shared.opener.dedicated(&slot.id, place).await.map_err(LegError::World)?;
+        let outlets = Outlets { owner: Some(tell.clone()), diagnostics: Some(slot.diagnostics.clone()) };
+        let options = OpenOptions { known, second, outlets, ..OpenOptions::new(Mode::Fresh, who_we_are()) };
+        match Leg::open(opened.io, options).await {
+            Ok(leg) => {
+                let generation = GENERATION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let (key, container) = (place.key.clone(), place.container.clone());
+                let spec = place.spec.clone();
+                return Ok(Arc::new(Live { leg, key, generation, since: Instant::now(), container, spec }));
+            }
+            Err(LegError::Again(era) | LegError::Ended(era)) if !second => {
+                (known, second) = (Some(era), true);
+            }
+            Err(why) => return Err(why),
+        }
+    }
+}
+
 static GENERATION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 async fn open_once(
@@ -333,6 +367,7 @@ async fn open_once(
     let mut known = lock(&shared.eras).get(&place.program).copied();
     let mut second = false;
     loop {
+        let _turn = start_turn(shared, place).await;
         let Opened { io, keeper, fresh } =
             shared.opener.shared(&slot.id, place).await.map_err(LegError::World)?;
         let mode = mode(shared, place, fresh);
@@ -379,6 +414,27 @@ async fn open_once(
             }
         }
     }
+}
+
+/// The right to start a process, for as long as it is held and not longer than [`START_HOLD`].
+struct Turn(tokio::task::JoinHandle<()>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Waits for the right to start a process; `None` for what is no process.
+async fn start_turn(shared: &Shared, place: &Place) -> Option<Turn> {
+    if !matches!(place.source, Source::Process(_)) {
+        return None;
+    }
+    let permit = shared.starts.enter().await;
+    Some(Turn(tokio::spawn(async move {
+        let _held = permit;
+        tokio::time::sleep(START_HOLD).await;
+    })))
 }
 
 fn mode(shared: &Shared, place: &Place, fresh: bool) -> Mode {

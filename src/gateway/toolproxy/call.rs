@@ -10,19 +10,22 @@
 //!
 //! Must never show arguments or answers to anybody but their caller.
 
+use crate::gateway::Gateway;
 use crate::gateway::body::{self, Response};
-use crate::gateway::call::{ask, in_modern};
+use crate::gateway::call::{ask_when_admitted, in_modern};
 use crate::gateway::http::Request;
 use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
 use crate::gateway::lists::{ListKind, Listed};
 use crate::gateway::metrics::Timed;
 use crate::gateway::not_allowed;
+use crate::gateway::origin::Origin;
 use crate::gateway::slot::Live;
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
 use crate::gateway::toolproxy::{
     Asked, Failed, LIST_WITHIN, answered, failed, failure, marked, not_found, operations, tools,
 };
+use crate::gateway::traffic::{Admitted, Pass, Wanted};
 use crate::mcp::wire::Era;
 use crate::mcp::{build, meta, object};
 use crate::openapi::answer::{self, Answer};
@@ -69,25 +72,56 @@ pub(super) async fn call(
         Ok(arguments) => arguments,
         Err(wrong) => return answered(wrong),
     };
-    let live = match entry.slot.ready().await {
-        Ok(live) => live,
-        Err(why) => return failed(&Failed::Unavailable(why)),
-    };
-    let silence = entry.slot.place().map_or(SILENCE, |place| place.timeout);
+    let origin = asked.origin(entry);
     let own = lens.as_ref().and_then(|lens| lens.own_tool(&operation.tool)).unwrap_or(&operation.tool);
-    let mut timed = Timed::start(&entry.metrics, "tools/call", own).by(&asked.who.name, ("tools/call", own));
+    let mut timed = Timed::start(&entry.metrics, "tools/call", own).by(&origin, ("tools/call", own), None);
     let params = build::call_params(own, Some(&arguments));
+    let (who, params, shared) = (&origin.who, params.as_deref(), !entry.carries(&origin));
+    let wanted = Wanted { method: "tools/call", params, tool: own, who, shared };
+    let from = (asked.gateway, &origin);
     if wants_events(&request.headers) {
-        let called = Called { live: &live, silence, structured: operation.has_output };
-        return marked(called.streamed(params.as_deref(), timed), &live);
+        return streamed((entry, from), &wanted, operation.has_output, timed).await;
     }
-    let result = ask(&live, "tools/call", params.as_deref(), silence).await;
+    let (result, live) = ask_when_admitted(entry, Some(from), &wanted).await;
     timed.done(result.is_ok(), result.as_ref().map_or(0, |result| result.get().len()));
     let response = match result {
         Ok(result) => answered(answer::of_result(&result, operation.has_output)),
-        Err(why) => failed(&Failed::Call(why)),
+        Err(why) => failed(&why),
     };
-    marked(response, &live)
+    marked(response, live.as_deref())
+}
+
+/// The same for a caller who wants to hear of progress.
+async fn streamed(
+    (entry, (gateway, origin)): (&Arc<Entry>, (&Arc<Gateway>, &Origin)),
+    wanted: &Wanted<'_>,
+    structured: bool,
+    mut timed: Timed,
+) -> Response {
+    let pass = match entry.admit(wanted).await {
+        Ok(Admitted::Go(pass)) => pass,
+        Ok(Admitted::Kept(result)) => {
+            let stream = Stream::unstored(StreamKind::Post);
+            let body = stream.body(Greeting::None);
+            Told { stream, timed, silence: SILENCE, structured, pass: None }.end(Ok(result));
+            return marked(body::events(body), entry.slot.live().as_deref());
+        }
+        Err(denied) => {
+            timed.done(false, 0);
+            return failed(&Failed::Denied(denied));
+        }
+    };
+    let live = match entry.reach(gateway, origin).await {
+        Ok(live) => live,
+        Err(why) => {
+            timed.done(false, 0);
+            return failed(&Failed::Unavailable(why));
+        }
+    };
+    let of_tool = pass.as_ref().and_then(|pass| pass.timeout);
+    let silence = of_tool.unwrap_or_else(|| entry.slot.place().map_or(SILENCE, |place| place.timeout));
+    let called = Called { live: &live, silence, structured };
+    marked(called.streamed(wanted.params, pass, timed), Some(&live))
 }
 
 /// The server's tools, asked for again when the one that is wanted is not among those known.
@@ -119,7 +153,7 @@ struct Called<'a> {
 }
 
 impl Called<'_> {
-    fn streamed(self, params: Option<&RawValue>, mut timed: Timed) -> Response {
+    fn streamed(self, params: Option<&RawValue>, pass: Option<Box<Pass>>, mut timed: Timed) -> Response {
         let dressed = if self.live.leg.greeting().era == Era::Modern { in_modern(params) } else { None };
         let params = meta::with_progress_token(dressed.as_deref().or(params), TOKEN);
         let (sink, events) = mpsc::channel(EVENTS_MAX);
@@ -139,7 +173,7 @@ impl Called<'_> {
         };
         let stream = Stream::unstored(StreamKind::Post);
         let body = stream.body(Greeting::None);
-        let told = Told { stream, timed, silence: self.silence, structured: self.structured };
+        let told = Told { stream, timed, silence: self.silence, structured: self.structured, pass };
         tokio::spawn(told.follow(running, events));
         body::events(body)
     }
@@ -151,6 +185,8 @@ struct Told {
     timed: Timed,
     silence: Duration,
     structured: bool,
+    /// Held as long as it runs.
+    pass: Option<Box<Pass>>,
 }
 
 impl Told {
@@ -199,6 +235,10 @@ impl Told {
     }
 
     fn end(mut self, answer: Result<Box<RawValue>, CallError>) {
+        let answer = match self.pass.take() {
+            Some(pass) => pass.settle(answer),
+            None => answer,
+        };
         self.timed.done(answer.is_ok(), answer.as_ref().map_or(0, |result| result.get().len()));
         let Answer { status, body } = match answer {
             Ok(result) => answer::of_result(&result, self.structured),

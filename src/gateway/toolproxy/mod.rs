@@ -11,7 +11,7 @@
 //! On `[openapi] port` the same stands at the root. What is not there is told as mcpo's clients know it:
 //! `{"detail": …}`.
 //!
-//! Must never call a tool twice, and never let a server that does not answer hold up the others.
+//! Must never call a tool twice unless `orchestrator.retry` asks for it where that is safe, and never let a server that does not answer hold up the others.
 
 mod call;
 mod read;
@@ -26,6 +26,7 @@ use crate::gateway::http::{Entry as Way, Request};
 use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
 use crate::gateway::lists::{Item, ListKind, Listed};
+use crate::gateway::origin::{Door, Origin};
 use crate::gateway::places::Down;
 use crate::gateway::slot::Live;
 use crate::gateway::{Gateway, come_again, legacy, not_allowed};
@@ -154,12 +155,21 @@ pub struct Asked<'a> {
     pub locked: bool,
     /// Whose it is.
     pub who: &'a Principal,
+    /// Its headers.
+    pub headers: &'a hyper::HeaderMap,
 }
 
 impl Asked<'_> {
     /// What its sender sees of a server; `None` when that is all.
     fn lens(&self, entry: &Entry) -> Option<Arc<Lens>> {
         Lens::alone(entry, &self.who.grant)
+    }
+
+    /// Where it came from, as far as a server is concerned.
+    fn origin(&self, entry: &Entry) -> Origin {
+        let offer = entry.slot.place().map(|place| Arc::clone(&place.offer)).unwrap_or_default();
+        let origin = Origin::new(&self.who.name, Door::OpenApi);
+        origin.with_headers(self.headers, &offer.forward_headers, &self.gateway.seal_key)
     }
 
     /// Whether its sender may use a server.
@@ -287,9 +297,9 @@ fn answered(answer: Answer) -> Response {
 }
 
 /// Says over which declaration of the server an answer came.
-fn marked(mut response: Response, live: &Live) -> Response {
-    if let Ok(spec) = HeaderValue::from_str(&live.spec)
-        && !live.spec.is_empty()
+fn marked(mut response: Response, live: Option<&Live>) -> Response {
+    if let Some(live) = live.filter(|live| !live.spec.is_empty())
+        && let Ok(spec) = HeaderValue::from_str(&live.spec)
     {
         response.headers_mut().insert(SPEC, spec);
     }
@@ -314,9 +324,12 @@ fn failure(why: &Failed) -> Answer {
     match why {
         Failed::Unknown => Answer::error(404, &json!("Not Found")),
         Failed::Unavailable(why) => said(503, format!("the server is not available: {why}"), UNAVAILABLE),
+        Failed::Denied(why) => said(why.status(), why.to_string(), why.code()),
         Failed::Call(CallError::Rpc(error)) => answer::of_rpc_error(error),
         Failed::Call(error @ CallError::TimedOut { .. }) => said(504, error.to_string(), TIMED_OUT),
-        Failed::Call(error @ CallError::Closed(_)) => said(502, error.to_string(), WENT_AWAY),
+        Failed::Call(error @ (CallError::Closed(_) | CallError::Unsent(_))) => {
+            said(502, error.to_string(), WENT_AWAY)
+        }
         Failed::Call(CallError::Busy) => said(503, CallError::Busy.to_string(), BUSY),
         Failed::Call(
             error @ (CallError::TooLong { .. }
@@ -331,6 +344,7 @@ fn failed(why: &Failed) -> Response {
     let mut response = answered(failure(why));
     match why {
         Failed::Unavailable(why) => come_again(&mut response, why.retry_after_secs()),
+        Failed::Denied(why) => come_again(&mut response, why.retry_after_secs()),
         Failed::Call(CallError::Busy) => come_again(&mut response, Some(BUSY_SECS)),
         Failed::Unknown | Failed::Call(_) => {}
     }

@@ -3,16 +3,17 @@
 //! Must never wait for a server longer than for the others.
 
 use crate::gateway::body::{self, Response};
-use crate::gateway::call::{Failed, ask};
+use crate::gateway::call::{Failed, ask_when_admitted};
 use crate::gateway::http::Request;
 use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
 use crate::gateway::lists::{ListKind, Listed};
 use crate::gateway::metrics::Timed;
 use crate::gateway::toolproxy::{
-    Asked, INDEX_WITHIN, LIST_WITHIN, Page, ServerPage, ToolPage, ToolProxy, answered, failed, failure, lead,
-    marked, not_found, operations, tools,
+    Asked, INDEX_WITHIN, LIST_WITHIN, Page, ServerPage, ToolPage, ToolProxy, answered, failed, lead, marked,
+    not_found, operations, tools,
 };
+use crate::gateway::traffic::Wanted;
 use crate::mcp::wire::{member, text_of};
 use crate::openapi::answer::Answer;
 use crate::openapi::document::{self, About};
@@ -57,9 +58,9 @@ impl ToolProxy {
             },
             "resources" => listed(entry, &[ListKind::Resources, ListKind::Templates]).await,
             "prompts" => listed(entry, &[ListKind::Prompts]).await,
-            "resources/read" => resource(entry, request).await,
+            "resources/read" => resource(asked, entry, request).await,
             _ => match path.strip_prefix("prompts/") {
-                Some(name) => prompt(entry, name, request).await,
+                Some(name) => prompt(asked, entry, (name, request)).await,
                 None => no_read(entry, lens.as_deref(), path).await,
             },
         }
@@ -82,7 +83,7 @@ impl ToolProxy {
                 ("x-mcp-spec-hash", list.live.spec.as_str().into()),
             ],
         };
-        marked(fresh(document::of_server(&about, operations(entry, &list))), &list.live)
+        marked(fresh(document::of_server(&about, operations(entry, &list))), Some(&list.live))
     }
 
     /// The document of all servers.
@@ -213,7 +214,7 @@ fn of_lists(lists: &[(ListKind, Arc<Listed>)]) -> Response {
         .collect();
     let response = fresh(format!("{{{}}}", members.join(",")));
     match lists.last() {
-        Some((_, list)) => marked(response, &list.live),
+        Some((_, list)) => marked(response, Some(&list.live)),
         None => response,
     }
 }
@@ -229,34 +230,37 @@ fn missing(name: &str) -> Response {
     answered(Answer::error(422, &detail))
 }
 
-async fn resource(entry: &Arc<Entry>, request: &Request) -> Response {
+async fn resource(asked: &Asked<'_>, entry: &Arc<Entry>, request: &Request) -> Response {
     let uri = query(request).into_iter().find_map(|(key, value)| (key == "uri").then_some(value));
     let Some(uri) = uri else { return missing("uri") };
-    passed(entry, "resources/read", &json!({ "uri": uri })).await
+    passed(asked, entry, ("resources/read", &json!({ "uri": uri }))).await
 }
 
-async fn prompt(entry: &Arc<Entry>, name: &str, request: &Request) -> Response {
+async fn prompt(asked: &Asked<'_>, entry: &Arc<Entry>, (name, request): (&str, &Request)) -> Response {
     let arguments: Map<String, Value> =
         query(request).into_iter().map(|(key, value)| (key, value.into())).collect();
-    passed(entry, "prompts/get", &json!({ "name": name, "arguments": arguments })).await
+    passed(asked, entry, ("prompts/get", &json!({ "name": name, "arguments": arguments }))).await
 }
 
 /// The server's own answer, as it is.
-async fn passed(entry: &Arc<Entry>, method: &str, params: &Value) -> Response {
-    let live = match entry.slot.ready().await {
-        Ok(live) => live,
-        Err(why) => return failed(&Failed::Unavailable(why)),
-    };
-    let within = entry.slot.place().map_or(LIST_WITHIN, |place| place.timeout);
+async fn passed(asked: &Asked<'_>, entry: &Arc<Entry>, (method, params): (&str, &Value)) -> Response {
+    let origin = asked.origin(entry);
     let params = RawValue::from_string(params.to_string()).ok();
-    let mut timed = Timed::start(&entry.metrics, method, "");
-    let result = ask(&live, method, params.as_deref(), within).await;
+    let mut timed = Timed::start(&entry.metrics, method, "").by(&origin, (method, ""), None);
+    let wanted = Wanted {
+        method,
+        params: params.as_deref(),
+        tool: "",
+        who: &origin.who,
+        shared: !entry.carries(&origin),
+    };
+    let (result, live) = ask_when_admitted(entry, Some((asked.gateway, &origin)), &wanted).await;
     timed.done(result.is_ok(), result.as_ref().map_or(0, |result| result.get().len()));
     let response = match result {
         Ok(result) => body::json(StatusCode::OK, result.get().to_owned()),
-        Err(why) => answered(failure(&Failed::Call(why))),
+        Err(why) => failed(&why),
     };
-    marked(response, &live)
+    marked(response, live.as_deref())
 }
 
 /// Tools are called with POST.
