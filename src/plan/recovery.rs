@@ -103,6 +103,10 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, main: Option<&Conta
         // not started by anybody else.
         State::Critical if main.is_none() => Step::None,
         State::Starting => Step::None,
+        // The verdict is on the process before: nobody has heard of this start yet.
+        State::Unhealthy | State::Critical if main.is_some() && is_before_start(draft, id, &seen) => {
+            Step::None
+        }
         State::Healthy | State::Degraded => {
             well(draft, server, &seen);
             Step::None
@@ -116,6 +120,12 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, main: Option<&Conta
         }
         State::Unhealthy | State::Critical => ill(draft, server, main, &seen),
     }
+}
+
+/// Whether a verdict is older than the last start of the container it is on.
+fn is_before_start(draft: &Draft<'_>, id: &ServerId, seen: &Condition) -> bool {
+    let attempts = draft.memory.attempts.get(id);
+    attempts.and_then(|attempts| attempts.started).is_some_and(|started| seen.health.judged < started)
 }
 
 /// It serves: what was done for it is forgotten in time.

@@ -51,7 +51,8 @@ fn on_shutdown_drain_leaves_the_load_balancer_and_nothing_else() {
     };
     eventually("both are registered", 60, || {
         let there = ["time", "web"].iter().all(|server| site.container(server).is_some());
-        (there && world.targets() == targets(&site)).then_some(())
+        // The rules come after the targets.
+        (there && world.targets() == targets(&site) && world.our_rules().len() == 2).then_some(())
     });
     let rules: BTreeSet<String> = world.our_rules().iter().map(|rule| text(rule, "/RuleArn")).collect();
     let ids = ["time", "web"].map(|server| site.id(server));
