@@ -179,24 +179,6 @@ mod tests {
     }
 
     fn row() -> Row {
-        Row {
-            image_id: None,
-            spec: None,
-            published: None,
-            state: RowState::Waiting,
-            kind: "container",
-            reasons: Vec::new(),
-            transport: None,
-            port: None,
-            route: None,
-            container: None,
-            container_id: None,
-            container_state: None,
-            image: None,
-            restarts: 0,
-            next_try: None,
-            ended: false,
-            paused: false,
-        }
+        Row { state: RowState::Waiting, ..Row::new("container") }
     }
 }

@@ -163,7 +163,7 @@ impl Entry {
 
     /// Whether requests from there go over a connection of their own.
     pub(crate) fn carries(&self, origin: &Origin) -> bool {
-        self.slot.place().is_some_and(|place| !origin.headers_for(&place).is_empty())
+        origin.has_headers() && self.slot.place().is_some_and(|place| !origin.headers_for(&place).is_empty())
     }
 
     /// The connection that requests from there went over, if it is open.

@@ -263,33 +263,33 @@ pub(crate) async fn begin(
         None => None,
     };
     let params = changed.as_deref().or(params);
-    let (pass, timed) = admitted(ask, session, id, (method, params)).await?;
+    let shared = matches!(session.backing, Backing::Shared) && !ask.entry.carries(ask.origin);
+    let (pass, timed) = admitted(ask, (session, shared), id, (method, params)).await?;
     let of_tool = pass.as_ref().and_then(|pass| pass.timeout);
     let silence = of_tool
         .unwrap_or_else(|| ask.entry.slot.place().map_or(Duration::from_secs(300), |place| place.timeout));
     let on_drop = OnDrop::Leave;
-    let begun = |leg: &Leg, params: Option<&RawValue>, shared: bool| {
+    let begun = |leg: &Leg, params: Option<&RawValue>| {
         let begin = Begin { leg, id, method, params, tongue: Tongue::Legacy, on_drop, silence, timed };
         let sent = || Sent { slot: &ask.entry.slot, method, params, on_drop, marker: Some(guard.marker()) };
         let sent = (shared && pass.is_some()).then(sent);
         Flow::begin(begin).map(|flow| flow.through(ask.lens, method).with_pass(pass, sent))
     };
     let flow = match &session.backing {
-        Backing::Dedicated(leg, _) => begun(leg, params, false)?,
+        Backing::Dedicated(leg, _) => begun(leg, params)?,
         Backing::Shared => {
             let live = ask.entry.reach(ask.gateway, ask.origin).await;
             let live = live.map_err(|why| not_there(id, &why))?;
             let modern = live.leg.greeting().era == Era::Modern;
-            let shared = !ask.entry.carries(ask.origin);
             if !ask.entry.on_shared(ask.gateway, session, (method, params), modern) {
                 return Err(nothing());
             }
             if modern {
                 let rounds = Rounds::new(session, method, params);
                 let asked = rounds.params(None);
-                begun(&live.leg, asked.as_deref().or(params), shared)?.in_rounds(rounds)
+                begun(&live.leg, asked.as_deref().or(params))?.in_rounds(rounds)
             } else {
-                begun(&live.leg, params, shared)?
+                begun(&live.leg, params)?
             }
         }
     };
@@ -297,10 +297,11 @@ pub(crate) async fn begin(
     Ok((flow, guard))
 }
 
-/// Whether a request may go, and its measure; the answer if it need not or may not.
+/// Whether a request may go, and its measure; the answer if it need not or may not. `shared` is whether it
+/// goes over the connection that clients share.
 async fn admitted(
     ask: &Ask<'_>,
-    session: &Arc<Session>,
+    (session, shared): (&Arc<Session>, bool),
     id: &RawValue,
     (method, params): (&str, Option<&RawValue>),
 ) -> Result<(Option<Box<Pass>>, Timed), Out> {
@@ -310,7 +311,6 @@ async fn admitted(
         (method, &tool),
         Some(id),
     );
-    let shared = matches!(session.backing, Backing::Shared) && !ask.entry.carries(ask.origin);
     let wanted = Wanted { method, params, tool: &tool, who: &ask.origin.who, shared };
     match ask.entry.admit(&wanted).await {
         Ok(Admitted::Go(pass)) => Ok((pass, timed)),

@@ -129,7 +129,6 @@ impl Asked<'_> {
         let tool = tool_of(self.method, self.params);
         let mut timed = self.timed(&tool);
         let (method, params, who) = (self.method, self.params, &self.ask.origin.who);
-        let shared = shared && !self.ask.entry.carries(self.ask.origin);
         match self.ask.entry.admit(&Wanted { method, params, tool: &tool, who, shared }).await {
             Ok(Admitted::Go(pass)) => Ok((pass, timed)),
             Ok(Admitted::Kept(result)) => {
@@ -155,7 +154,6 @@ impl Asked<'_> {
         let on_drop = OnDrop::Cancel;
         let silence = pass.as_ref().and_then(|pass| pass.timeout).unwrap_or_else(|| self.silence());
         let (id, method) = (self.id, self.method);
-        let shared = shared && !self.ask.entry.carries(self.ask.origin);
         let sent = Sent { slot: &self.ask.entry.slot, method, params, on_drop, marker: None };
         Flow::begin(Begin { leg, id, method, params, tongue, on_drop, silence, timed })
             .map(|flow| flow.through(self.ask.lens, method).with_pass(pass, shared.then_some(sent)))
@@ -169,8 +167,9 @@ impl Asked<'_> {
         if self.method == listen::LISTEN {
             return self.relayed(live);
         }
-        let flow = match self.admitted(true, &Tongue::Modern).await {
-            Ok(admitted) => self.flow((&live.leg, true), self.params, Tongue::Modern, admitted),
+        let shared = !self.ask.entry.carries(self.ask.origin);
+        let flow = match self.admitted(shared, &Tongue::Modern).await {
+            Ok(admitted) => self.flow((&live.leg, shared), self.params, Tongue::Modern, admitted),
             Err(out) => Err(out),
         };
         match flow {
@@ -253,7 +252,8 @@ impl Asked<'_> {
             log_level: self.facts.log_level.as_deref().map(Arc::from),
         };
         let alone = self.can_be_asked() && input::may_require_input(self.method);
-        let admitted = match self.admitted(!alone, &tongue).await {
+        let carried = self.ask.entry.carries(self.ask.origin);
+        let admitted = match self.admitted(!alone && !carried, &tongue).await {
             Ok(admitted) => admitted,
             Err(out) => return at_once(out),
         };
@@ -265,7 +265,7 @@ impl Asked<'_> {
         if let Some(level) = &self.facts.log_level {
             set_level(leg, level);
         }
-        match self.flow((leg, lent.is_none()), params.as_deref(), tongue, admitted) {
+        match self.flow((leg, lent.is_none() && !carried), params.as_deref(), tongue, admitted) {
             Ok(mut flow) => {
                 if input::may_require_input(self.method)
                     && let Some(lent) = &mut lent

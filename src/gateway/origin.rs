@@ -107,6 +107,12 @@ impl Origin {
         self
     }
 
+    /// Whether any of its headers may be passed on.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
     /// The headers that the server at this place gets of it.
     #[must_use]
     pub fn headers_for(&self, place: &Place) -> BTreeMap<String, String> {

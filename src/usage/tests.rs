@@ -4,7 +4,7 @@ use super::{Reading, Sources, Tally, Usage};
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::time::{Span, Timestamp};
 use crate::model::usage::{Counters, HostCounters, KeptPoint, Step};
-use crate::plan::report::{Row, RowState};
+use crate::plan::report::Row;
 use crate::service::Snapshot;
 use crate::world::{Answer, Clock, ErrorKind, Meter, UsageStore, WorldError};
 use std::collections::BTreeMap;
@@ -106,23 +106,9 @@ fn id(name: &str) -> ServerId {
 
 fn row(container: &str) -> Row {
     Row {
-        state: RowState::Converged,
-        kind: "container",
-        reasons: Vec::new(),
-        transport: None,
-        port: None,
-        route: None,
-        container: None,
         container_id: Some(container.to_owned()),
-        image_id: None,
-        published: None,
         container_state: Some("running".to_owned()),
-        image: None,
-        restarts: 0,
-        next_try: None,
-        spec: None,
-        ended: false,
-        paused: false,
+        ..Row::new("container")
     }
 }
 
