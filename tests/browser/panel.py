@@ -141,7 +141,8 @@ def history(browser, url, server, folder):
     words = browser.run("document.querySelector('#history .chart svg')?.getAttribute('aria-label') ?? ''")
     check("charts say in words what they show", "least" in words and "newest" in words, words)
     points = api(browser, f"/api/v1/servers/{server}/history?hours=1")["points"]
-    check("the API has the points", points and points[-1]["memoryBytes"] > 0, points[-1:])
+    # A minute that has only begun counts calls before anybody has measured the container.
+    check("the API has the points", any((point["memoryBytes"] or 0) > 0 for point in points), points)
     # By keyboard: the newest value, and the one before.
     svg = "document.querySelector('#history .chart svg')"
     browser.run(f"{svg}.focus()")
