@@ -46,9 +46,14 @@ pub(super) async fn doctor(options: Options, as_json: bool) -> Result<Exit, Fail
 fn broken_settings(options: &Options, failure: &Failure) -> Result<Diagnosis, Failure> {
     let env = daemon::environment();
     let places = daemon::places(options, &env)?;
-    let said = failure.to_string();
-    let remedy = format!("mend {}: `mcp-orchestrator validate` names each line", places.settings.display());
-    Ok(Diagnosis { checks: vec![Check::fail("settings", said.replace("error: ", ""), remedy)] })
+    let said = failure.to_string().replace("error: ", "").replace("\n  cause", "");
+    let remedy = if said.contains("Permission denied") {
+        "this user may not read it: run `sudo mcp-orchestrator doctor`, or join the group mcp-orchestrator"
+            .to_owned()
+    } else {
+        format!("mend {}: `mcp-orchestrator validate` names each line", places.settings.display())
+    };
+    Ok(Diagnosis { checks: vec![Check::fail("settings", said, remedy)] })
 }
 
 /// What a daemon of this stack says, when one runs.

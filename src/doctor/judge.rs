@@ -222,6 +222,26 @@ pub fn image(reference: &str, facts: &ImageFacts) -> Check {
     }
 }
 
+/// A server's container that the kernel ended for memory. `limit`: what it may have, in bytes; 0 for
+/// no limit of its own.
+#[must_use]
+pub fn memory(server: &ServerId, limit: i64) -> Check {
+    const MIB: i64 = 1024 * 1024;
+    if limit <= 0 {
+        return Check::fail(
+            "memory",
+            format!("{server} was killed for memory and has no limit of its own: this host ran out of it"),
+            "give it and the others limits (limits.memory, or [containers] memory), or the host more",
+        );
+    }
+    let (has, more) = (limit / MIB, (limit / 2).saturating_mul(3).saturating_add(MIB - 1) / MIB);
+    Check::fail(
+        "memory",
+        format!("{server} was killed for memory; its limit is {has} MiB"),
+        format!("raise it (limits.memory, or --memory on its line), for example to {more}m"),
+    )
+}
+
 /// A program that local servers are started with: where it was found.
 #[must_use]
 pub fn runtime(command: &str, servers: &[String], found: Option<&str>, path: &str) -> Check {
@@ -349,6 +369,14 @@ mod tests {
         let missing = runtime("uvx", &["a".into(), "b".into()], None, "/usr/bin");
         assert!(missing.verdict == Verdict::Fail && missing.evidence.contains("(a, b)"));
         assert_eq!(runtime("node", &["a".into()], Some("/usr/bin/node"), "").verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn killed_for_memory() {
+        let check = memory(&id("a"), 24 << 20);
+        assert_eq!(check.verdict, Verdict::Fail);
+        assert!(check.evidence.contains("24 MiB") && check.remedy.unwrap().contains("36m"));
+        assert!(memory(&id("a"), 0).evidence.contains("this host ran out"));
     }
 
     #[test]

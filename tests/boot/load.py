@@ -15,6 +15,7 @@ Orders come by lines on standard input, answers go by lines of JSON to standard 
 
 import http.client
 import json
+import re
 import socket
 import sys
 import threading
@@ -27,6 +28,8 @@ PAUSE = 0.003
 LATE = 60
 # Examples of failures that are kept, by worker and mark.
 EXAMPLES = 3
+# Kinds of failures that are told apart.
+KINDS = 20
 # A worker with slow calls has made progress after so many.
 SLOW_CALLS = 2
 # Tries to begin the session, and the pause between two: the server may just be starting.
@@ -55,6 +58,7 @@ class Figures:
         self.calls = self.refused = self.cut = self.failed = 0
         self.slowest = 0.0
         self.examples = []
+        self.kinds = {}
 
     def add(self, kind, seconds, why):
         """Counts one call; `kind` is the name of the counter of its end."""
@@ -62,12 +66,24 @@ class Figures:
         self.slowest = max(self.slowest, seconds)
         if kind != "ok":
             setattr(self, kind, getattr(self, kind) + 1)
+            told = told_as(why) if kind == "failed" else kind
+            if told in self.kinds or len(self.kinds) < KINDS:
+                self.kinds[told] = self.kinds.get(told, 0) + 1
             if len(self.examples) < EXAMPLES:
                 self.examples.append(f"{kind}: {why}"[:300])
 
     def said(self):
         """The figures as JSON has them."""
         return {**vars(self), "slowest": round(self.slowest * 1000)}
+
+
+def told_as(why):
+    """What a client is told: `200 -32603`, the status and the code of the error, as far as there is one."""
+    status, _, text = why.partition(" ")
+    if not status.isdigit():
+        status, text = "-", why
+    code = re.search(r'"code": ?(-?\d+)', text)
+    return f"{status} {code[1] if code else text[:60]}"
 
 
 class Worker(threading.Thread):
@@ -149,7 +165,7 @@ class Worker(threading.Thread):
             # A stream that ended before the answer, or half a body.
             return "cut", f"no answer in {text[:200]!r}"
         if answer.get("id") != number or "result" not in answer or answer["result"].get("isError"):
-            return "failed", json.dumps(answer)
+            return "failed", f"{status} {json.dumps(answer)}"
         return "ok", ""
 
     def run(self):

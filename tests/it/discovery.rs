@@ -5,8 +5,9 @@
 
 mod strangers;
 
+use crate::editing::site::{Site, eventually};
 use mcp_orchestrator::discovery::{Confidence, Find, arrange, candidate, look, proof};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -81,12 +82,27 @@ fn samples_of_every_client_are_understood() {
     insta::assert_snapshot!("discovery_samples", out);
 }
 
+/// What is in a project, whatever it is called.
+fn contents_of(tree: &Tree) -> String {
+    let name = |path: &String| path.split('/').nth(3).unwrap_or_default().to_owned();
+    let name = tree.keys().next().map(name).unwrap_or_default();
+    let mut out = String::new();
+    for (path, (bytes, _)) in tree {
+        let text = format!("{path}\n{}\n", String::from_utf8_lossy(bytes));
+        out.push_str(&text.replace(&name, "NAME").replace(&name.replace('-', "_"), "NAME"));
+    }
+    out
+}
+
 #[test]
 fn projects_that_are_no_servers_are_never_more_than_low() {
     let mut low = 0;
     let mut candidates = 0;
+    let (mut shapes, mut contents) = (BTreeSet::new(), BTreeSet::new());
     for seed in 0..strangers::COUNT {
         let (shape, tree) = strangers::project(seed);
+        shapes.insert(shape);
+        contents.insert(contents_of(&tree));
         let looked_at = tree.keys().filter(|path| candidate(path).is_some()).count();
         assert!(looked_at > 0, "{shape} {seed} has nothing that is looked at");
         candidates += looked_at;
@@ -96,7 +112,9 @@ fn projects_that_are_no_servers_are_never_more_than_low() {
         }
         low += finds.len();
     }
-    println!("{} projects, {candidates} candidates, {low} finds, all low", strangers::COUNT);
+    println!("{} projects, {candidates} candidates, {low} finds, all low", contents.len());
+    assert!(shapes.len() > 20, "kinds of projects: {shapes:?}");
+    assert!(contents.len() >= 200, "only {} of them differ in more than their name", contents.len());
     assert!(low > 0, "the shapes are too tame: nothing reminds of a server");
 }
 
@@ -238,6 +256,10 @@ fn discover_lists_and_writes_nothing_by_itself() {
 #[test]
 fn what_is_written_is_disabled_keeps_the_file_and_can_be_undone() {
     let home = Home::new(CONFIG);
+    // Whoever ran this one would leave a trace.
+    let (trap, trace) = (home.path().join("w/scripts/scripts/mcp/trap.sh"), home.path().join("trace"));
+    fs::write(&trap, format!("#!/bin/sh\n# an MCP server\ntouch {}\n", trace.display())).expect("written");
+    fs::set_permissions(&trap, fs::Permissions::from_mode(0o755)).expect("a mode");
     let (_, said, exit) = home.run(&["discover", "--write", "--yes", "w"]);
     assert_eq!(exit, 0, "{said}");
     let after = home.text();
@@ -254,6 +276,7 @@ fn what_is_written_is_disabled_keeps_the_file_and_can_be_undone() {
     assert_eq!((exit, home.text().as_str()), (0, CONFIG), "{said}");
     assert!(!diff.contains("planted"));
     assert_eq!(home.run(&["import", "--undo", "--yes"]).2, 1, "once");
+    assert!(!trace.exists(), "something that was found was run");
 }
 
 #[test]
@@ -332,6 +355,33 @@ fn a_home_of_a_hundred_thousand_files_is_searched() {
     assert!(value["searched"]["entries"].as_u64().expect("a number") > 100_000);
     // The bound is loose for a loaded machine and a build without optimisation; the figure is printed.
     assert!(exit == 0 && took.as_secs() < 20, "{took:?}");
+}
+
+// ---- the daemon ------------------------------------------------------------------------------------
+
+#[test]
+fn the_daemon_searches_again_at_its_interval_and_runs_nothing() {
+    let site = Site::new("{\"mcpServers\": {}}");
+    let folder = site.path("projects");
+    fs::create_dir_all(folder.join("later")).expect("a directory");
+    let trace = site.path("trace").display().to_string();
+    let entry = |name: &str| {
+        let entry = serde_json::json!({ "command": "touch", "args": [trace] });
+        serde_json::json!({ "mcpServers": { name: entry } }).to_string()
+    };
+    fs::write(folder.join(".mcp.json"), entry("first")).expect("written");
+    let paths = folder.display().to_string();
+    let _daemon = site.start(&[
+        ("MCP_ORCHESTRATOR__DISCOVERY__ENABLED", "true"),
+        ("MCP_ORCHESTRATOR__DISCOVERY__PATHS", &paths),
+        ("MCP_ORCHESTRATOR__DISCOVERY__INTERVAL_SECONDS", "10"),
+    ]);
+    let found = |name: &str| site.get("/api/v1/discovery").text().contains(&format!("\"{name}\""));
+    eventually("the first search is over", || found("first"));
+    fs::write(folder.join("later/.mcp.json"), entry("second")).expect("written");
+    eventually("the next one finds what is new", || found("second"));
+    assert!(!Path::new(&trace).exists(), "something that was found was run");
+    assert_eq!(site.text(), "{\"mcpServers\": {}}", "nothing is written");
 }
 
 // ---- doctor ----------------------------------------------------------------------------------------

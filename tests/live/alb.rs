@@ -3,6 +3,8 @@
 
 #[path = "alb/aws.rs"]
 mod aws;
+#[path = "alb/doctor.rs"]
+mod doctor;
 #[path = "alb/end.rs"]
 mod end;
 #[path = "alb/faults.rs"]

@@ -28,6 +28,34 @@ fn containers_of_others_are_told_of_and_left_alone() {
     assert!(status == 200 && seen["State"]["Running"] == true, "it goes on: {seen}");
 }
 
+/// An image that goes with the test.
+struct Image(String);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        engine("DELETE", &format!("/images/{}?force=1", self.0), &Value::Null);
+    }
+}
+
+#[test]
+fn images_that_say_what_they_are_are_found() {
+    let site = Site::new("labelled");
+    site.write(&json!({}));
+    let id = site.somebody_elses(&site.name("maker"), &[]);
+    let name = format!("mcpo-test/labelled:{}", site.stack);
+    let tag = format!("repo=mcpo-test/labelled&tag={}", site.stack);
+    let label = format!("changes=LABEL%20{LABEL}=io.github.ann/weather");
+    let (status, made) = engine("POST", &format!("/commit?container={id}&{tag}&{label}"), &json!({}));
+    assert_eq!(status, 201, "{made}");
+    let _image = Image(name.clone());
+    let found = site.run(&["discover", "--json"]).exits(0).json();
+    let find = finds(&found).into_iter().find(|find| find["place"] == name.as_str()).unwrap_or_default();
+    assert_eq!((&find["name"], &find["source"]), (&json!("weather"), &json!("image")), "{found}");
+    assert_eq!(find["confidence"], "high", "{find}");
+    let line = find["entry"]["args"].as_array().cloned().unwrap_or_default();
+    assert!(find["entry"]["command"] == "docker" && line.contains(&json!(name)), "{find}");
+}
+
 #[test]
 fn the_daemon_searches_when_it_is_asked_and_doctor_is_content() {
     let mut site = Site::new("doc");

@@ -11,6 +11,19 @@ use crate::model::id::ServerId;
 use crate::model::observed::Seen;
 use crate::world::{Balancer as _, ErrorKind, TargetsToRead, WorldError};
 
+/// Codes by which AWS refuses whoever asks, not what is asked.
+const REFUSED: [&str; 10] = [
+    "ExpiredToken",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "InvalidSignature",
+    "MissingAuthenticationToken",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClient",
+    "InvalidAccessKeyId",
+];
 /// What the shipped policy allows.
 const POLICY: &str = "attach the shipped IAM policy (docs/operations.md) to the instance's role";
 
@@ -71,10 +84,16 @@ async fn of_balancer(case: &Case<'_>, balancer: &Alb) -> Vec<Check> {
         }
         Err(error) => checks.push(failed(&error)),
     }
+    // Both questions begin with the listener: what is wrong there is told once.
+    checks.dedup();
     checks
 }
 
 fn failed(error: &WorldError) -> Check {
+    if error.kind == ErrorKind::Denied && REFUSED.iter().any(|code| error.cause.contains(code)) {
+        let remedy = "AWS does not take these credentials: look at clock, key and `aws sts get-caller-identity`; a role of the instance renews itself";
+        return Check::fail("credentials", error.to_string(), remedy);
+    }
     let remedy = match error.kind {
         ErrorKind::Denied => POLICY,
         ErrorKind::NotFound => "look at [aws] listener_arn, alb_arn and region",
@@ -110,4 +129,24 @@ fn of_targets(view: &BalancerView, expected: usize) -> Vec<Check> {
         checks.push(Check::unknown("targets", format!("{unread} target groups could not be read")));
     }
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failed;
+    use crate::world::{ErrorKind, WorldError};
+
+    #[test]
+    fn who_is_refused_is_told_from_what_is_refused() {
+        let of = |kind, cause: &str| {
+            let check = failed(&WorldError::new("reading the listener", kind, cause.to_owned()));
+            (check.topic, check.remedy.unwrap_or_default())
+        };
+        let (topic, remedy) = of(ErrorKind::Denied, "ExpiredTokenException: The security token is expired");
+        assert!(topic == "credentials" && remedy.contains("sts get-caller-identity"), "{remedy}");
+        let (topic, remedy) = of(ErrorKind::Denied, "AccessDenied: not authorized to perform: Describe");
+        assert!(topic == "alb" && remedy.contains("IAM policy"), "{remedy}");
+        let (topic, remedy) = of(ErrorKind::NotFound, "ListenerNotFound");
+        assert!(topic == "alb" && remedy.contains("listener_arn"), "{remedy}");
+    }
 }

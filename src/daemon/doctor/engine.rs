@@ -1,4 +1,4 @@
-//! Facts about the engine: whether it answers, its clock, its images.
+//! Facts about the engine: whether it answers, its clock, its images, what it killed for memory.
 
 use crate::daemon::doctor::Case;
 use crate::daemon::now;
@@ -6,13 +6,16 @@ use crate::docker::DockerEngine;
 use crate::docker::credentials::{self, RegistryConfig};
 use crate::doctor::judge::{self, ImageFacts};
 use crate::doctor::{Check, Verdict};
+use crate::model::observed::ContainerState;
 use crate::model::server::{PullPolicy, ServerKind};
-use crate::world::{ErrorKind, WorldError};
+use crate::world::{Engine as _, ErrorKind, WorldError};
 use futures_util::StreamExt as _;
 use std::collections::BTreeMap;
 
 /// Images asked for at once.
 const ASKED_AT_ONCE: usize = 8;
+/// Ended containers that are asked for why.
+const INSPECTED_MAX: usize = 100;
 /// Images that are asked for.
 const IMAGES_MAX: usize = 100;
 
@@ -39,8 +42,29 @@ pub(super) async fn checks(case: &Case<'_>) -> Vec<Check> {
             checks
         }
     };
+    checks.extend(memory(case, &engine).await);
     checks.extend(registry_config(case));
     checks.extend(images(case, &engine).await);
+    checks
+}
+
+/// Servers whose container the kernel ended for memory and that are not up again.
+async fn memory(case: &Case<'_>, engine: &DockerEngine) -> Vec<Check> {
+    // An engine that answered for itself and has no list is not this check's to tell of.
+    let Ok(all) = engine.containers().await else { return Vec::new() };
+    let ended = all.iter().filter(|one| matches!(one.state, ContainerState::Exited(_)));
+    let ours = ended.filter_map(|one| {
+        let mark = one.mark.as_ref().filter(|mark| mark.stack == case.home.stack)?;
+        Some((one, case.desired.servers.get(mark.server.as_ref()?)?))
+    });
+    let mut checks = Vec::new();
+    for (container, server) in ours.take(INSPECTED_MAX) {
+        let ServerKind::Container(decl) = &server.kind else { continue };
+        let killed = engine.details(&container.id).await.ok().flatten().is_some_and(|seen| seen.oom_killed);
+        if killed {
+            checks.push(judge::memory(&server.id, decl.spec.resources.memory_bytes));
+        }
+    }
     checks
 }
 

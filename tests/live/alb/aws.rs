@@ -94,6 +94,11 @@ impl Aws {
         format!("http://127.0.0.1:{}", self.proxy)
     }
 
+    /// Where a program asks who its host is.
+    pub(super) fn imds_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.imds)
+    }
+
     /// A call behind the wire.
     pub(super) fn call(&self, action: &str, params: Value) {
         self.ask("POST", "/_call", &json!({ "action": action, "params": params }));
