@@ -1,11 +1,16 @@
-//! Who called what: clients' calls of tools, prompts and resources, noted when they end.
+//! Who called what: clients' calls of tools, prompts and resources, noted when they end or are refused.
 //!
 //! ```text
-//! a call ends --queue, bounded--> writer, many at once --> the state file, bounded by age and number
+//! one record --+--> the log, at once, of clients that proved who they are
+//!              +--queue, bounded--> writer, many at once --> the state file, bounded by age and number
 //! ```
 //! Nobody waits for the disk: what does not fit into the queue is counted and lost. Must never hold
 //! arguments, results or the name of a resource.
 
+use crate::gateway::guard::LOCAL;
+use crate::gateway::metrics::{REFUSED, shown};
+use crate::gateway::origin::Door;
+use crate::model::id::ServerId;
 use crate::model::record::CallRecord;
 use crate::world::{Clock, Records};
 use std::fmt;
@@ -14,6 +19,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
+/// Target of the events that say who called what, at level INFO. Names only.
+pub const AUDIT: &str = "audit";
+/// The method of a request that was refused before anybody looked into it.
+const UNREAD: &str = "request";
 /// Calls that may wait for the disk.
 const WAITING_MAX: usize = 16 * 1024;
 /// Calls written together.
@@ -80,8 +89,32 @@ impl CallLog {
         self.enabled.load(Relaxed) && self.waiting.get().is_some()
     }
 
+    /// Whether anybody wants to know of a call of theirs that ends now.
+    #[must_use]
+    pub fn is_heard(&self, who: &str) -> bool {
+        self.wants() || is_told(who)
+    }
+
+    /// Notes a request that somebody known was refused at the door.
+    pub fn refused(&self, who: &str, door: Door, (server, request): (Option<ServerId>, Option<Box<str>>)) {
+        if self.is_heard(who) {
+            self.note(CallRecord {
+                by: shown(who),
+                via: door.as_str(),
+                server,
+                method: UNREAD.to_owned(),
+                result: REFUSED,
+                request: request.map(String::from),
+                ..CallRecord::default()
+            });
+        }
+    }
+
     /// Notes a call; its time is now.
     pub fn note(&self, mut call: CallRecord) {
+        if is_told(&call.by) {
+            tell(&call);
+        }
         let Some(waiting) = self.waiting.get().filter(|_| self.enabled.load(Relaxed)) else { return };
         call.at = self.clock.now();
         if waiting.try_send(call).is_ok() {
@@ -107,6 +140,26 @@ impl CallLog {
         };
         let _late = tokio::time::timeout(FLUSH_WITHIN, all).await;
     }
+}
+
+/// Whether the log wants to know of a client's calls: of one that proved who it is.
+fn is_told(who: &str) -> bool {
+    who != LOCAL && tracing::enabled!(target: AUDIT, tracing::Level::INFO)
+}
+
+fn tell(call: &CallRecord) {
+    let CallRecord { by, server, method, tool, result, .. } = call;
+    tracing::info!(
+        target: AUDIT,
+        MCP_SERVER = server.as_ref().map(tracing::field::display),
+        MCP_PRINCIPAL = by.as_str(),
+        MCP_METHOD = method.as_str(),
+        MCP_TOOL = (!tool.is_empty()).then_some(tool.as_str()),
+        MCP_STATUS = *result,
+        "{by}: {method}{}{tool} of {} {result}",
+        if tool.is_empty() { "" } else { " " },
+        server.as_ref().map_or("?", ServerId::as_str),
+    );
 }
 
 async fn write(

@@ -408,7 +408,7 @@ pub(crate) fn failed(id: &RawValue, tongue: &Tongue, error: &CallError, timed: &
             let text = build::error(Some(id), INTERNAL_ERROR, &error.to_string());
             Out::Busy(text, Again::later(Some(BUSY_SECS)))
         }
-        CallError::Cancelled => Out::Answer(200, build::error(Some(id), CANCELLED, "request was cancelled")),
+        CallError::Cancelled => cancelled(id),
         CallError::TimedOut { .. }
         | CallError::Closed(_)
         | CallError::Unsent(_)
@@ -416,6 +416,11 @@ pub(crate) fn failed(id: &RawValue, tongue: &Tongue, error: &CallError, timed: &
         | CallError::Params
         | CallError::List(_) => Out::Answer(200, build::error(Some(id), INTERNAL_ERROR, &error.to_string())),
     }
+}
+
+/// What the client of a request is told that it took back itself.
+pub(crate) fn cancelled(id: &RawValue) -> Out {
+    Out::Answer(200, build::error(Some(id), CANCELLED, "request was cancelled"))
 }
 
 /// The version that a client which asks for `asked` gets from a server that speaks `served`: the

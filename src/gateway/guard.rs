@@ -184,6 +184,7 @@ impl Guard {
         let admitted = self.authenticated(&policy, request, credentials.as_ref()).map_err(|mut answer| {
             // An allowed page may know why.
             cors::let_read(&mut answer, &request.headers);
+            note_known(&mut answer, &policy, credentials.as_ref());
             (*answer).into()
         });
         hand_back(&policy, request, credentials);
@@ -248,6 +249,7 @@ impl Guard {
         };
         let admitted = admitted.map_err(|mut answer| {
             cors::let_read(&mut answer, &request.headers);
+            note_known(&mut answer, &policy, credentials.as_ref());
             (*answer).into()
         });
         if key.is_none() {
@@ -270,6 +272,23 @@ impl Guard {
     #[must_use]
     pub fn wants_tokens(&self) -> bool {
         !matches!(self.policy.read().unwrap_or_else(PoisonError::into_inner).auth, Auth::None)
+    }
+}
+
+/// Who was refused, when that is known although their token does not open the door: it is part of who
+/// called what. Goes along with the answer and not out with it.
+#[derive(Clone, Debug)]
+pub struct Known(pub Arc<str>);
+
+fn note_known(answer: &mut Response, policy: &Policy, credentials: Option<&HeaderValue>) {
+    let said = credentials.and_then(|value| value.to_str().ok());
+    let known = said.and_then(|said| match &policy.auth {
+        Auth::Tokens(tokens) => tokens.known(said),
+        Auth::Jwt(jwt) => jwt.known(said),
+        Auth::None => None,
+    });
+    if let Some(name) = known {
+        answer.extensions_mut().insert(Known(name));
     }
 }
 

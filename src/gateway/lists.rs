@@ -13,6 +13,7 @@
 use crate::gateway::call::{self, Failed};
 use crate::gateway::hub::Entry;
 use crate::gateway::slot::Live;
+use crate::mcp::handshake::ServerInfo;
 use crate::mcp::wire::{METHOD_NOT_FOUND, member, text_of};
 use crate::openapi::document::Operations;
 use crate::upstream::error::CallError;
@@ -68,7 +69,7 @@ impl ListKind {
     }
 
     /// The member of a server's capabilities.
-    const fn capability(self) -> &'static str {
+    pub(crate) const fn capability(self) -> &'static str {
         match self {
             Self::Tools => "tools",
             Self::Prompts => "prompts",
@@ -92,13 +93,24 @@ pub struct Item {
     pub raw: Box<RawValue>,
 }
 
+/// Who gave a list.
+#[derive(Clone, Debug)]
+pub struct Giver {
+    /// The connection that it came over; 0: one of an earlier run of ours.
+    pub generation: u64,
+    /// The declaration of the server, see [`Live::spec`].
+    pub spec: String,
+    /// What the server said of itself.
+    pub server: Option<ServerInfo>,
+}
+
 /// A list as a server gave it.
 #[derive(Debug)]
 pub struct Listed {
     /// The entries in the server's order; of equal keys the first.
     pub items: Vec<Item>,
-    /// The connection that it came over.
-    pub live: Arc<Live>,
+    /// Who gave it.
+    pub giver: Arc<Giver>,
     /// What the tool proxy made of a list of tools.
     pub operations: OnceLock<Operations>,
     /// Changes told before it was asked for.
@@ -108,6 +120,13 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// One that was kept.
+    #[must_use]
+    pub fn kept(items: Vec<Item>, giver: Giver) -> Self {
+        let (giver, operations, asked) = (Arc::new(giver), OnceLock::new(), Instant::now());
+        Self { items, giver, operations, changes: 0, asked, kept_for: KEPT_UNTOLD }
+    }
+
     /// The entry with this key.
     #[must_use]
     pub fn find(&self, key: &str) -> Option<&Item> {
@@ -119,7 +138,7 @@ impl Listed {
     pub fn seen(&self, entry: impl Fn(&Item) -> Option<Item>) -> Self {
         Self {
             items: self.items.iter().filter_map(entry).collect(),
-            live: Arc::clone(&self.live),
+            giver: Arc::clone(&self.giver),
             operations: OnceLock::new(),
             changes: self.changes,
             asked: self.asked,
@@ -187,6 +206,11 @@ impl Lists {
         self.of(kind).state.send_modify(|state| state.changes += 1);
     }
 
+    /// Takes up what an earlier run kept.
+    pub(crate) fn put(&self, kind: ListKind, list: Listed) {
+        self.of(kind).state.send_modify(|state| state.list = Some(Arc::new(list)));
+    }
+
     /// What was there last, whether or not it still is.
     #[must_use]
     pub fn last(&self, kind: ListKind) -> Option<Arc<Listed>> {
@@ -201,6 +225,9 @@ impl Entry {
     /// Why there is none, or that it did not come in time; it is then still waited for on behalf of
     /// the next who asks.
     pub async fn list(self: &Arc<Self>, kind: ListKind, within: Duration) -> Result<Arc<Listed>, Failed> {
+        if let Some(kept) = self.resting_list(kind) {
+            return Ok(kept);
+        }
         let now = self.lists.of(kind).state.borrow().clone();
         if let Some(list) = now.list.as_ref().filter(|list| self.is_current(list, now.changes)) {
             return Ok(Arc::clone(list));
@@ -218,6 +245,14 @@ impl Entry {
         tokio::time::timeout(within, asked).await.unwrap_or_else(late)
     }
 
+    /// The list of now, whatever is kept.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn refreshed(self: &Arc<Self>, kind: ListKind) -> Result<Arc<Listed>, Failed> {
+        self.asked(kind).await
+    }
+
     /// The answer to the question under way, or to a new one.
     async fn asked(self: &Arc<Self>, kind: ListKind) -> Result<Arc<Listed>, Failed> {
         let mut state = self.lists.of(kind).state.subscribe();
@@ -231,7 +266,7 @@ impl Entry {
     }
 
     fn is_current(&self, list: &Listed, changes: u64) -> bool {
-        let here = self.slot.live().is_some_and(|live| live.generation == list.live.generation);
+        let here = self.slot.live().is_some_and(|live| live.generation == list.giver.generation);
         here && list.changes == changes && list.age() < list.kept_for
     }
 
@@ -266,7 +301,7 @@ struct Question {
 
 impl Question {
     async fn ask(&self, changes: u64) -> Result<Listed, Failed> {
-        let live = self.entry.slot.ready().await.map_err(Failed::Unavailable)?;
+        let live = self.entry.slot.reached().await.map_err(Failed::Unavailable)?;
         let (method, key) = self.kind.method();
         let asked = Instant::now();
         let list = tokio::time::timeout(ASKED_WITHIN, call::list(&live, method, key)).await;
@@ -278,7 +313,9 @@ impl Question {
         };
         let kept_for = if tells(&live, self.kind) { KEPT_TOLD } else { KEPT_UNTOLD };
         let items = items(entries, self.kind);
-        Ok(Listed { items, live, operations: OnceLock::new(), changes, asked, kept_for })
+        let server = live.leg.server_info().cloned();
+        let giver = Arc::new(Giver { generation: live.generation, spec: live.spec.clone(), server });
+        Ok(Listed { items, giver, operations: OnceLock::new(), changes, asked, kept_for })
     }
 
     fn end(mut self, answer: Result<Listed, Failed>) {
@@ -291,6 +328,7 @@ impl Question {
                 Err(why) => state.failed = Some(why),
             }
         });
+        self.entry.keep();
     }
 }
 
@@ -313,7 +351,7 @@ fn tells(live: &Live, kind: ListKind) -> bool {
     capability.and_then(|kind| member(kind, "listChanged")).is_some_and(|flag| flag.get() == "true")
 }
 
-fn items(entries: Vec<Box<RawValue>>, kind: ListKind) -> Vec<Item> {
+pub(crate) fn items(entries: Vec<Box<RawValue>>, kind: ListKind) -> Vec<Item> {
     let mut known = std::collections::BTreeSet::new();
     let item = |raw: Box<RawValue>| {
         let key = member(&raw, kind.key()).and_then(text_of)?.into_owned();

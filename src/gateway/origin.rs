@@ -9,6 +9,7 @@
 //! Must never show a header's value, and never hand one to a server whose entry does not name it.
 
 use crate::gateway::places::{Place, Source};
+use crate::model::access::forwards;
 use hyper::HeaderMap;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -87,18 +88,18 @@ impl Origin {
     /// own.
     #[must_use]
     pub fn with_headers(mut self, headers: &HeaderMap, names: &[String], key: &[u8; 32]) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        self.request = REQUEST_IDS.iter().find_map(|name| text(name)).map(short);
+        self.request = named(headers);
         let mut bytes = 0;
-        for name in names {
-            let mut values = headers.get_all(name.as_str()).iter();
+        let meant = headers.keys().filter(|name| !names.is_empty() && forwards(names, name.as_str()));
+        for name in meant {
+            let mut values = headers.get_all(name).iter();
             // Two of a name, or bytes that are no text: nobody could say which one is meant.
             let (Some(Ok(value)), None) = (values.next().map(|value| value.to_str()), values.next()) else {
                 continue;
             };
-            bytes += name.len() + value.len();
+            bytes += name.as_str().len() + value.len();
             if bytes <= FORWARDED_BYTES_MAX {
-                self.headers.insert(name.clone(), value.to_owned());
+                self.headers.insert(name.as_str().to_owned(), value.to_owned());
             }
         }
         if !self.headers.is_empty() {
@@ -119,8 +120,22 @@ impl Origin {
         if self.headers.is_empty() || !matches!(place.source, Source::Remote(_)) {
             return BTreeMap::new();
         }
-        let named = place.offer.forward_headers.iter();
-        named.filter_map(|name| Some((name.clone(), self.headers.get(name)?.clone()))).collect()
+        self.headers_by(place)
+    }
+
+    /// Those that a server at this place gets as part of a call, because it has no headers.
+    #[must_use]
+    pub fn headers_in_call(&self, place: &Place) -> BTreeMap<String, String> {
+        if self.headers.is_empty() || matches!(place.source, Source::Remote(_)) {
+            return BTreeMap::new();
+        }
+        self.headers_by(place)
+    }
+
+    fn headers_by(&self, place: &Place) -> BTreeMap<String, String> {
+        let rules = &place.offer.forward_headers;
+        let meant = self.headers.iter().filter(|(name, _)| forwards(rules, name));
+        meant.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// The place as its requests reach it: with those headers instead of the entry's of the same name.
@@ -142,6 +157,12 @@ impl Origin {
     pub fn request_id(&self, id: Option<&RawValue>) -> Option<Box<str>> {
         self.request.clone().or_else(|| id.map(|id| short(id.get())))
     }
+}
+
+/// The id that a client or a proxy gave a request.
+pub(crate) fn named(headers: &HeaderMap) -> Option<Box<str>> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    REQUEST_IDS.iter().find_map(|name| text(name)).map(short)
 }
 
 /// One line of bounded length.

@@ -6,7 +6,10 @@
 //! The id is a secret: it is given to the client once and only its SHA-256 is kept. Must never
 //! answer whether a session of another principal exists.
 
+pub mod in_flight;
+
 use crate::gateway::combined::below::Below;
+use crate::gateway::sessions::in_flight::Noted;
 use crate::gateway::streams::store::EventStore;
 use crate::gateway::streams::{Stream, StreamKind};
 use crate::mcp::wire::LEGACY_VERSIONS;
@@ -27,8 +30,6 @@ use tokio::sync::{oneshot, watch};
 pub const SESSIONS_MAX: usize = 20_000;
 /// A session that nobody used this long is ended.
 pub const IDLE_MAX: Span = Span::secs(30 * 60);
-/// Requests under way in one session.
-const IN_FLIGHT_MAX: usize = 1024;
 /// Requests of a server that one client may have to answer.
 const ASKED_MAX: usize = 64;
 /// Resources one session may subscribe to.
@@ -104,7 +105,7 @@ pub struct Session {
 
 #[derive(Debug, Default)]
 struct Inner {
-    in_flight: HashMap<String, Option<u64>>,
+    in_flight: HashMap<String, Noted>,
     asked: BTreeMap<String, Asker>,
     subscriptions: BTreeSet<String>,
     log_level: Option<String>,
@@ -154,24 +155,6 @@ impl Session {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Enters a request by the id its client gave it; `None` when that id is under way already or
-    /// too many are.
-    #[must_use]
-    pub fn enter(self: &Arc<Self>, id: &RawValue) -> Option<InFlight> {
-        let mut inner = self.inner();
-        if inner.in_flight.len() >= IN_FLIGHT_MAX || inner.in_flight.contains_key(id.get()) {
-            return None;
-        }
-        inner.in_flight.insert(id.get().to_owned(), None);
-        Some(InFlight { session: Arc::clone(self), id: id.get().to_owned() })
-    }
-
-    /// The connection's id of a request that its client wants to take back.
-    #[must_use]
-    pub fn upstream_id(&self, id: &RawValue) -> Option<u64> {
-        self.inner().in_flight.get(id.get()).copied().flatten()
     }
 
     /// Notes that the client was asked; false when it has too much to answer already.
@@ -323,67 +306,6 @@ impl Session {
             created: self.created,
             last_used: Timestamp(self.last_used.load(Relaxed)),
         }
-    }
-}
-
-/// A request under way; leaves the session's table when dropped.
-#[derive(Debug)]
-pub struct InFlight {
-    session: Arc<Session>,
-    id: String,
-}
-
-impl InFlight {
-    /// The session.
-    #[must_use]
-    pub const fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    /// The connection's own id of it, for cancelling.
-    pub fn sent_as(&self, upstream: u64) {
-        if let Some(slot) = self.session.inner().in_flight.get_mut(&self.id) {
-            *slot = Some(upstream);
-        }
-    }
-}
-
-/// Where a request under way is noted, for whoever sends it again.
-#[derive(Debug)]
-pub struct Marker {
-    session: Arc<Session>,
-    id: String,
-}
-
-impl Marker {
-    /// The connection's own id of it, for cancelling.
-    pub fn sent_as(&self, upstream: u64) {
-        self.note(Some(upstream));
-    }
-
-    /// No connection has it.
-    pub fn unsent(&self) {
-        self.note(None);
-    }
-
-    fn note(&self, upstream: Option<u64>) {
-        if let Some(slot) = self.session.inner().in_flight.get_mut(&self.id) {
-            *slot = upstream;
-        }
-    }
-}
-
-impl InFlight {
-    /// The place where it is noted.
-    #[must_use]
-    pub fn marker(&self) -> Marker {
-        Marker { session: Arc::clone(&self.session), id: self.id.clone() }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.session.inner().in_flight.remove(&self.id);
     }
 }
 

@@ -377,7 +377,7 @@ impl Pass {
         loop {
             match self.entry.slot.ready().await {
                 Ok(_) | Err(Unavailable::Stopped(_)) => return,
-                Err(Unavailable::Later(_) | Unavailable::Failing(..)) => {}
+                Err(Unavailable::Later(_) | Unavailable::Late(_) | Unavailable::Failing(..)) => {}
             }
             let Some(wait) = next_try(&retry, self.tries, (Reached::Nothing, self.safe)) else { return };
             self.tries += 1;

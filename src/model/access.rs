@@ -16,6 +16,46 @@ pub const PATTERNS_MAX: usize = 256;
 /// Bytes of one pattern.
 pub const PATTERN_BYTES_MAX: usize = 256;
 
+/// Headers that are the gateway's own, or that must not be chosen by clients.
+pub const NEVER_FORWARDED: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "last-event-id",
+    "origin",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// Headers that a pattern never means: what proves who a client is, and what differs with each request.
+const BY_NAME_ONLY: &[&str] =
+    &["authorization", "cookie", "traceparent", "tracestate", "x-amzn-trace-id", "x-api-key", "x-request-id"];
+
+/// Whether a header can be forwarded at all; `name` is in lower case.
+#[must_use]
+pub fn may_be_forwarded(name: &str) -> bool {
+    !NEVER_FORWARDED.contains(&name) && !name.starts_with("mcp-")
+}
+
+/// Whether rules forward a header: names, beginnings before a `*`, and behind a `!` what is left out of
+/// those. All in lower case.
+#[must_use]
+pub fn forwards(rules: &[String], name: &str) -> bool {
+    let by_pattern = may_be_forwarded(name) && !BY_NAME_ONLY.contains(&name);
+    let means = |rule: &String| rule == name || (by_pattern && rule.ends_with('*') && matches(rule, name));
+    let leaves_out = |rule: &String| rule.strip_prefix('!').is_some_and(|rule| matches(rule, name));
+    rules.iter().any(means) && !rules.iter().any(leaves_out)
+}
+
 /// Whether `pattern` describes all of `text`.
 #[must_use]
 pub fn matches(pattern: &str, text: &str) -> bool {
@@ -148,6 +188,23 @@ impl Grant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_are_forwarded_by_name_and_by_beginning_and_secrets_by_name_alone() {
+        let rules = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let some = rules(&["x-user-*", "!x-user-secret*", "authorization", "x-team"]);
+        let given =
+            ["x-user-id", "x-user-", "x-user-secret", "x-user-secrets", "authorization", "x-team", "x-teams"];
+        let forwarded: Vec<&str> = given.into_iter().filter(|name| forwards(&some, name)).collect();
+        assert_eq!(forwarded, ["x-user-id", "x-user-", "authorization", "x-team"]);
+        let wide = rules(&["x*", "co*", "a*", "mcp*", "h*"]);
+        for never in
+            ["x-request-id", "x-api-key", "cookie", "authorization", "accept", "mcp-session-id", "host"]
+        {
+            assert!(!forwards(&wide, never), "{never}");
+        }
+        assert!(!forwards(&rules(&["!x-a"]), "x-b") && !forwards(&[], "x-a"));
+    }
     use proptest::prelude::*;
 
     fn words(list: &[&str]) -> Vec<String> {

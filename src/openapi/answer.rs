@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 
 /// A tool said that it failed.
 pub const TOOL_FAILED: &str = "MCPO-G060";
+/// The server's answer is none, or too long.
+pub const UNUSABLE: &str = "MCPO-G066";
 /// A tool asks its caller for input, which no HTTP caller can give.
 pub const WANTS_INPUT: &str = "MCPO-G061";
 
@@ -54,6 +56,9 @@ pub fn of_result(result: &RawValue, structured: bool) -> Answer {
     if input::is_input_required(result) {
         let message = "the tool asks its caller for input, which cannot be given over HTTP";
         return Answer::failed(501, message, WANTS_INPUT);
+    }
+    if !result.get().starts_with('{') {
+        return Answer::failed(502, "the server's answer is no result of a tool", UNUSABLE);
     }
     let content = content(result);
     if member(result, "isError").is_some_and(|flag| flag.get() == "true") {

@@ -18,16 +18,20 @@ readonly LOG=$CACHE/gateway.log
 readonly SAID=$CACHE/said
 readonly UP_SECS_MAX=60
 readonly STOP_SECS_MAX=20
-readonly CLIENT_SECS_MAX=120
+readonly CLIENT_SECS_MAX=240
 # Most of a client's time is waiting.
-readonly AT_ONCE=3
+readonly AT_ONCE=4
 # Below the ports the kernel gives out; two runs at once hardly meet.
-readonly PORT_FIRST=$((19000 + $$ % 500 * 10))
+readonly PORT_FIRST=$((19000 + $$ % 200 * 50))
 
-readonly CLIENTS=(ts ts-sse py2 py2-modern py2-sse py1 py1-sse inspector litellm)
+# In this order.
+readonly CLIENTS=(ts ts-sse py2 py2-modern py2-sse py1 py1-sse inspector litellm mcpo faults contained)
 readonly BASICS="initialize list call"
 readonly OFFERS="resources prompts"
 readonly ASKED="sampling elicitation roots"
+readonly EXAMPLES="single config index stdio disabled memory sse streamable key key-basic docs-locked headers"
+readonly WEBUI="webui-list webui-call webui-browser"
+readonly BEFALLS="up kill hang noise garbage slow exits alone ends clean"
 
 usage() {
   cat >&2 <<USAGE
@@ -40,12 +44,12 @@ USAGE
   exit 2
 }
 
-place='' daemon='' images='' row=0 failed=0
+place='' daemon='' images='' packed='' row=0 failed=0
 declare -A urls=()
 
 clean_up() {
   [ -z "$daemon" ] || stop_daemon || true
-  [ -z "$images" ] || remove_stack "$STACK" "$(image_of everything)" "$(image_of time)"
+  [ -z "$packed" ] || remove_stack "$STACK" "$(image_of everything)" "$(image_of time)"
   [ -z "$place" ] || rm -rf "$place"
 }
 
@@ -149,6 +153,22 @@ client() {
   rows+=("$!")
 }
 
+# What befalls the two servers, as processes or from their images: each has a daemon of its own.
+run_faults() {
+  local kind server how="as processes" first=$PORT_FIRST
+  local -a line where
+  [ "$1" = faults ] || { how="in containers" && first=$((PORT_FIRST + 20)); }
+  for kind in npm pypi; do
+    first=$((first + 10)) server=everything
+    line=("$NODE" "$MODULES/@modelcontextprotocol/server-everything/dist/index.js" stdio)
+    [ $kind = npm ] || { server="time" && line=("$CACHE/py2/bin/python" -m mcp_server_time --local-timezone UTC); }
+    where=("$BINARY" "$place/$1-$kind" "$first" "$kind")
+    [ "$1" = faults ] || where+=(--image "$(image_of $server)")
+    client "real faults, $how ($kind)" $server "$BEFALLS" \
+      python3 -B "$SUITE_DIR/faults.py" "${where[@]}" -- "${line[@]}"
+  done
+}
+
 # The rows of one kind of client.
 run_client() {
   local python=$CACHE/py${1:2:1}/bin/python script=$SUITE_DIR/python_sdk.py mode sdk
@@ -177,6 +197,11 @@ run_client() {
           python3 "$SUITE_DIR/litellm.py" $server "${urls[$server]}"
       done
       ;;
+    mcpo)
+      # Processes in every form: --images changes nothing of them.
+      client "mcpo's examples, Open WebUI's requests" "five of its own" "$EXAMPLES $WEBUI" \
+        "$SUITE_DIR/mcpo/run.sh" "$BINARY" ${MCPO_PEER:+"$MCPO_PEER"}
+      ;;
   esac
 }
 
@@ -194,7 +219,7 @@ run_stop() {
 
 main() {
   local name begin=$SECONDS
-  local -a rows=()
+  local -a rows=() clients=()
   [ "${1-}" != --images ] || { images=yes && shift; }
   if [ $# = 0 ] || [[ $1 = -* ]]; then usage; fi
   BINARY=$(realpath "$1")
@@ -208,12 +233,22 @@ main() {
   place=$(mktemp -d)
   rm -rf "$SAID"
   mkdir -p "$SAID"
-  [ -z "$images" ] || make_images
+  if [ -n "$images" ] || [[ " $* " = *" contained "* ]]; then packed=yes && make_images; fi
   write_config
   start_daemon
   wait_up everything
   wait_up time
-  for name in "$@"; do run_client "$name"; done
+  for name in "$@"; do
+    # What is judged by the second does not share the machine with clients.
+    if [[ $name = faults || $name = contained ]]; then
+      [ ${#clients[@]} = 0 ] || wait "${clients[@]}"
+      clients=()
+      run_faults "$name"
+    else
+      run_client "$name"
+      clients=("${rows[@]}")
+    fi
+  done
   wait "${rows[@]}"
   run_stop
   printf '%-40s %-16s %7s %5s\n' client server passed s

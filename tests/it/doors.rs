@@ -309,12 +309,8 @@ fn tokens_of_an_issuer_open_the_door_of_a_daemon_that_began_without_it_and_calls
         Client { port: site.main(), path, auth: auth.to_owned(), session: String::new() }.post(&hello)
     };
     let without = ask("/mcp/a", &auth);
-    assert_eq!(
-        (without.status, without.json()["code"].as_str()),
-        (503, Some("MCPO-G080")),
-        "{}",
-        without.body
-    );
+    let code = without.json()["code"].clone();
+    assert_eq!((without.status, code.as_str()), (503, Some("MCPO-G080")), "{}", without.body);
     assert_eq!(ask("/mcp/a", "").status, 401);
     up.store(true, Ordering::Relaxed);
     eventually("the keys are there", || ask("/mcp/a", &auth).status == 200);
@@ -333,23 +329,108 @@ fn tokens_of_an_issuer_open_the_door_of_a_daemon_that_began_without_it_and_calls
         assert!(!text.contains(secret), "{text}");
         serde_json::from_str::<Value>(&text).expect("JSON")["audit"].as_array().cloned().unwrap_or_default()
     };
-    eventually("both calls are noted", || lines().len() == 2);
+    // Whose token it is can be told also when it is over, and nothing of it where nobody signed it.
+    let mut over = claims("mcp:server:a");
+    over["exp"] = json!(now - 7200);
+    assert_eq!(ask("/mcp/a", &format!("Bearer {}", token(&key, &over))).status, 401);
+    let signed = auth.rsplit_once('.').expect("parts").0;
+    assert_eq!(ask("/mcp/a", &format!("{signed}.AAAA")).status, 401);
+    eventually("both calls are noted, and who was refused", || lines().len() == 4);
     let noted = lines();
+    assert_eq!(refusals(&noted), [("request", "a", "mcp"), ("request", "b", "mcp")], "newest first");
     let echo = noted.iter().find(|line| line["what"] == "call echo").expect("a call");
     assert_eq!(
         (&echo["server"], &echo["via"], &echo["result"], &echo["request"]),
         (&json!("a"), &json!("mcp"), &json!("ok"), &json!("7"))
     );
-    let table = site.command(&["audit", "--calls"]).output().expect("the program").stdout;
-    let table = String::from_utf8(table).expect("text");
-    assert!(table.contains("call echo") && table.lines().all(|line| line.chars().count() <= 80), "{table}");
-    let done = site.command(&["audit", "--json"]).output().expect("the program").stdout;
-    assert!(!String::from_utf8(done).expect("text").contains("call echo"), "a list of its own");
+    lists_are_apart(&site);
     // Nothing of the token is left anywhere.
     let signature = auth.rsplit('.').next().expect("a signature").to_owned();
     for file in ["log", "state"] {
         assert!(!holds(&site.path(file), signature.as_bytes()), "{file} has the token");
     }
+}
+
+/// Calls stand in a list of their own, which fits a terminal.
+fn lists_are_apart(site: &Site) {
+    let table = site.command(&["audit", "--calls"]).output().expect("the program").stdout;
+    let table = String::from_utf8(table).expect("text");
+    assert!(table.contains("call echo") && table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let done = site.command(&["audit", "--json"]).output().expect("the program").stdout;
+    assert!(!String::from_utf8(done).expect("text").contains("call echo"), "a list of its own");
+}
+
+/// What was refused of these lines, where, by which door.
+fn refusals(lines: &[Value]) -> Vec<(&str, &str, &str)> {
+    let refused = lines.iter().filter(|line| line["result"] == "refused");
+    refused.map(|line| (word(&line["what"]), word(&line["server"]), word(&line["via"]))).collect()
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+#[test]
+fn who_is_known_and_refused_is_noted() {
+    let limited = demo(&json!({"orchestrator": {"rateLimit": {"requests": 2, "per": "1h"}}}));
+    let site = Site::new(&json!({"mcpServers": {"a": limited, "b": demo(&json!({}))}}).to_string());
+    let tokens = "ci:alpha servers=a tools=a/echo\nlate:beta expires=2001-01-01\n";
+    std::fs::write(site.path("tokens"), tokens).expect("a file");
+    let file = site.path("tokens").display().to_string();
+    let _daemon = site.start(&[
+        ("MCP_ORCHESTRATOR__GATEWAY__AUTH", "bearer"),
+        ("MCP_ORCHESTRATOR__GATEWAY__TOKENS_FILE", &file),
+    ]);
+    let (ci, main) = ("Bearer alpha", site.main());
+    let openapi = |path: &'static str| {
+        let client = Client { port: main, path, auth: ci.to_owned(), session: String::new() };
+        client.post(&json!({"text": "x"})).status
+    };
+    eventually("the server answers", || openapi("/openapi/a/nothing") == 404);
+    let own = Client::open(main, "/mcp/a", ci);
+    assert_eq!(own.call("echo", &json!({"text": "one"})).as_deref(), Ok("one"));
+    assert_eq!(openapi("/openapi/a/echo"), 200);
+    // Too often, by two doors; not granted, by each; not good any more; unknown.
+    assert!(own.call("echo", &json!({"text": "three"})).is_err());
+    assert_eq!(openapi("/openapi/a/echo"), 429);
+    assert!(own.call("fail", &json!({})).is_err());
+    assert!(Client::open(main, "/mcp", ci).call("b__echo", &json!({"text": "x"})).is_err());
+    assert_eq!((openapi("/openapi/a/fail"), openapi("/openapi/b/echo")), (404, 404));
+    let ask = |path: &'static str, auth: &str| {
+        let client = Client { port: main, path, auth: auth.to_owned(), session: String::new() };
+        client.post(&json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})).status
+    };
+    assert_eq!(
+        (ask("/mcp/b", ci), ask("/mcp/a", "Bearer beta"), ask("/mcp/a", "Bearer gamma")),
+        (403, 401, 401)
+    );
+    let lines = || {
+        let output = site.command(&["audit", "--calls", "--json"]).output().expect("the program");
+        let all = serde_json::from_slice::<Value>(&output.stdout).expect("JSON")["audit"].clone();
+        let all = all.as_array().cloned().unwrap_or_default();
+        let row = |line: &Value| {
+            ["by", "via", "server", "what", "result"].map(|key| line[key].as_str().unwrap_or("-").to_owned())
+        };
+        let mut rows: Vec<_> = all.iter().map(row).collect();
+        rows.sort();
+        rows
+    };
+    let mut want = [
+        ["ci", "mcp", "a", "call echo", "ok"],
+        ["ci", "openapi", "a", "call echo", "ok"],
+        ["ci", "mcp", "a", "call echo", "refused"],
+        ["ci", "openapi", "a", "call echo", "refused"],
+        ["ci", "mcp", "a", "call fail", "refused"],
+        ["ci", "all", "b", "call echo", "refused"],
+        ["ci", "openapi", "a", "call fail", "refused"],
+        ["ci", "openapi", "b", "call echo", "refused"],
+        ["ci", "mcp", "b", "request", "refused"],
+        ["late", "mcp", "a", "request", "refused"],
+    ]
+    .map(|row| row.map(str::to_owned));
+    want.sort();
+    eventually("all are noted", || lines().len() >= want.len());
+    assert_eq!(lines(), want);
 }
 
 /// Whether a file, or one below a folder, has these bytes in it.

@@ -1,8 +1,9 @@
 //! Tools for measuring gateways that bring MCP servers over stdio to HTTP.
 //!
-//! Three programs: `fastmcp`, the stdio server behind every gateway, as fast as it can be, so that
+//! Four programs: `fastmcp`, the stdio server behind every gateway, as fast as it can be, so that
 //! the gateway is what is measured; `floor`, an HTTP server that answers the same requests itself,
-//! which no gateway can beat; `load`, which calls any of them and checks every reply.
+//! which no gateway can beat; `load`, which calls any of them and checks every reply; `pages`, which
+//! reads pages and lists of any server, and is the floor under them.
 //!
 //! Nothing here knows the product: each gateway is reached as its clients reach it.
 

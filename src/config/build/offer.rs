@@ -1,4 +1,4 @@
-//! What of a server is offered: `orchestrator.tools` and `forwardHeaders`.
+//! What of a server is offered: `orchestrator.tools` and `forwardHeaders`, and what other programs call so.
 //!
 //! Must never take a pattern that cannot mean anything: a filter with a typing error in it would
 //! let through what it was written against.
@@ -8,49 +8,46 @@ use crate::config::codes;
 use crate::config::merged::Merged;
 use crate::config::node::Node;
 use crate::config::settings::GatewayAuth;
-use crate::model::access::{PATTERN_BYTES_MAX, PATTERNS_MAX, ToolPolicy};
-use crate::model::server::ServerKind;
+use crate::model::access::{PATTERN_BYTES_MAX, PATTERNS_MAX, ToolPolicy, may_be_forwarded};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Headers that are the gateway's own, or that must not be chosen by clients.
-const NEVER_FORWARDED: &[&str] = &[
-    "accept",
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "last-event-id",
-    "origin",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 /// Headers that one entry may forward.
 const FORWARDED_MAX: usize = 16;
 
-/// `orchestrator.tools`, merged.
-pub(super) fn tools(merged: &Merged) -> ToolPolicy {
+/// mcpo's rules for headers.
+const MCPO_HEADERS: &str = "client_header_forwarding";
+/// Tools that are not offered, as mcpo, Cline and Windsurf have it.
+const DISABLED_TOOLS: &str = "disabledTools";
+
+/// `orchestrator.tools`, merged, and the entry's own `disabledTools`.
+pub(super) fn tools(merged: &Merged, entry: &Node) -> ToolPolicy {
     let rename = merged.get("tools.rename").map(|value| renames(&value.node)).unwrap_or_default();
     ToolPolicy {
         allow: merged.words("tools.allow"),
-        deny: merged.words("tools.deny").unwrap_or_default(),
+        deny: [merged.words("tools.deny").unwrap_or_default(), words(entry.get(DISABLED_TOOLS))].concat(),
         rename: rename.into_iter().collect(),
         read_only: merged.flag("tools.readOnly") == Some(true),
     }
 }
 
-/// `orchestrator.forwardHeaders`, in lower case.
-pub(super) fn forward_headers(merged: &Merged) -> Vec<String> {
-    let names = merged.words("forwardHeaders").unwrap_or_default();
-    let names: BTreeSet<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
-    names.into_iter().collect()
+fn words(list: Option<&Node>) -> Vec<String> {
+    list.map(|list| list.items().iter().filter_map(Node::scalar).collect()).unwrap_or_default()
+}
+
+/// `orchestrator.forwardHeaders` and mcpo's rules, in lower case; what is left out stands behind a `!`.
+pub(super) fn forward_headers(merged: &Merged, entry: &Node) -> Vec<String> {
+    let mut rules = merged.words("forwardHeaders").unwrap_or_default();
+    if let Some(theirs) = entry.get(MCPO_HEADERS).filter(|theirs| is_on(theirs)) {
+        rules.extend(words(theirs.get("whitelist")));
+        rules.extend(words(theirs.get("blacklist")).into_iter().map(|name| format!("!{name}")));
+    }
+    let rules: BTreeSet<String> = rules.iter().map(|rule| rule.to_ascii_lowercase()).collect();
+    // Everything would be what differs with each request, too.
+    rules.into_iter().filter(|rule| rule != "*").collect()
+}
+
+fn is_on(theirs: &Node) -> bool {
+    theirs.get("enabled").and_then(Node::as_bool) == Some(true)
 }
 
 fn renames(node: &Node) -> Vec<(String, String)> {
@@ -63,7 +60,7 @@ fn renames(node: &Node) -> Vec<(String, String)> {
 
 impl Builder<'_, '_> {
     /// Checks what the tables cannot; false after an error.
-    pub(super) fn check_offer(&mut self, work: &Work<'_>, kind: &ServerKind) -> bool {
+    pub(super) fn check_offer(&mut self, work: &Work<'_>) -> bool {
         let mark = self.sink.mark();
         for key in ["tools.allow", "tools.deny"] {
             if let Some(value) = work.merged.get(key) {
@@ -73,7 +70,7 @@ impl Builder<'_, '_> {
         if let Some(value) = work.merged.get("tools.rename") {
             self.check_renames(&value.node);
         }
-        self.check_forwarded(work, kind);
+        self.check_forwarded(work);
         !self.sink.since(mark).iter().any(|problem| problem.is_error())
     }
 
@@ -110,22 +107,46 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn check_forwarded(&mut self, work: &Work<'_>, kind: &ServerKind) {
+    fn check_forwarded(&mut self, work: &Work<'_>) {
+        if let Some(theirs) = work.entry.get(MCPO_HEADERS) {
+            self.check_mcpo_headers(theirs);
+        }
         let Some(value) = work.merged.get("forwardHeaders") else { return };
-        if matches!(kind, ServerKind::Process(_)) {
-            let message = "'forwardHeaders' has no effect on a local process, which gets no headers";
-            self.sink.warning(codes::NO_EFFECT, value.node.at, message);
+        self.check_header_rules("forwardHeaders", &value.node);
+    }
+
+    /// mcpo's rules, of which one without names forwards everything there.
+    fn check_mcpo_headers(&mut self, theirs: &Node) {
+        let names = theirs.get("whitelist").map(Node::items).unwrap_or_default();
+        let all = names.is_empty() || names.iter().any(|name| name.scalar().as_deref() == Some("*"));
+        if is_on(theirs) && all {
+            let message = format!("'{MCPO_HEADERS}' forwards only headers that its whitelist names");
+            self.sink.warning(codes::NO_EFFECT, theirs.at, message);
+            self.sink.hint("name them, or how they begin: [\"X-User-*\", \"X-Tenant\"]");
         }
-        if value.node.items().len() > FORWARDED_MAX {
-            let message = format!("'forwardHeaders' names more than {FORWARDED_MAX} headers");
-            self.sink.error(codes::INVALID_VALUE, value.node.at, message);
+        if let Some(names) = theirs.get("whitelist") {
+            self.check_header_rules(MCPO_HEADERS, names);
         }
-        for item in value.node.items() {
+    }
+
+    fn check_header_rules(&mut self, key: &str, list: &Node) {
+        if list.items().len() > FORWARDED_MAX {
+            let message = format!("'{key}' names more than {FORWARDED_MAX} headers");
+            self.sink.error(codes::INVALID_VALUE, list.at, message);
+        }
+        for item in list.items() {
             let name = item.scalar().unwrap_or_default().to_ascii_lowercase();
-            let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-            if name.is_empty() || !name.chars().all(token) {
-                self.sink.error(codes::INVALID_VALUE, item.at, format!("'{name}' is no name of a header"));
-            } else if NEVER_FORWARDED.contains(&name.as_str()) || name.starts_with("mcp-") {
+            let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'+-.^_`|~".contains(c);
+            let meant = name.strip_prefix('!').unwrap_or(&name);
+            let begins = meant.strip_suffix('*').unwrap_or(meant);
+            if key == MCPO_HEADERS && name == "*" {
+                continue;
+            }
+            if begins.is_empty() || !begins.chars().all(token) {
+                let message =
+                    format!("'{name}' is no name of a header, nor the beginning of one before a '*'");
+                self.sink.error(codes::INVALID_VALUE, item.at, message);
+            } else if !may_be_forwarded(meant) {
                 let message = format!("header '{name}' cannot be forwarded");
                 self.sink.error(codes::INVALID_VALUE, item.at, message);
                 self.sink.hint("it belongs to the connection, or to the protocol itself");
@@ -187,6 +208,36 @@ mod tests {
     }
 
     #[test]
+    fn what_mcpo_calls_so_means_the_same() {
+        let entry = |more: &str| {
+            load(&format!(
+                r#"{{"mcpServers": {{"s": {{"command": "uvx", "args": ["mcp-server-time"], {more}}}}}}}"#
+            ))
+        };
+        let rules =
+            r#"{"enabled": true, "whitelist": ["X-User-*", "X-Team"], "blacklist": ["X-User-Secret"]}"#;
+        let loaded =
+            entry(&format!(r#""disabledTools": ["convert_time"], "client_header_forwarding": {rules}"#));
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        let server = &loaded.desired.unwrap().servers[&ServerId::new("s").unwrap()];
+        assert!(!server.tools.admits("convert_time", true) && server.tools.admits("get_current_time", true));
+        assert_eq!(server.forward_headers, ["!x-user-secret", "x-team", "x-user-*"]);
+        assert!(server.gateway_reasons.contains(&"tools".to_owned()));
+        for (rules, warned) in [
+            (r#"{"enabled": false, "whitelist": ["X-A"]}"#, false),
+            (r#"{"enabled": true}"#, true),
+            (r#"{"enabled": true, "whitelist": ["*"]}"#, true),
+        ] {
+            let loaded = entry(&format!(r#""client_header_forwarding": {rules}"#));
+            assert_eq!(loaded.problems.len(), usize::from(warned), "{rules}: {:?}", loaded.problems);
+            let desired = loaded.desired.unwrap();
+            assert_eq!(desired.servers[&ServerId::new("s").unwrap()].forward_headers, [""; 0], "{rules}");
+        }
+        let bad = entry(r#""client_header_forwarding": {"enabled": true, "whitelist": ["Mcp-Session-Id"]}"#);
+        assert!(bad.problems.iter().any(|problem| problem.is_error()));
+    }
+
+    #[test]
     fn a_pattern_or_name_that_cannot_be_meant_is_an_error() {
         for block in [
             r#"{"tools": {"deny": [""]}}"#,
@@ -196,6 +247,9 @@ mod tests {
             r#"{"forwardHeaders": ["Proxy-Authorization"]}"#,
             r#"{"forwardHeaders": ["Mcp-Session-Id"]}"#,
             r#"{"forwardHeaders": ["not a name"]}"#,
+            r#"{"forwardHeaders": ["*"]}"#,
+            r#"{"forwardHeaders": ["X-*-Name"]}"#,
+            r#"{"forwardHeaders": ["!"]}"#,
         ] {
             let loaded = of_entry(block);
             assert!(loaded.problems.iter().any(|problem| problem.is_error()), "{block}");

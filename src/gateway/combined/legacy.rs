@@ -8,7 +8,8 @@ use crate::gateway::combined::{All, CAPABILITIES, below, no_such, server_info};
 use crate::gateway::flow::{Flow, Out, negotiated};
 use crate::gateway::legacy::{self, busy, code, empty_object, opened};
 use crate::gateway::lens::Lens;
-use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
+use crate::gateway::sessions::in_flight::InFlight;
+use crate::gateway::sessions::{Asker, Backing, NewSession, Session};
 use crate::gateway::slot::Unavailable;
 use crate::gateway::streams::{Keep, Pushed, Stream};
 use crate::gateway::{refused, unavailable};
@@ -132,13 +133,21 @@ async fn pass_on(
     (id, method): (&RawValue, &str),
     routed: &Routed,
 ) -> Response {
-    let below = match below::of(all, session, routed).await {
+    let below = tokio::select! {
+        biased;
+        below = below::of(all, session, routed) => below,
+        () = guard.taken_back() => return legacy::taken_back(id),
+    };
+    let below = match below {
         Ok(below) => below,
         Err(why) => return unavailable(Some(id), &why),
     };
     let ask = all.ask(routed);
     match legacy::begin(&ask, &below, id, method, Some(&routed.params)).await {
         Ok((flow, inner)) => {
+            if guard.is_taken_back() {
+                flow.leg().cancel(flow.upstream_id(), None);
+            }
             let ways = Ways { above: Arc::clone(session), below, _held: [guard, inner] };
             let above = Arc::clone(&ways.above);
             legacy::deliver(flow, above, move |flow, stream, out| show(flow, &ways, stream, out)).await
@@ -217,7 +226,7 @@ fn of_server(all: &All<'_>, below: &Session) -> Option<Routed> {
 fn notified(all: &All<'_>, session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
     let id = params.and_then(|params| member(params, "requestId"));
     let concerned = |below: &Session| match method {
-        "notifications/cancelled" => id.is_some_and(|id| below.upstream_id(id).is_some()),
+        "notifications/cancelled" => id.is_some_and(|id| below.is_in_flight(id)),
         "notifications/roots/list_changed" => true,
         _ => false,
     };
@@ -225,5 +234,11 @@ fn notified(all: &All<'_>, session: &Arc<Session>, method: &str, params: Option<
         if let Some(routed) = of_server(all, below) {
             legacy::notified(&all.ask(&routed), below, method, params);
         }
+    }
+    // It may have got no further than this session.
+    if method == "notifications/cancelled"
+        && let Some(id) = id
+    {
+        let _none = session.take_back(id);
     }
 }

@@ -74,7 +74,8 @@ impl View {
         let mut names = BTreeSet::new();
         for entry in gateway.entries().iter().filter(|entry| self.holds(entry)) {
             let offer = entry.slot.place().map(|place| Arc::clone(&place.offer)).unwrap_or_default();
-            names.extend(offer.forward_headers.iter().cloned());
+            // What one server leaves out another may get: each has its own rules asked again.
+            names.extend(offer.forward_headers.iter().filter(|rule| !rule.starts_with('!')).cloned());
         }
         names.into_iter().collect()
     }

@@ -89,7 +89,10 @@ async fn by_names(all: &All<'_>, kind: Kind, name: &str) -> Result<(Arc<Entry>, 
         Some(found) => found,
         None => {
             let (id, shown) = combine::parts(name).ok_or_else(|| unknown(what, name))?;
-            let entry = all.entry(&id).ok_or_else(|| unknown(what, name))?;
+            let entry = all.entry(&id).ok_or_else(|| {
+                refused(all, kind, all.gateway.entry(&id).as_ref().map(|entry| (entry, shown)));
+                unknown(what, name)
+            })?;
             let lens = Lens::together(&entry, all.grant);
             let own = if kind == Kind::Tools {
                 lens.own_tool(shown).map(str::to_owned)
@@ -100,9 +103,17 @@ async fn by_names(all: &All<'_>, kind: Kind, name: &str) -> Result<(Arc<Entry>, 
         }
     };
     if kind == Kind::Tools {
-        Lens::together(&entry, all.grant).check_tool(&entry, &own, name).await?;
+        let checked = Lens::together(&entry, all.grant).check_tool(&entry, &own, name).await;
+        checked.inspect_err(|_| refused(all, kind, Some((&entry, &own))))?;
     }
     Ok((entry, own))
+}
+
+/// Notes a call that its client may not make, of a server that is there.
+fn refused(all: &All<'_>, kind: Kind, called: Option<(&Arc<Entry>, &str)>) {
+    if let (Kind::Tools, Some((entry, tool))) = (kind, called) {
+        entry.metrics.refused_call(all.origin, ("tools/call", tool), None);
+    }
 }
 
 /// A name that was cut, among what servers list.

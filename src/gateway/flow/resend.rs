@@ -4,7 +4,7 @@
 //! doing it twice is what doing it once is: the [`Pass`] says which.
 
 use crate::gateway::flow::{Again, EVENTS_MAX, Flow, Out, failed};
-use crate::gateway::sessions::Marker;
+use crate::gateway::sessions::in_flight::Marker;
 use crate::gateway::slot::{Slot, Unavailable};
 use crate::gateway::traffic::Pass;
 use crate::mcp::build;
@@ -45,6 +45,14 @@ pub(crate) struct Sent<'a> {
     pub(crate) marker: Option<Marker>,
 }
 
+/// Resolves when the client takes back what waits to be sent again; it can only in a session.
+async fn taken_back(marker: Option<&Marker>) {
+    match marker {
+        Some(marker) => marker.taken_back().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Flow {
     /// The same, with what was let through for it. Only what went over the connection that clients share
     /// may be `sent` again.
@@ -79,8 +87,17 @@ impl Flow {
     /// Waits until it is time and sends it again; gives the answer if that cannot be done. Cancel-safe.
     pub(super) async fn send_again(&mut self) -> Option<Out> {
         let resend = self.resend.as_mut()?;
-        tokio::time::sleep_until(resend.at?).await;
-        let ready = resend.slot.ready().await;
+        let at = resend.at?;
+        let ready = tokio::select! {
+            biased;
+            ready = async {
+                tokio::time::sleep_until(at).await;
+                resend.slot.ready().await
+            } => ready,
+            () = taken_back(resend.marker.as_ref()) => {
+                return Some(failed(&self.id, &self.tongue, &CallError::Cancelled, &mut self.timed));
+            }
+        };
         resend.at = None;
         let era = resend.era;
         let live = match ready {
@@ -115,8 +132,8 @@ impl Flow {
         };
         match live.leg.start(call) {
             Ok(running) => {
-                if let Some(marker) = &resend.marker {
-                    marker.sent_as(running.id());
+                if resend.marker.as_ref().is_some_and(|marker| marker.sent_as(running.id())) {
+                    live.leg.cancel(running.id(), None);
                 }
                 (self.running, self.events, self.quiet_since) = (running, events, Instant::now());
                 self.leg = live.leg.clone();

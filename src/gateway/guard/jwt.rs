@@ -206,6 +206,14 @@ impl Jwt {
         if verified.has_scopes { Ok(verified.principal.clone()) } else { Err(Wrong::Scope) }
     }
 
+    /// Who came with a token that was verified and is refused for its time, audience or scopes.
+    #[must_use]
+    pub fn known(&self, header: &str) -> Option<Arc<str>> {
+        let digest: [u8; 32] = Sha256::digest(bearer(header)?).into();
+        let verified = self.remembered(&digest, self.issuer.held().generation)?;
+        Some(Arc::clone(&verified.principal.name))
+    }
+
     fn remembered(&self, digest: &[u8; 32], generation: u64) -> Option<Arc<Verified>> {
         let all = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         all.tokens.get(digest).filter(|_| all.generation == generation).cloned()

@@ -107,10 +107,20 @@ impl TokenSet {
     /// expires is good only while `now` is known.
     #[must_use]
     pub fn owner(&self, header: &str, now: Option<Timestamp>) -> Option<Principal> {
+        self.of(header, &|end| now.is_some_and(|now| now < end)).cloned()
+    }
+
+    /// Who came with a token that is not good any more.
+    #[must_use]
+    pub fn known(&self, header: &str) -> Option<Arc<str>> {
+        self.of(header, &|_| true).map(|principal| Arc::clone(&principal.name))
+    }
+
+    fn of(&self, header: &str, is_good: &dyn Fn(Timestamp) -> bool) -> Option<&Principal> {
         let (scheme, rest) = header.split_once(' ')?;
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
-            return self.find(None, rest.as_bytes(), now);
+            return self.find(None, rest.as_bytes(), is_good);
         }
         if !scheme.eq_ignore_ascii_case("basic") {
             return None;
@@ -120,21 +130,26 @@ impl TokenSet {
         let decoded = base64::decode(&format!("{rest}{padding}"))?;
         let colon = decoded.iter().position(|byte| *byte == b':')?;
         let (name, token) = decoded.split_at_checked(colon)?;
-        self.find(Some(name), token.get(1..)?, now)
+        self.find(Some(name), token.get(1..)?, is_good)
     }
 
     /// Takes the same time wherever the token stands and whatever of it is right.
-    fn find(&self, name: Option<&[u8]>, token: &[u8], now: Option<Timestamp>) -> Option<Principal> {
+    fn find(
+        &self,
+        name: Option<&[u8]>,
+        token: &[u8],
+        is_good: &dyn Fn(Timestamp) -> bool,
+    ) -> Option<&Principal> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
         for owner in &self.owners {
             let named = name.is_none_or(|name| name == owner.principal.as_str().as_bytes());
-            let good = owner.expires.is_none_or(|end| now.is_some_and(|now| now < end));
+            let good = owner.expires.is_none_or(is_good);
             if equal(&owner.digest, &digest) && named && good {
                 found = Some(&owner.principal);
             }
         }
-        found.cloned()
+        found
     }
 }
 

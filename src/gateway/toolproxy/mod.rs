@@ -14,6 +14,7 @@
 //! Must never call a tool twice unless `orchestrator.retry` asks for it where that is safe, and never let a server that does not answer hold up the others.
 
 mod call;
+mod events;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -28,11 +29,11 @@ use crate::gateway::lens::Lens;
 use crate::gateway::lists::{Item, ListKind, Listed};
 use crate::gateway::origin::{Door, Origin};
 use crate::gateway::places::Down;
-use crate::gateway::slot::Live;
+use crate::gateway::slot::{LATE, Live, Unavailable};
 use crate::gateway::{Gateway, come_again, legacy, not_allowed};
 use crate::mcp::combine;
 use crate::model::id::ServerId;
-use crate::openapi::answer::{self, Answer};
+use crate::openapi::answer::{self, Answer, UNUSABLE};
 use crate::openapi::document::Operations;
 use crate::upstream::error::CallError;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
@@ -45,7 +46,7 @@ use std::time::Duration;
 /// Where it is on the main listener.
 pub const ROOT: &str = "/openapi";
 /// Wait for the list of the one server that somebody asks for.
-const LIST_WITHIN: Duration = Duration::from_secs(20);
+const LIST_WITHIN: Duration = crate::gateway::hub::LIST_SILENCE_MAX;
 /// Wait for the lists of all servers, for all of them together.
 const INDEX_WITHIN: Duration = Duration::from_millis(1500);
 /// Seconds after which a server that has too much to do may be asked again.
@@ -63,8 +64,6 @@ const TIMED_OUT: &str = "MCPO-G063";
 const WENT_AWAY: &str = "MCPO-G064";
 /// It has too much to do.
 const BUSY: &str = "MCPO-G065";
-/// Its answer is none, or too long.
-const UNUSABLE: &str = "MCPO-G066";
 
 /// Where a request stands below the root of the tool proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +171,11 @@ impl Asked<'_> {
         origin.with_headers(self.headers, &offer.forward_headers, &self.gateway.seal_key)
     }
 
+    /// Notes a call that its sender may not make.
+    fn refused_call(&self, entry: &Entry, tool: &str) {
+        entry.metrics.refused_call(&self.origin(entry), ("tools/call", tool), None);
+    }
+
     /// Whether its sender may use a server.
     fn admits(&self, entry: &Entry) -> bool {
         let section = entry.slot.place().and_then(|place| place.offer.section.clone());
@@ -222,8 +226,14 @@ impl ToolProxy {
             ("assets", name) if reads && self.asset(name).is_some() => {
                 self.asset(name).unwrap_or_else(not_found)
             }
-            (id, rest) => match find(asked.gateway, id).filter(|entry| asked.admits(entry)) {
-                Some(entry) => self.of_server(asked, &entry, (rest, request)).await,
+            (id, rest) => match find(asked.gateway, id) {
+                Some(entry) if asked.admits(&entry) => self.of_server(asked, &entry, (rest, request)).await,
+                Some(entry) => {
+                    if request.method == Method::POST {
+                        asked.refused_call(&entry, rest);
+                    }
+                    not_found()
+                }
                 None => not_found(),
             },
         }
@@ -242,7 +252,8 @@ impl ToolProxy {
         let mut answer = match request.method {
             Method::POST => call::call(entry, asked, (rest, request)).await,
             Method::GET | Method::HEAD => self.read(asked, entry, (rest, request)).await,
-            _ => not_allowed("GET, HEAD, POST"),
+            _ if read::is_read(rest) => not_allowed("GET, HEAD"),
+            _ => not_allowed("POST"),
         };
         if answer.status().is_client_error() || answer.status().is_server_error() {
             entry.metrics.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -274,6 +285,7 @@ async fn tools(entry: &Arc<Entry>, lens: Option<&Lens>, within: Duration) -> Res
 }
 
 async fn all_tools(entry: &Arc<Entry>, within: Duration) -> Result<Arc<Listed>, Failed> {
+    let within = if within == LIST_WITHIN { entry.patience(within) } else { within };
     match entry.list(ListKind::Tools, within).await {
         Ok(list) => Ok(list),
         Err(why) => {
@@ -296,10 +308,15 @@ fn answered(answer: Answer) -> Response {
     body::json(legacy::code(answer.status), answer.body)
 }
 
+/// The declaration that a connection leads to.
+fn spec_of(live: Option<&Live>) -> Option<&str> {
+    live.map(|live| live.spec.as_str())
+}
+
 /// Says over which declaration of the server an answer came.
-fn marked(mut response: Response, live: Option<&Live>) -> Response {
-    if let Some(live) = live.filter(|live| !live.spec.is_empty())
-        && let Ok(spec) = HeaderValue::from_str(&live.spec)
+fn marked(mut response: Response, spec: Option<&str>) -> Response {
+    if let Some(spec) = spec.filter(|spec| !spec.is_empty())
+        && let Ok(spec) = HeaderValue::from_str(spec)
     {
         response.headers_mut().insert(SPEC, spec);
     }
@@ -323,7 +340,10 @@ fn failure(why: &Failed) -> Answer {
     let said = |status, what: String, code| Answer::failed(status, &what, code);
     match why {
         Failed::Unknown => Answer::error(404, &json!("Not Found")),
-        Failed::Unavailable(why) => said(503, format!("the server is not available: {why}"), UNAVAILABLE),
+        Failed::Unavailable(why) => {
+            let code = if matches!(why, Unavailable::Late(_)) { LATE } else { UNAVAILABLE };
+            said(503, format!("the server is not available: {why}"), code)
+        }
         Failed::Denied(why) => said(why.status(), why.to_string(), why.code()),
         Failed::Call(CallError::Rpc(error)) => answer::of_rpc_error(error),
         Failed::Call(error @ CallError::TimedOut { .. }) => said(504, error.to_string(), TIMED_OUT),

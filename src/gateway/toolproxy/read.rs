@@ -9,9 +9,10 @@ use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
 use crate::gateway::lists::{ListKind, Listed};
 use crate::gateway::metrics::Timed;
+use crate::gateway::toolproxy::call::ended;
 use crate::gateway::toolproxy::{
     Asked, INDEX_WITHIN, LIST_WITHIN, Page, ServerPage, ToolPage, ToolProxy, answered, failed, lead, marked,
-    not_found, operations, tools,
+    not_found, operations, spec_of, tools,
 };
 use crate::gateway::traffic::Wanted;
 use crate::mcp::wire::{member, text_of};
@@ -80,10 +81,10 @@ impl ToolProxy {
             locked: asked.locked || self.has_key(),
             more: vec![
                 ("x-mcp-server", entry.slot.id.as_str().into()),
-                ("x-mcp-spec-hash", list.live.spec.as_str().into()),
+                ("x-mcp-spec-hash", list.giver.spec.as_str().into()),
             ],
         };
-        marked(fresh(document::of_server(&about, operations(entry, &list))), Some(&list.live))
+        marked(fresh(document::of_server(&about, operations(entry, &list))), Some(&list.giver.spec))
     }
 
     /// The document of all servers.
@@ -163,7 +164,7 @@ struct Said {
 
 impl Said {
     fn of(entry: &Entry, list: &Listed) -> Self {
-        let info = list.live.leg.server_info();
+        let info = list.giver.server.as_ref();
         let text =
             |given: Option<&str>, or: &str| given.filter(|text| !text.is_empty()).unwrap_or(or).to_owned();
         let title = text(info.map(|info| info.name.as_str()), entry.slot.id.as_str());
@@ -189,14 +190,14 @@ fn server_page(asked: &Asked<'_>, entry: &Arc<Entry>, list: &Result<Arc<Listed>,
     });
     let tools = tools.collect();
     let title = format!("{} {}", said.title, said.version);
-    ServerPage { id, name, title, about: said.about, why: None, spec: list.live.spec.clone(), tools }
+    ServerPage { id, name, title, about: said.about, why: None, spec: list.giver.spec.clone(), tools }
 }
 
 /// Lists as the server wrote their entries.
 async fn listed(entry: &Arc<Entry>, kinds: &[ListKind]) -> Response {
     let mut lists = Vec::new();
     for kind in kinds {
-        match entry.list(*kind, LIST_WITHIN).await {
+        match entry.list(*kind, entry.patience(LIST_WITHIN)).await {
             Ok(list) => lists.push((*kind, list)),
             Err(why) => return failed(&why),
         }
@@ -214,7 +215,7 @@ fn of_lists(lists: &[(ListKind, Arc<Listed>)]) -> Response {
         .collect();
     let response = fresh(format!("{{{}}}", members.join(",")));
     match lists.last() {
-        Some((_, list)) => marked(response, Some(&list.live)),
+        Some((_, list)) => marked(response, Some(&list.giver.spec)),
         None => response,
     }
 }
@@ -255,12 +256,12 @@ async fn passed(asked: &Asked<'_>, entry: &Arc<Entry>, (method, params): (&str, 
         shared: !entry.carries(&origin),
     };
     let (result, live) = ask_when_admitted(entry, Some((asked.gateway, &origin)), &wanted).await;
-    timed.done(result.is_ok(), result.as_ref().map_or(0, |result| result.get().len()));
+    ended(&mut timed, &result);
     let response = match result {
         Ok(result) => body::json(StatusCode::OK, result.get().to_owned()),
         Err(why) => failed(&why),
     };
-    marked(response, live.as_deref())
+    marked(response, spec_of(live.as_deref()))
 }
 
 /// Tools are called with POST.

@@ -6,7 +6,7 @@ use crate::gateway::front::GatewayFront;
 use crate::gateway::guard::key::Key;
 use crate::gateway::guard::{Guard, Policy};
 use crate::gateway::http::{Addresses, Entry, Front as _, Request};
-use crate::gateway::places::{Down, Place, Places};
+use crate::gateway::places::{Down, Offer, Place, Places};
 use crate::gateway::played::{Act, EXIT, Played, RETRY, Stage, id, place, shared};
 use crate::gateway::toolproxy::ToolProxy;
 use crate::mcp::wire::Era;
@@ -254,6 +254,10 @@ async fn a_server_is_known_by_its_id_and_by_its_name_in_the_file() {
         assert_eq!(world.post(path, json!({})).await, (404, json!({"detail": "Not Found"})), "{path}");
     }
     assert_eq!(world.get("/openapi/time/now").await, (405, json!({"detail": "Method Not Allowed"})));
+    for (path, allowed) in [("now", "POST"), ("tools", "GET, HEAD")] {
+        let answer = world.ask("PUT", &format!("/openapi/time/{path}"), &[], "{}").await;
+        assert_eq!((answer.status().as_u16(), answer.headers()["allow"].to_str().unwrap()), (405, allowed));
+    }
     let lead = world.ask("GET", "/openapi", &[], "").await;
     assert_eq!(
         (lead.status().as_u16(), &lead.headers()["location"]),
@@ -566,4 +570,20 @@ async fn pages_of_allowed_origins_may_call_tools() {
         )
         .await;
     assert_eq!(evil.status().as_u16(), 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_of_callers_reach_a_server_without_headers_within_the_call() {
+    let mut world = world(None);
+    let rules = ["x-user-*", "!x-user-secret"].map(str::to_owned).to_vec();
+    let offer = Arc::new(Offer { forward_headers: rules, ..Offer::default() });
+    let place = Place { offer, ..(*place("a", RETRY)).clone() };
+    world.gateway.set_places(&[(id("time"), Arc::new(place))].into_iter().collect());
+    let heard = world.play();
+    let headers = [("x-user-name", "ann"), ("x-user-secret", "s"), ("x-other", "o")];
+    let answer = world.ask("POST", "/openapi/time/get_current_time", &headers, r#"{"timezone":"UTC"}"#).await;
+    assert_eq!(answer.status(), 200);
+    let call = heard.lock().unwrap().first().cloned().expect("a call");
+    assert_eq!(call["_meta"]["headers"], json!({"x-user-name": "ann"}), "{call}");
+    assert_eq!(call["arguments"], json!({"timezone": "UTC"}));
 }

@@ -316,6 +316,65 @@ async fn whoever_goes_away_leaves_no_place_taken() {
     assert_eq!(world.entry.traffic.view().running, 1);
 }
 
+/// A call in a session that a client may take back, with its answer when there is one.
+fn queued(world: &Arc<World>, path: &'static str, session: &str, id: u64) -> tokio::task::JoinHandle<Value> {
+    let (world, session) = (Arc::clone(world), session.to_owned());
+    let name = if path == "/mcp" { "time__write" } else { "write" };
+    let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": name, "arguments": {}}});
+    tokio::spawn(async move {
+        let answer = world.post(path, &[("mcp-session-id", &session)], &call).await;
+        let text = answer.into_body().collect().await.expect("a body").to_bytes();
+        serde_json::from_slice(&text).expect("JSON")
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_queue_is_taken_back_at_once_and_the_server_hears_nothing() {
+    let world = Arc::new(world(TrafficPolicy { at_once: at_once(1, 4), ..TrafficPolicy::default() }).await);
+    let settle = || tokio::time::sleep(Duration::from_millis(1));
+    let holder = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.call("write", &json!({"hold": true})).await.map(|_| ()) })
+    };
+    settle().await;
+    let waiting = || world.entry.traffic.view().waiting;
+    for path in ["/mcp/time", "/mcp"] {
+        let session = world.session(path).await;
+        let taken = queued(&world, path, &session, 7);
+        let stays = queued(&world, path, &session, 8);
+        settle().await;
+        assert_eq!((waiting(), world.heard()), (2, 1), "{path}");
+        let params = json!({"requestId": 7, "reason": "no longer"});
+        let back = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
+        let accepted = world.post(path, &[("mcp-session-id", &session)], &back).await;
+        assert_eq!(accepted.status(), 202, "{path}");
+        settle().await;
+        assert_eq!(waiting(), 1, "{path}: its place is free at once");
+        let answer = taken.await.expect("no panic");
+        assert_eq!(
+            (&answer["id"], &answer["error"]["code"]),
+            (&json!(7), &json!(-32800)),
+            "{path}: {answer}"
+        );
+        // The end of its session, and a connection that closes, do the same.
+        stays.abort();
+        settle().await;
+        assert_eq!(waiting(), 0, "{path}: nobody reads its answer");
+        let left = queued(&world, path, &session, 9);
+        settle().await;
+        assert_eq!(waiting(), 1, "{path}");
+        for session in world.gateway.sessions.of(&id("time")) {
+            world.gateway.end_session(&session.hash);
+        }
+        settle().await;
+        assert_eq!((waiting(), world.heard()), (0, 1), "{path}: the session is over");
+        assert_eq!(left.await.expect("no panic")["error"]["code"], -32800, "{path}");
+    }
+    holder.abort();
+    settle().await;
+    assert_eq!(world.entry.traffic.view().running, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn answers_are_kept_of_tools_that_only_read_until_something_changes() {
     let cache = CachePolicy { ttl: Span::secs(60), bytes_max: 1 << 20, tools: None };
@@ -387,6 +446,19 @@ async fn a_lost_call_is_sent_again_only_where_that_is_safe() {
         world.heard.lock().unwrap().clear();
         let (_, _, body) = world.by_door(door, "write", &json!({"die": true})).await;
         assert_eq!(body["error"]["code"], -32603, "door {door}: {body}");
+        assert_eq!(world.heard(), 1, "door {door}");
+    }
+    // Those who hear of progress, and those who do not.
+    for door in 4..DOORS {
+        calm().await;
+        world.heard.lock().unwrap().clear();
+        let (status, _, body) = world.by_door(door, "read", &json!({"die": true})).await;
+        assert!(status == 200 && body.to_string().contains('2'), "door {door}: {status} {body}");
+        assert_eq!(world.heard(), 2, "door {door}");
+        calm().await;
+        world.heard.lock().unwrap().clear();
+        let (_, _, body) = world.by_door(door, "write", &json!({"die": true})).await;
+        assert!(body.to_string().contains("MCPO-G064"), "door {door}: {body}");
         assert_eq!(world.heard(), 1, "door {door}");
     }
     // A call that takes too long has been waited for long enough.
