@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The dashboard and the API with a hundred servers: run.sh [--quick] [--servers N] [--failing PERCENT, at most 97] [--json FILE]
 #
-# Needs Python 3 and the release binary, which is built or taken from $MCPO_BIN; no engine, no network.
+# Needs Python 3 and no engine: servers are local processes. The release binary is built, or taken from
+# $MCPO_BIN; the reader and the floor (benches/gateway's `pages`) too, or taken from $MCPO_BENCH_PAGES.
 set -Eeuo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -15,7 +16,7 @@ while [ $# != 0 ]; do
     --servers) SERVERS=$2 && shift ;;
     --failing) FAILING=$2 && shift ;;
     --json) JSON=$2 && shift ;;
-    *) sed -n '2,4s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
   esac
   shift
 done
@@ -27,6 +28,12 @@ if [ -z "${MCPO_BIN:-}" ]; then
   MCPO_BIN=${CARGO_TARGET_DIR:-$HERE/target}/release/mcp-orchestrator
 fi
 MCPO_BIN=$(realpath "$MCPO_BIN")
+if [ -z "${MCPO_BENCH_PAGES:-}" ]; then
+  platform=$(uname -m)-unknown-linux-gnu built=${CARGO_TARGET_DIR:-$HERE/target}/bench-gateway
+  RUSTFLAGS='-C target-feature=+crt-static' nice cargo build -q --release --locked --bin pages --target "$platform" \
+    --target-dir "$built" --manifest-path "$HERE/benches/gateway/Cargo.toml"
+  MCPO_BENCH_PAGES=$built/$platform/release/pages
+fi
 DIR=$(mktemp -d /tmp/mcpo-bench.XXXXXX)
 trap 'end_site; rm -rf -- "$DIR"' EXIT
 # Every third has a section, every tenth is not to run, some end at once with many words: pages show all
@@ -50,4 +57,4 @@ json.dump({"orchestrator": {"sections": sections}, "mcpServers": {f"server-{n:03
 PYTHON
 begin_site "$DIR" "$MCPO_BIN" "bench$$"
 site_converged server-001
-SITE_PASSWORD=$SITE_PASSWORD python3 -B "$HERE/benches/panel/measure.py" "$SITE_PORT" "$SITE_PID" $QUICK ${JSON:+--json "$JSON"}
+SITE_PASSWORD=$SITE_PASSWORD python3 -B "$HERE/benches/panel/measure.py" "$SITE_PORT" "$SITE_PID" "$MCPO_BENCH_PAGES" $QUICK ${JSON:+--json "$JSON"}

@@ -36,6 +36,8 @@ struct ActQuery {
     secs: Option<u64>,
     /// Wait for the end, `30s`.
     wait: Option<String>,
+    /// Take a drain back.
+    undo: Option<bool>,
     /// Removals that the guard would hold back are allowed.
     allow_mass_delete: Option<bool>,
 }
@@ -118,6 +120,38 @@ pub(super) async fn pause(context: Context, call: Call, of: Of, begins: bool) ->
         Ok(Ok(pass)) => {
             let task = Task { servers: names, ..task(&what, by, &call, pass) };
             follow(context, task, &query).await
+        }
+        Ok(Err(why)) => problem(StatusCode::CONFLICT, "MCPO-H003", "not done", why).into_response(),
+        Err(_loop_ended) => gone().into_response(),
+    }
+}
+
+/// `POST /api/v1/drain`: this host out of the load balancer, or back.
+pub(super) async fn drain(context: Context, call: Call) -> Response {
+    let query: ActQuery = match call.query() {
+        Ok(query) => query,
+        Err(refused) => return *refused,
+    };
+    if !context.recorder.has_room() {
+        return too_many();
+    }
+    let (by, at) = (who(&call, &query), now());
+    let begins = !query.undo.unwrap_or(false);
+    if !begins && query.secs.is_some() {
+        let detail = "a drain that is taken back has no end";
+        return problem(StatusCode::BAD_REQUEST, "MCPO-H400", "the query cannot be read", detail)
+            .into_response();
+    }
+    let until = query.secs.map(|secs| at.after(Span::secs(secs)));
+    let drain = begins.then(|| Pause { by: by.clone(), at, until });
+    let (reply, answer) = oneshot::channel();
+    if context.handle.requests.send(Request::Drain { drain, reply }).await.is_err() {
+        return gone().into_response();
+    }
+    match answer.await {
+        Ok(Ok(pass)) => {
+            let act = if begins { "drain" } else { "undrain" };
+            follow(context, task(act, by, &call, pass), &query).await
         }
         Ok(Err(why)) => problem(StatusCode::CONFLICT, "MCPO-H003", "not done", why).into_response(),
         Err(_loop_ended) => gone().into_response(),

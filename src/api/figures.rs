@@ -16,6 +16,7 @@ use crate::model::id::ServerId;
 use crate::model::memory::Intent;
 use crate::model::op::{ContainerRef, EngineOp, Op};
 use crate::model::time::{Span, Timestamp};
+use crate::plan::WOKEN;
 use crate::plan::action::Action;
 use crate::plan::report::RowState;
 use crate::service::Snapshot;
@@ -162,8 +163,9 @@ impl Figures {
             let millis = counts.millis.entry(kind).or_default();
             *millis = millis.saturating_add(took.0);
         }
-        // One that the same plan makes starts for the first time.
-        let again = matches!(action.op, Op::Engine(EngineOp::Start(ContainerRef::Id { .. })));
+        // One that the same plan makes starts for the first time, and one that slept is not restarted.
+        let there = matches!(action.op, Op::Engine(EngineOp::Start(ContainerRef::Id { .. })));
+        let again = there && action.why != WOKEN;
         if let Some(server) = action.server.as_ref().filter(|_| again && outcome == Outcome::Done) {
             *counts.restarts.entry(server.clone()).or_default() += 1;
         }
@@ -176,6 +178,8 @@ impl Last {
         self.generation == snapshot.generation
             && self.converged.contains(server)
             && self.intents.get(server) == snapshot.intents.get(server)
+            // It was meant to.
+            && !snapshot.report.servers.get(server).is_some_and(|row| row.asleep)
     }
 }
 

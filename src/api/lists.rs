@@ -1,14 +1,15 @@
 //! What is read: servers, sections, tasks, the audit.
 
 use crate::api::problem::problem;
+use crate::api::recorder::so_far;
 use crate::api::table::Call;
 use crate::api::view::{HealthPage, Moment};
-use crate::api::{Context, Response, ok, server_id, unknown};
+use crate::api::{Context, Response, ok, parameters, server_id, unknown};
 use crate::model::record::{AuditEntry, AuditFilter};
 use crate::world::WorldError;
 use serde::Deserialize;
 use warp::Reply;
-use warp::http::StatusCode;
+use warp::http::{HeaderValue, StatusCode};
 
 /// Entries of a page when nothing is said.
 const LIMIT: usize = 100;
@@ -17,6 +18,8 @@ const LIMIT: usize = 100;
 struct ServersQuery {
     state: Option<String>,
     section: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
 }
 
 /// `GET /api/v1/servers`.
@@ -29,8 +32,14 @@ pub(super) async fn servers(context: Context, call: Call) -> Response {
     servers.retain(|server| {
         query.state.as_ref().is_none_or(|state| server.state == *state)
             && query.section.as_ref().is_none_or(|section| server.section.as_ref() == Some(section))
+            && query.after.as_ref().is_none_or(|after| server.id > *after)
     });
-    ok(&servers).into_response()
+    // All of them unless somebody wants pages: they are bounded by the file.
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let more = servers.len() > limit;
+    servers.truncate(limit);
+    let last = servers.last().map(|server| server.id.clone());
+    paged(ok(&servers).into_response(), &call, ("after", last), more)
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -107,6 +116,8 @@ struct PageQuery {
     server: Option<String>,
     by: Option<String>,
     result: Option<String>,
+    kind: Option<String>,
+    since: Option<String>,
     calls: Option<bool>,
 }
 
@@ -116,8 +127,12 @@ pub(super) async fn tasks(context: Context, call: Call) -> Response {
         Ok(query) => query,
         Err(refused) => return *refused,
     };
-    match context.recorder.records.tasks(query.before, query.limit.unwrap_or(LIMIT)).await {
-        Ok(tasks) => ok(&tasks).into_response(),
+    let limit = query.limit.unwrap_or(LIMIT);
+    match context.recorder.records.tasks_in_brief(query.before, limit).await {
+        Ok(tasks) => {
+            let last = tasks.last().map(|task| task.id.to_string());
+            paged(ok(&tasks).into_response(), &call, ("before", last), tasks.len() >= limit)
+        }
         Err(error) => unreadable(&error),
     }
 }
@@ -127,7 +142,7 @@ pub(super) async fn task(context: Context, call: Call) -> Response {
     let name = call.part(0);
     let Ok(id) = name.parse::<i64>() else { return no_task(&name) };
     match context.recorder.records.task(id).await {
-        Ok(Some(task)) => ok(&task).into_response(),
+        Ok(Some(task)) => ok(&so_far(task, &context.handle.snapshot.borrow())).into_response(),
         Ok(None) => no_task(&name),
         Err(error) => unreadable(&error),
     }
@@ -144,13 +159,36 @@ pub(super) async fn audit(context: Context, call: Call) -> Response {
         Ok(query) => query,
         Err(refused) => return *refused,
     };
-    let PageQuery { before, limit, server, by, result, calls } = query;
+    let PageQuery { before, limit, server, by, result, kind, since, calls } = query;
     let (calls, limit) = (calls.unwrap_or(false), limit.unwrap_or(LIMIT));
-    let filter = AuditFilter { before, server, by, result, calls, limit };
+    let since = since.and_then(|text| parameters::since(&text, context.recorder.now()));
+    let filter = AuditFilter { before, server, by, result, kind, since, calls, limit };
     match context.recorder.records.audit(&filter).await {
-        Ok(entries) => ok(&entries).into_response(),
+        Ok(entries) => {
+            let last = entries.last().map(|entry| entry.id.to_string());
+            paged(ok(&entries).into_response(), &call, ("before", last), entries.len() >= limit)
+        }
         Err(error) => unreadable(&error),
     }
+}
+
+/// An answer that says where the next page is, when there may be one: `Link` with `rel="next"`, and the
+/// same query but for `cursor`.
+fn paged(
+    mut response: Response,
+    call: &Call,
+    (cursor, last): (&str, Option<String>),
+    full: bool,
+) -> Response {
+    let Some(last) = last.filter(|_| full) else { return response };
+    let given: Vec<(String, String)> = call.query().unwrap_or_default();
+    let kept = given.into_iter().filter(|(name, _)| name != cursor);
+    let query: Vec<(String, String)> = kept.chain([(cursor.to_owned(), last)]).collect();
+    let next = serde_urlencoded::to_string(&query).map(|query| format!("<?{query}>; rel=\"next\""));
+    if let Some(next) = next.ok().and_then(|next| HeaderValue::from_str(&next).ok()) {
+        response.headers_mut().insert("link", next);
+    }
+    response
 }
 
 fn unreadable(error: &WorldError) -> Response {
@@ -162,12 +200,14 @@ fn unreadable(error: &WorldError) -> Response {
 pub(super) fn ready(context: &Context) -> Response {
     let snapshot = context.handle.snapshot.borrow();
     let generation = context.gateway.generation();
-    if snapshot.pass > 0 && snapshot.report.engine_known && generation > 0 {
+    let drained = snapshot.report.drained.is_some();
+    if snapshot.pass > 0 && snapshot.report.engine_known && generation > 0 && !drained {
         return ok(&serde_json::json!({ "status": "ready", "generation": generation })).into_response();
     }
     let why = match (snapshot.pass, generation) {
         (0, _) => "no pass has ended yet",
         (_, 0) => "no configuration could be used yet",
+        _ if drained => "this host is drained",
         _ => "the engine does not answer",
     };
     problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G024", "not ready yet", why.to_owned()).into_response()

@@ -14,7 +14,7 @@ pub mod events;
 pub mod figures;
 mod lists;
 pub mod openapi;
-mod parameters;
+pub(crate) mod parameters;
 mod problem;
 pub mod recorder;
 pub mod settings;

@@ -175,6 +175,24 @@ fn finished(task: &Task, snapshot: &Snapshot) -> bool {
     snapshot.pass >= task.pass && if for_all { snapshot.settled } else { task.servers.iter().all(done) }
 }
 
+/// A task as it stands now: while it runs, with the results of the servers that are finished with.
+#[must_use]
+pub fn so_far(task: Task, snapshot: &Snapshot) -> Task {
+    if task.state != TaskState::Running || snapshot.pass < task.pass {
+        return task;
+    }
+    let done =
+        |result: &TaskResult| ServerId::new(&result.server).is_ok_and(|id| snapshot.finished_with(&id));
+    let results = results(&task, snapshot).into_iter().filter(done).collect();
+    Task { results, ..task }
+}
+
+/// Of how many servers a task is.
+#[must_use]
+pub fn extent(task: &Task, snapshot: &Snapshot) -> usize {
+    if task.servers.is_empty() { snapshot.report.servers.len() } else { task.servers.len() }
+}
+
 /// An edit that leaves every server as it is.
 fn touches_nothing(task: &Task) -> bool {
     task.servers.is_empty() && task.act.starts_with("edit:")
@@ -189,7 +207,7 @@ fn results(task: &Task, snapshot: &Snapshot) -> Vec<TaskResult> {
         .map(|(id, row)| {
             let ok = match task.act.as_str() {
                 "stop" => row.state == RowState::Stopped,
-                _ => matches!(row.state, RowState::Converged | RowState::Stopped),
+                _ => matches!(row.state, RowState::Converged | RowState::Stopped | RowState::Asleep),
             };
             let wrong = |kind| matches!(kind, ReasonKind::BlockedBy | ReasonKind::WaitingOn);
             let reason = row.reasons.iter().find(|reason| !ok && wrong(reason.kind));

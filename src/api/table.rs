@@ -148,6 +148,12 @@ const DRY_RUN: Param = param(
 );
 const ACT: &[Param] =
     &[param("for", "integer", "The wish holds this many seconds, then the file decides again."), WAIT];
+const DRAIN: &[Param] = &[
+    param("undo", "boolean", "Bring this host back."),
+    param("by", "string", "Who asks, on the control socket."),
+    param("for", "integer", "It ends by itself after this many seconds."),
+    WAIT,
+];
 const SYNC: &[Param] = &[WAIT, ALLOW_MASS_DELETE];
 const EDIT: &[Param] = &[DRY_RUN, WAIT, ALLOW_MASS_DELETE];
 const EDIT_SETTINGS: &[Param] = &[DRY_RUN, WAIT];
@@ -171,6 +177,8 @@ const DELETE_SECTION: &[Param] = &[
 const SERVERS: &[Param] = &[
     param("state", "string", "Only those in this state."),
     param("section", "string", "Only those in this section."),
+    param("after", "string", "Ids after this one; the last id of the page before."),
+    param("limit", "integer", "At most this many; all when nothing is said."),
 ];
 const HEALTH: &[Param] = &[param("server", "string", "Only this server.")];
 const LOGS: &[Param] = &[
@@ -195,6 +203,16 @@ const AUDIT: &[Param] = &[
     param("server", "string", "About this server."),
     param("by", "string", "By them."),
     param("result", "string", "`ok`, `failed` or `refused`; `abandoned` for a call whose client went away."),
+    param(
+        "kind",
+        "string",
+        "What was done begins with these words: `start`, `edit`, `sign in`; of calls `call`, `get`, `read` or the method.",
+    ),
+    param(
+        "since",
+        "since",
+        "Not older: `90s`, `30m`, `2h`, `7d` back from now, or milliseconds since the epoch.",
+    ),
     param("calls", "boolean", "Calls of clients instead of what was done here."),
 ];
 
@@ -315,6 +333,8 @@ pub const ROUTES: &[Route] = &[
         |context, _| Box::pin(discovery::again(context))).others(&[503]),
     get("/api/v1/plan", "getPlan", "panel", "What a pass would change now, and why; changes nothing.",
         |context, _| Box::pin(async { crate::api::plan(context).await.into_response() })).others(&[503]),
+    post("/api/v1/drain", "drain", "panel", "Takes this host out of the load balancer: its targets are deregistered, requests under way end, everything runs on. It holds until it is taken back, or all servers are started.",
+        |context, call| Box::pin(actions::drain(context, call))).query(DRAIN).task(),
     post("/api/v1/sync", "sync", "panel", "Reads the files and does a pass now.",
         |context, call| Box::pin(actions::sync(context, call))).query(SYNC).task(),
     get("/api/v1/events", "getEvents", "panel", "Server-sent events: `report` when a server looks different, `tasks` when a task began or ended, `usage` when figures were read.",
@@ -371,7 +391,7 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(actions::pause(context, call, Of::Section, true))).query(ACT).task(),
     post("/api/v1/sections/{id}/resume", "resumeSection", "sections", "Looks after the servers of a section again.",
         |context, call| Box::pin(actions::pause(context, call, Of::Section, false))).query(ACT).task(),
-    get("/api/v1/tasks", "getTasks", "tasks", "Tasks, newest first.",
+    get("/api/v1/tasks", "getTasks", "tasks", "Tasks, newest first, without the results of each server.",
         |context, call| Box::pin(lists::tasks(context, call))).query(PAGE).gives(shape::<Vec<Task>>).others(&[503]),
     get("/api/v1/tasks/{id}", "getTask", "tasks", "A task.",
         |context, call| Box::pin(lists::task(context, call))).gives(shape::<Task>).others(&[404, 503]),
@@ -501,7 +521,7 @@ mod tests {
     fn names_of_routes_are_unique_and_nothing_is_done_by_get() {
         let ids: BTreeSet<&str> = ROUTES.iter().map(|route| route.id).collect();
         assert_eq!(ids.len(), ROUTES.len());
-        let acts = ["start", "stop", "restart", "pause", "resume", "call", "sync"];
+        let acts = ["start", "stop", "restart", "pause", "resume", "call", "drain", "sync"];
         let searches = |route: &super::Route| route.path == "/api/v1/discovery" && route.method == "POST";
         for route in ROUTES {
             let last = route.path.rsplit('/').next().unwrap();

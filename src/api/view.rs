@@ -21,7 +21,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// One server.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerView {
     /// Its id.
@@ -250,8 +250,10 @@ pub struct PanelHealth {
 }
 
 /// States in the order in which they are shown.
-pub const STATES: [RowState; 5] =
-    [RowState::Blocked, RowState::Waiting, RowState::Changing, RowState::Converged, RowState::Stopped];
+pub const STATES: [RowState; 6] = {
+    use RowState::{Asleep, Blocked, Changing, Converged, Stopped, Waiting};
+    [Blocked, Waiting, Changing, Converged, Asleep, Stopped]
+};
 
 /// Everything that a view is made from, at one moment.
 pub(crate) struct Moment {
@@ -399,12 +401,14 @@ impl Moment {
 }
 
 impl ServerView {
-    /// Its health in a word: `stopped` for one that is not to run, `starting` for one that nobody has
+    /// Its health in a word: `stopped` for one that is not to run, `asleep` for one that the next request
+    /// starts, `starting` for one that nobody has
     /// looked at yet.
     #[must_use]
     pub fn health_word(&self) -> &str {
         match (&self.health, self.state.as_str()) {
             (_, "stopped") => "stopped",
+            (_, "asleep") => "asleep",
             (Some(health), _) => &health.state,
             (None, "blocked") => "critical",
             (None, _) => "starting",
@@ -418,7 +422,7 @@ impl ServerView {
 pub struct HealthRow {
     /// The server's id.
     pub server: String,
-    /// `starting`, `healthy`, `degraded`, `unhealthy`, `critical` or `stopped`.
+    /// `starting`, `healthy`, `degraded`, `unhealthy`, `critical`, `stopped` or `asleep`.
     pub health: String,
     /// Its state, as everywhere.
     pub state: String,
@@ -461,10 +465,10 @@ pub struct HealthPage {
 impl HealthRow {
     fn of(view: &ServerView) -> Self {
         let word = view.health_word().to_owned();
-        let health = view.health.as_ref().filter(|_| word != "stopped");
+        let health = view.health.as_ref().filter(|_| !matches!(word.as_str(), "stopped" | "asleep"));
         let connection = view.connection.as_ref();
         let reason = || view.reasons.first().map(|reason| reason.text.clone());
-        let well = matches!(word.as_str(), "healthy" | "stopped");
+        let well = matches!(word.as_str(), "healthy" | "stopped" | "asleep");
         let why = health.and_then(|health| health.why.clone());
         Self {
             server: view.id.clone(),
@@ -490,7 +494,8 @@ impl HealthPage {
     #[must_use]
     pub fn of(views: &[ServerView]) -> Self {
         let servers: Vec<HealthRow> = views.iter().map(HealthRow::of).collect();
-        let serves = |row: &HealthRow| matches!(row.health.as_str(), "healthy" | "degraded" | "stopped");
+        let serves =
+            |row: &HealthRow| matches!(row.health.as_str(), "healthy" | "degraded" | "stopped" | "asleep");
         Self { schema_version: 1, healthy: servers.iter().all(serves), servers }
     }
 }

@@ -1,4 +1,4 @@
-//! Completions: the words of the command line, and the names of servers as they are now.
+//! Completions: the words of the command line, and the names of servers and sections as they are now.
 //!
 //! Shells call the program with `COMPLETE=SHELL` and the words so far. Must never print anything but
 //! candidates, never take longer than [`WITHIN`], and never read a secret.
@@ -54,21 +54,42 @@ pub(super) fn script(shell: clap_complete::Shell) -> Result<String, Failure> {
     Ok(script)
 }
 
-/// Names of servers with their states: the daemon's, else the file's.
-pub(super) fn servers() -> Vec<CompletionCandidate> {
+/// The installation that the words on the command line mean.
+fn home() -> Option<Home> {
     let words: Vec<String> = std::env::args_os().filter_map(|word| word.into_string().ok()).collect();
     let options = Options {
         config: value_of(&words, "--config"),
         settings: value_of(&words, "--settings"),
         ..Options::default()
     };
-    let Ok(home) = Home::find_past_errors(options) else { return Vec::new() };
-    let asked = crate::cli::block_on(async {
+    Home::find_past_errors(options).ok()
+}
+
+/// What the daemon says to a path, if there is one that answers in time.
+fn asked(home: &Home, path: &str) -> Result<Value, Failure> {
+    crate::cli::block_on(async {
         let client = Client::new(home.places.socket(&home.stack));
-        let listed = tokio::time::timeout(WITHIN, client.get("/api/v1/status?wait=0")).await;
+        let listed = tokio::time::timeout(WITHIN, client.get(path)).await;
         listed.unwrap_or_else(|_late| Err(Failure::new(Exit::NoDaemon, "too late")))
-    });
-    let Ok(status) = asked else {
+    })
+}
+
+/// Ids of sections: the daemon's, else those that the file declares.
+pub(super) fn sections() -> Vec<CompletionCandidate> {
+    let Some(home) = home() else { return Vec::new() };
+    let ids = match asked(&home, "/api/v1/sections") {
+        Ok(sections) => {
+            sections.as_array().into_iter().flatten().map(|section| text(section, "id")).collect()
+        }
+        Err(_alone) => daemon::look::sections(&home),
+    };
+    ids.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Names of servers with their states: the daemon's, else the file's.
+pub(super) fn servers() -> Vec<CompletionCandidate> {
+    let Some(home) = home() else { return Vec::new() };
+    let Ok(status) = asked(&home, "/api/v1/status?wait=0") else {
         return daemon::look::names(&home).into_iter().map(CompletionCandidate::new).collect();
     };
     let rows = status.pointer("/snapshot/report/servers").and_then(Value::as_object);

@@ -18,8 +18,6 @@ use std::fmt::Write as _;
 
 /// Widest column of a name.
 const NAME_COLUMNS: usize = 18;
-/// Tasks that are looked through for one, without a daemon.
-const TASKS_MAX: usize = 1_000;
 
 /// `tasks`.
 pub(super) async fn tasks(
@@ -54,8 +52,7 @@ pub(super) async fn task(source: &Source, id: i64, (as_json, watch): (bool, bool
         let (task, live) = match source.client.get(&format!("/api/v1/tasks/{id}")).await {
             Ok(task) => (task, true),
             Err(failure) if alone && failure.exit == Exit::NoDaemon => {
-                let tasks = look::tasks(&source.home()?, TASKS_MAX).await?;
-                let task = tasks.into_iter().find(|task| task.id == id);
+                let task = look::task(&source.home()?, id).await?;
                 let task =
                     task.ok_or_else(|| Failure::new(Exit::Failed, format!("no task has the id {id}")))?;
                 source.tell("the state file's records");
@@ -75,8 +72,9 @@ pub(super) async fn task(source: &Source, id: i64, (as_json, watch): (bool, bool
 
 /// `audit`.
 pub(super) async fn audit(source: &Source, asked: &Audit) -> Result<Exit, Failure> {
-    let Audit { server, by, result, calls, limit, json: as_json, watch } = asked;
-    let filters = [("server", server), ("by", by), ("result", result)];
+    let Audit { server, by, result, kind, since, calls, limit, json: as_json, watch } = asked;
+    let since = since.as_deref().map(point).transpose()?;
+    let filters = [("server", server), ("by", by), ("result", result), ("kind", kind), ("since", &since)];
     let mut path = format!("/api/v1/audit?limit={limit}");
     if *calls {
         path.push_str("&calls=true");
@@ -88,9 +86,10 @@ pub(super) async fn audit(source: &Source, asked: &Audit) -> Result<Exit, Failur
         let (lines, live) = match source.client.get(&path).await {
             Ok(found) => (entries(found), true),
             Err(failure) if alone && failure.exit == Exit::NoDaemon => {
-                let (server, by, result) = (server.clone(), by.clone(), result.clone());
+                let (server, by, result, kind) = (server.clone(), by.clone(), result.clone(), kind.clone());
                 let (calls, limit) = (*calls, usize::from(*limit));
-                let filter = AuditFilter { before: None, server, by, result, calls, limit };
+                let since = since.as_deref().and_then(look::since);
+                let filter = AuditFilter { before: None, server, by, result, kind, since, calls, limit };
                 let lines = look::audit(&source.home()?, &filter).await?;
                 source.tell("the state file's records");
                 (json!(lines), false)
@@ -105,6 +104,19 @@ pub(super) async fn audit(source: &Source, asked: &Audit) -> Result<Exit, Failur
         Ok((shown, Exit::Done))
     })
     .await
+}
+
+/// A point in time as the API takes it: a time back from now as it is, a date or a time in milliseconds.
+fn point(text: &str) -> Result<String, Failure> {
+    if look::since(text).is_some() {
+        return Ok(text.to_owned());
+    }
+    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    let at = text.parse::<jiff::Timestamp>().ok().or_else(|| day().map(|at| at.timestamp()));
+    at.map(|at| at.as_millisecond().to_string()).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("'{}' is not a time", plain(text)))
+            .hint("write 90s, 30m, 2h, 7d, or a date such as 2026-01-31")
+    })
 }
 
 /// The list in an answer: as it is, or as the page's items.
@@ -220,7 +232,7 @@ fn audit_table(lines: &Value, (width, colour): (usize, bool)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{audit_table, card, entries, task_table};
+    use super::{audit_table, card, entries, point, task_table};
     use serde_json::json;
 
     fn fits(shown: &str) {
@@ -256,6 +268,15 @@ failed  web     waiting    it ended [MCPO-P012]
         assert_eq!(card(&task, (80, false)), expected);
         assert_eq!(task_table(&json!([]), (80, false)), "nothing was asked for so far\n");
         assert_eq!(entries(json!({ "items": [1], "next": null })), json!([1]));
+    }
+
+    #[test]
+    fn points_in_time_are_spans_dates_and_times() {
+        let read = |text: &str| point(text).ok();
+        assert_eq!(read("2h").as_deref(), Some("2h"));
+        assert_eq!(read("2026-01-31").as_deref(), Some("1769817600000"));
+        assert_eq!(read("2026-01-31T12:00:00Z").as_deref(), Some("1769860800000"));
+        assert!(["soon", "2026-02-30", "-2h", ""].iter().all(|text| read(text).is_none()));
     }
 
     #[test]

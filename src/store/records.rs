@@ -63,9 +63,16 @@ const PUT_CALL: &str = "INSERT INTO calls (at, by_whom, via, server, method, too
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const CALLED: &str = "SELECT id, at, by_whom, via, server, method, tool, result, millis, request FROM calls \
     WHERE id < ?1 AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) \
-    AND (?4 IS NULL OR result = ?4) ORDER BY id DESC LIMIT ?5";
+    AND (?4 IS NULL OR result = ?4) AND (?6 IS NULL OR at >= ?6) AND (?7 IS NULL OR method = ?7) \
+    ORDER BY id DESC LIMIT ?5";
+/// A task without what became of each of its servers, which is most of it. The body ends with that, and
+/// within its words a quotation mark has a backslash before it.
+const BRIEF: &str = "CASE WHEN instr(body, ',\"results\":[') > 0 \
+    THEN substr(body, 1, instr(body, ',\"results\":[')) || '\"results\":[]}' ELSE body END";
 const AUDIT: &str = "SELECT id, body FROM audit WHERE id < ?1 \
     AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) AND (?4 IS NULL OR result = ?4) \
+    AND (?6 IS NULL OR at >= ?6) \
+    AND (?7 IS NULL OR substr(json_extract(body, '$.what') || ' ', 1, length(?7) + 1) IN (?7 || ' ', ?7 || ':')) \
     ORDER BY id DESC LIMIT ?5";
 
 /// How much of the audit is kept.
@@ -144,7 +151,7 @@ impl Inner {
 
     /// What a dead process left running.
     fn interrupt(&mut self) -> rusqlite::Result<()> {
-        let running = self.tasks_where("state = 'running'", 0, TASKS_MAX)?;
+        let running = self.tasks_where(("body", "state = 'running'"), 0, TASKS_MAX)?;
         for task in running {
             self.end(&Task { state: TaskState::Interrupted, ..task })?;
         }
@@ -194,10 +201,11 @@ impl Inner {
     }
 
     fn calls(&self, filter: &AuditFilter) -> rusqlite::Result<Vec<AuditEntry>> {
-        let AuditFilter { before, server, by, result, calls: _, limit } = filter;
+        let AuditFilter { before, server, by, result, kind, since, calls: _, limit } = filter;
         let limit = i64::try_from((*limit).min(LIMIT_MAX)).unwrap_or(0);
         let mut statement = self.connection.prepare_cached(CALLED)?;
-        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit);
+        let (since, method) = (since.map(|at| at.0), kind.as_deref().map(CallRecord::method));
+        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit, since, method);
         let rows = statement.query_map(asked, |row| {
             let (method, tool): (String, String) = (row.get(5)?, row.get(6)?);
             Ok(AuditEntry {
@@ -238,11 +246,16 @@ impl Inner {
         Ok(found.and_then(|body| serde_json::from_str(&body).ok()).map(|task: Task| Task { id, ..task }))
     }
 
-    /// Newest first. `condition` is one of this file's own.
-    fn tasks_where(&self, condition: &str, before: i64, limit: i64) -> rusqlite::Result<Vec<Task>> {
+    /// Newest first. `body` and `condition` are of this file.
+    fn tasks_where(
+        &self,
+        (body, condition): (&str, &str),
+        before: i64,
+        limit: i64,
+    ) -> rusqlite::Result<Vec<Task>> {
         let before = if before > 0 { before } else { i64::MAX };
         let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT id, body FROM tasks WHERE id < ?1 AND {condition} ORDER BY id DESC LIMIT ?2"
+            "SELECT id, {body} FROM tasks WHERE id < ?1 AND {condition} ORDER BY id DESC LIMIT ?2"
         ))?;
         let rows = statement
             .query_map((before, limit), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
@@ -275,10 +288,10 @@ impl Inner {
         if filter.calls {
             return self.calls(filter);
         }
-        let AuditFilter { before, server, by, result, calls: _, limit } = filter;
+        let AuditFilter { before, server, by, result, kind, since, calls: _, limit } = filter;
         let limit = i64::try_from((*limit).min(LIMIT_MAX)).unwrap_or(0);
         let mut statement = self.connection.prepare_cached(AUDIT)?;
-        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit);
+        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit, since.map(|at| at.0), kind);
         let rows = statement.query_map(asked, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
         let mut entries = Vec::new();
         for row in rows {
@@ -347,7 +360,12 @@ impl Records for SqliteRecords {
 
     fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
         let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
-        self.look("reading tasks", move |inner| inner.tasks_where("1", before.unwrap_or(0), limit))
+        self.look("reading tasks", move |inner| inner.tasks_where(("body", "1"), before.unwrap_or(0), limit))
+    }
+
+    fn tasks_in_brief(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
+        let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
+        self.look("reading tasks", move |inner| inner.tasks_where((BRIEF, "1"), before.unwrap_or(0), limit))
     }
 
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()> {

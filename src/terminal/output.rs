@@ -65,7 +65,7 @@ pub fn paint(word: &str, shown: &str, colour: bool) -> String {
         "converged" | "running" | "healthy" | "ok" | "done" => "32",
         "changing" | "waiting" | "starting" | "interrupted" => "33",
         "blocked" | "failed" | "error" | "refused" | "unhealthy" => "31",
-        "stopped" => "2",
+        "stopped" | "asleep" => "2",
         _ => return shown.to_owned(),
     };
     if colour { format!("\x1b[{code}m{shown}\x1b[0m") } else { shown.to_owned() }

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-orchestrator");
-const CONFIG: &str = r#"{"mcpServers": {
+const CONFIG: &str = r#"{"orchestrator": {"sections": {"office": {}, "Data Tools": {}}}, "mcpServers": {
     "time": {"command": "docker", "args": ["run", "-i", "mcp/time"]},
     "timer": {"command": "docker", "args": ["run", "-i", "mcp/timer"], "env": {"KEY": "${NOT_SET}"}},
     "search": {"url": "https://example.com/mcp", "headers": {"Authorization": "Bearer ${file:/nowhere}"}}
@@ -59,6 +59,11 @@ fn bash_completes_commands_flags_and_servers() {
         [""],
         "an unreadable file completes nothing"
     );
+    for words in [["remove-server", "ti"], ["set-server", "ti"], ["prepare", "ti"], ["pause", "ti"]] {
+        assert_eq!(completed(&words), ["time", "timer"], "{words:?}");
+    }
+    assert_eq!(completed(&["stop-server", "--section", "d"]), ["data-tools"]);
+    assert_eq!(completed(&["pause", "--section", ""]), ["data-tools", "office"]);
     assert_eq!(completed(&["aud"]), ["audit"]);
     assert_eq!(completed(&["list-servers", "--status", "conv"]), ["converged"]);
     assert!(completed(&["logs", "--"]).contains(&"--follow".to_owned()));

@@ -1,6 +1,7 @@
 //! Edits of mcp.config.json through a real daemon: over the network and over the control socket, by
 //! one and by a hundred at once. No engine is there, and none is needed.
 
+mod bulk;
 mod settings;
 pub(crate) mod site;
 

@@ -73,6 +73,10 @@ pub(super) const MEMORY: Family = gauge("server_memory_bytes", &["server"], "Mem
 #[rustfmt::skip]
 pub(super) const RESTARTS: Family = counter("server_restarts_total", &["server"], "Times that the server's container was started again.");
 #[rustfmt::skip]
+pub(super) const LATELY: Family = gauge("restarts_last_minute", &[], "Restarts of containers and local processes that nobody asked for, within the minute before the last pass; [recovery] restarts_per_minute_max bounds them.");
+#[rustfmt::skip]
+pub(super) const DRAINED: Family = gauge("drained", &[], "Whether this host is drained, or on its way out of the load balancer.");
+#[rustfmt::skip]
 pub(super) const IN_A_ROW: Family = gauge("server_restarts_in_a_row", &["server"], "Restarts without a stable time in between.");
 
 /// All of them, in the order of the page.
@@ -80,5 +84,5 @@ pub(super) const IN_A_ROW: Family = gauge("server_restarts_in_a_row", &["server"
 pub(super) const ALL: &[Family] = &[
     BUILD, STARTED, PASSES, PASS_DURATION, LAST_PASS, CONVERGED, SETTLED, FAULTS, ACTIONS, ACTION_TIME,
     DRIFT, ENGINE, BALANCER, AWS, PORTS, PORTS_LEASED, GENERATION, REFUSED, WAITING, SIGN_INS, CALLS_LOST,
-    SERVERS, STATE, UP, HEALTHY, HEALTH, CPU, MEMORY, RESTARTS, IN_A_ROW,
+    SERVERS, STATE, UP, HEALTHY, HEALTH, CPU, MEMORY, RESTARTS, LATELY, DRAINED, IN_A_ROW,
 ];

@@ -2,9 +2,9 @@
 
 use crate::api::configuration::Configuration;
 use crate::api::figures::table::{
-    ACTION_TIME, ACTIONS, ALL, AWS, BALANCER, BUILD, CALLS_LOST, CONVERGED, CPU, DRIFT, ENGINE, FAULTS,
-    GENERATION, HEALTH, HEALTHY, IN_A_ROW, LAST_PASS, MEMORY, PASS_DURATION, PASSES, PORTS, PORTS_LEASED,
-    REFUSED, RESTARTS, SERVERS, SETTLED, SIGN_INS, STARTED, STATE, UP, WAITING,
+    ACTION_TIME, ACTIONS, ALL, AWS, BALANCER, BUILD, CALLS_LOST, CONVERGED, CPU, DRAINED, DRIFT, ENGINE,
+    FAULTS, GENERATION, HEALTH, HEALTHY, IN_A_ROW, LAST_PASS, LATELY, MEMORY, PASS_DURATION, PASSES, PORTS,
+    PORTS_LEASED, REFUSED, RESTARTS, SERVERS, SETTLED, SIGN_INS, STARTED, STATE, UP, WAITING,
 };
 use crate::api::figures::{Figures, PASS_MICROS};
 use crate::api::view::STATES;
@@ -82,6 +82,8 @@ fn passes(page: &mut Page, figures: &Figures, snapshot: &Snapshot) {
     page.single(&CONVERGED, u8::from(snapshot.well()));
     page.single(&SETTLED, u8::from(snapshot.settled));
     page.single(&FAULTS, snapshot.faults.len());
+    page.single(&LATELY, snapshot.restarts);
+    page.single(&DRAINED, u8::from(snapshot.report.drained.is_some()));
     page.family(&ACTIONS);
     for ((action, result), count) in &counts.actions {
         page.sample(&ACTIONS, &[action, result], count);
@@ -154,7 +156,7 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     };
     each(page, &UP, &|id, row| Some(up(id, row).into()));
     let health = |id: &ServerId, row: &Row| {
-        let wanted = row.state != RowState::Stopped;
+        let wanted = !matches!(row.state, RowState::Stopped | RowState::Asleep);
         health.get(id).filter(|_| wanted).copied()
     };
     each(page, &HEALTHY, &|id, row| health(id, row).map(|health| health.serves().into()));

@@ -1,6 +1,6 @@
 //! When tasks end.
 
-use super::{Recorder, finished, results};
+use super::{Recorder, extent, finished, results, so_far};
 use crate::model::id::ServerId;
 use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskState};
 use crate::model::time::{Span, Timestamp};
@@ -129,6 +129,21 @@ fn results_say_what_is_not_as_it_was_asked_for() {
     assert_eq!(of(&task("stop", &["a"], 5)), [("a".to_owned(), false, None)], "it still runs");
     let blocked = ("b".to_owned(), false, Some("MCPO-P012".to_owned()));
     assert_eq!(of(&task("sync", &[], 5)), [("a".to_owned(), true, None), blocked]);
+}
+
+#[test]
+fn while_a_task_runs_it_shows_what_is_finished_with() {
+    let seen = snapshot(
+        5,
+        &[("a", RowState::Converged), ("b", RowState::Changing), ("c", RowState::Blocked)],
+        &["a"],
+    );
+    let of = |task| so_far(task, &seen).results.into_iter().map(|r| (r.server, r.ok)).collect::<Vec<_>>();
+    assert_eq!(of(task("restart", &["a", "b", "c"], 5)), [("c".to_owned(), false)], "a is being worked on");
+    assert_eq!(of(task("restart", &["a", "b", "c"], 6)), [], "that pass began before");
+    let ended = Task { state: TaskState::Failed, ..task("restart", &["c"], 5) };
+    assert_eq!(so_far(ended.clone(), &seen), ended);
+    assert_eq!((extent(&task("sync", &[], 5), &seen), extent(&task("stop", &["a"], 5), &seen)), (3, 1));
 }
 
 #[tokio::test]

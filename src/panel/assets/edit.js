@@ -2,7 +2,7 @@
 // anything is saved.
 "use strict";
 (() => {
-  const { $, make, ask, problem, group, toast, follow, sure } = globalThis.mcpo;
+  const { $, make, ask, problem, group, toast, follow, sure, mark } = globalThis.mcpo;
   const base = document.body.dataset.base;
 
   // ---- the API ------------------------------------------------------------------------------------
@@ -49,6 +49,7 @@
     if (word !== null) found.push(word);
     return found;
   };
+  const split = (line) => { try { return words(line.value); } catch (error) { mark(line, error.message); throw error; } };
   const quoted = (word) => (/^[\w@%+=:,./${}[\]~-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
   // ---- fields -------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@
     const readEntry = () => {
       const next = structuredClone(entry);
       if (kind.value === "run") {
-        const [command, ...args] = words(line.value);
+        const [command, ...args] = split(line);
         for (const key of ["url", "serverUrl", "httpUrl", "headers"]) delete next[key];
         put(next, "command", command);
         if (JSON.stringify((entry.args || []).map(String)) !== JSON.stringify(args)) put(next, "args", args.length ? args : undefined);
@@ -209,7 +210,7 @@
         show(...outcome(body));
       } catch (error) { if (mine === turn) show(note(`The daemon does not answer: ${error.message}`, "why blocked")); }
     };
-    const later = () => { dirty = true; save.disabled = true; clearTimeout(timer); timer = setTimeout(() => { if (form.checkValidity()) check(); }, 500); };
+    const later = () => { dirty = true; save.disabled = true; clearTimeout(timer); timer = setTimeout(() => { if (form.matches(":valid")) check(); }, 500); };
     const run = async (change, word) => {
       const answer = await send(change, match, false);
       if (!answer.ok) { show(...refusal(await answer.json().catch(() => ({})), answer.status)); return; }
@@ -258,7 +259,7 @@
   const asJson = (value, title) => {
     const text = make("textarea", { rows: "18", spellcheck: "false", "aria-label": title });
     text.value = JSON.stringify(value, null, 2);
-    return [text, () => { try { return JSON.parse(text.value); } catch (error) { throw new Error(`This is not JSON: ${error.message}`); } }];
+    return [text, () => { try { return JSON.parse(text.value); } catch (error) { mark(text, `This is not JSON: ${error.message}`); throw new Error(`This is not JSON: ${error.message}`); } }];
   };
 
   const server = async (form, { id, section }, whole, schema) => {

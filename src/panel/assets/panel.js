@@ -76,7 +76,9 @@
         icon.setAttribute("aria-hidden", "true");
         use.setAttribute("href", `#i-${shape}`);
         icon.append(use);
-        box.append(make("button", { class: "icon", "data-act": act, title }, icon));
+        // Of a hundred buttons `Stop` nobody knows which is which: each says whose it is.
+        const label = `${title} ${$(".name", box.closest("tr"))?.textContent ?? ""}`;
+        box.append(make("button", { class: "icon", "data-act": act, title, "aria-label": label }, icon));
       }
     }
   };
@@ -87,13 +89,37 @@
     for (const one of $$("details[open][id]", now)) $(`#${one.id}`, next)?.setAttribute("open", "");
     if (now.isEqualNode(next)) return;
     const rows = now.dataset.rows !== undefined;
-    if (!rows) { now.replaceWith(next); return; }
+    if (!rows) { holding(now, () => now.replaceWith(next), next); return; }
     const held = new Map([...now.children].map((row) => [row.id, row]));
     const order = [...next.children].map((row) => {
       const old = held.get(row.id);
-      return old && (old.isEqualNode(row) || old.contains(document.activeElement)) ? old : row;
+      return old?.isEqualNode(row) ? old : row;
     });
-    now.replaceChildren(...order);
+    const focused = document.activeElement?.closest("tr");
+    holding(now.contains(focused) ? focused : null, () => now.replaceChildren(...order), order.find((row) => row.id && row.id === focused?.id));
+  };
+  // Whoever is on a control when the page around it changes stays on what has taken its place.
+  const CONTROLS = "a, button, summary";
+  const holding = (old, change, next) => {
+    const at = document.activeElement;
+    const place = old?.contains(at) && at.matches(CONTROLS) ? $$(CONTROLS, old).indexOf(at) : -1;
+    change();
+    if (place < 0 || !next || at.isConnected) return;
+    const all = $$(CONTROLS, next);
+    const same = all.find((one) => (at.id && one.id === at.id) || (at.dataset.act && one.dataset.act === at.dataset.act));
+    (same ?? all[Math.min(place, all.length - 1)])?.focus({ preventScroll: true });
+  };
+  // What a screen reader is told of: states that changed, a few by name.
+  const states = () => {
+    const rows = $$("tr[id^=s-]").map((row) => [$(".name", row)?.textContent, $(".pill", row)?.textContent]);
+    const title = $("#head h1");
+    return new Map(title && $(".pill", title) ? [[title.firstChild.textContent.trim(), $(".pill", title).textContent]] : rows);
+  };
+  const tell = (text) => { const box = $("#news"); if (box) box.textContent = text; };
+  const news = (before) => {
+    const changed = [...states()].filter(([name, state]) => before.has(name) && before.get(name) !== state);
+    if (!changed.length) return;
+    tell(changed.length > 3 ? `${changed.length} servers look different` : changed.map(([name, state]) => `${name} is ${state}`).join(", "));
   };
   let again = null;
   let running = false;
@@ -103,12 +129,15 @@
     try {
       const answer = await ask(location.pathname + location.search);
       if (!answer.ok) return;
+      const before = states();
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const now of $$("[data-live]")) {
         const next = page.getElementById(now.id);
         if (next) dress(next);
-        if (next && !(now.contains(document.activeElement) && now.dataset.rows === undefined)) adopt(now, document.adoptNode(next));
+        const busy = now.contains(document.activeElement) && !document.activeElement.matches(CONTROLS);
+        if (next && !busy) adopt(now, document.adoptNode(next));
       }
+      news(before);
       document.title = page.title;
       tick();
     } catch { /* the stream says that the daemon is away */ } finally { running = false; }
@@ -118,12 +147,13 @@
     if (!mark || !$("[data-live]")) return;
     const say = (kind, text) => { mark.className = `live ${kind}`; mark.textContent = text; };
     let lost = false;
+    let away = false;
     let source = null;
     const open = () => {
       source?.close();
       source = new EventSource(`${location.origin}/api/v1/events`);
-      source.addEventListener("open", () => { say("on", "live"); if (lost) refresh(); lost = false; });
-      source.addEventListener("error", () => { lost = true; say("lost", "reconnecting"); });
+      source.addEventListener("open", () => { say("on", "live"); if (away) tell("The daemon answers again"); if (lost) refresh(); lost = away = false; });
+      source.addEventListener("error", () => { if (!away) tell("The daemon does not answer"); lost = away = true; say("lost", "reconnecting"); });
       for (const kind of ["report", "tasks"]) source.addEventListener(kind, () => refresh());
       source.addEventListener("usage", () => { if ($("[data-usage]")) refresh(); });
     };
@@ -169,12 +199,13 @@
   };
   document.addEventListener("click", async (event) => {
     const button = event.target.closest?.("button[data-act]");
-    if (!button) return;
+    // One that waits for its answer stays where the keyboard is.
+    if (!button || button.ariaDisabled === "true") return;
     const { act } = button.dataset;
     const id = button.dataset.id ?? button.closest("tr").id.slice(2);
     const kind = button.dataset.of ?? "servers";
     if (!(await sure(act, kind === "sections" ? `all servers of section ${id}` : id))) return;
-    button.disabled = true;
+    button.ariaDisabled = "true";
     const word = id ? `${act} ${id}` : act;
     try {
       const answer = await ask(id ? `/api/v1/${kind}/${encodeURIComponent(id)}/${act}` : `/api/v1/${act}`, { method: "POST" });
@@ -182,12 +213,14 @@
       const task = await answer.json();
       const link = make("a", { href: `${document.body.dataset.base}/tasks#t-${task.id}` }, `task ${task.id}`);
       follow(task.id, toast("", `${word}: `, link, " is running"), word);
-    } catch (error) { toast("bad", `The daemon does not answer: ${error.message}`); } finally { button.disabled = false; }
+    } catch (error) { toast("bad", `The daemon does not answer: ${error.message}`); } finally { button.ariaDisabled = null; }
   });
   const follow = async (id, note, word) => {
     const poll = async () => (await ask(`/api/v1/tasks/${id}`)).json();
     for (let round = 0; round < 240; round += 1) {
       const task = await poll().catch(() => null);
+      const many = task?.servers?.length ?? 0;
+      if (many > 1) note.lastChild.textContent = note.lastChild.textContent.replace(/is running.*/, `is running, ${task.results.length} of ${many}`);
       if (task && task.state !== "running") {
         const wrong = (task.results || []).filter((result) => !result.ok);
         note.remove();
@@ -286,6 +319,23 @@
     }
   };
 
+  // ---- mistakes: said at the field, to everybody ---------------------------------------------------
+  const mark = (field, text) => {
+    field.id ||= `x${(fields += 1)}`;
+    const id = `${field.id}-e`;
+    const others = (field.getAttribute("aria-describedby") ?? "").split(" ").filter((one) => one && one !== id);
+    let note = document.getElementById(id);
+    if (text) {
+      if (!note) { note = make("span", { class: "wrong small", id }); field.after(note); }
+      note.textContent = text;
+      field.setAttribute("aria-invalid", "true");
+    } else { note?.remove(); field.removeAttribute("aria-invalid"); }
+    const about = text ? [...others, id] : others;
+    if (about.length) field.setAttribute("aria-describedby", about.join(" ")); else field.removeAttribute("aria-describedby");
+  };
+  document.addEventListener("invalid", (event) => mark(event.target, event.target.validationMessage), true);
+  document.addEventListener("input", ({ target }) => { if (target.ariaInvalid === "true") mark(target, target.validity?.valid ? "" : target.validationMessage); }, true);
+
   // ---- tools: a form from each schema -------------------------------------------------------------
   const deref = (schema, whole, depth = 0) => {
     if (!schema || typeof schema !== "object") return {};
@@ -312,8 +362,8 @@
     const id = `f${(fields += 1)}`;
     const kind = kindOf(schema);
     const label = make("label", { for: id }, schema.title && !name ? schema.title : name, required ? make("i", { title: "required" }, " *") : "");
-    const about = schema.description ? make("span", { class: "small soft" }, schema.description.replaceAll("`", "")) : "";
-    const wrap = (node) => make("div", { class: "field" }, label, node, about);
+    const about = schema.description ? make("span", { class: "small soft", id: `${id}-n` }, schema.description.replaceAll("`", "")) : "";
+    const wrap = (node) => { if (about) node.setAttribute("aria-describedby", about.id); return make("div", { class: "field" }, label, node, about); };
     if (schema.enum || schema.const !== undefined) {
       const values = schema.enum || [schema.const];
       const node = make("select", { id });
@@ -357,7 +407,7 @@
       const add = make("button", { type: "button" }, `Add to ${name}`);
       const item = (value) => {
         const [node, read] = field(`${name}[${reads.size}]`, schema.items, whole, true, depth + 1, value);
-        const remove = make("button", { type: "button", class: "icon" }, "Remove");
+        const remove = make("button", { type: "button", class: "icon", "aria-label": `Remove ${name}[${reads.size}]` }, "Remove");
         const row = make("div", { class: "field" }, node, remove);
         remove.addEventListener("click", () => { reads.delete(row); row.remove(); list.dispatchEvent(new Event("change", { bubbles: true })); });
         reads.set(row, read);
@@ -376,7 +426,7 @@
     if (schema.default !== undefined) node.value = JSON.stringify(schema.default);
     return [wrap(node), () => {
       if (node.value.trim() === "") return undefined;
-      try { return JSON.parse(node.value); } catch (error) { throw new Error(`${name} is not JSON: ${error.message}`); }
+      try { return JSON.parse(node.value); } catch (error) { mark(node, `This is not JSON: ${error.message}`); throw new Error(`${name} is not JSON: ${error.message}`); }
     }];
   };
   // A value that is written as a word or a number.
@@ -402,7 +452,7 @@
       return name;
     };
     for (const [key, value] of Object.entries(values || {})) put(key, value);
-    const add = make("button", { type: "button" }, "Add");
+    const add = make("button", { type: "button", "aria-label": `Add to ${title}` }, "Add");
     add.addEventListener("click", () => put().focus());
     const node = make("fieldset", {}, make("legend", {}, title), about ? make("span", { class: "small soft" }, about.replaceAll("`", "")) : "", list, make("div", {}, add));
     return [node, () => {
@@ -436,7 +486,7 @@
     const schema = one.inputSchema || {};
     const [fieldsBox, read] = group(schema, schema, 0);
     const out = make("pre", { hidden: true, "aria-live": "polite" });
-    const run = make("button", { class: "main" }, "Call");
+    const run = make("button", { class: "main", "aria-label": `Call ${one.name}` }, "Call");
     const form = make("form", {}, fieldsBox, make("div", { class: "in" }, make("div", { class: "acts" }, run), out));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -510,7 +560,7 @@
     }
   };
 
-  globalThis.mcpo = { $, make, ask, problem, group, map, toast, follow, sure };
+  globalThis.mcpo = { $, make, ask, problem, group, map, toast, follow, sure, mark };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
   else ready();
 })();

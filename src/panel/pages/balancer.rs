@@ -49,6 +49,7 @@ fn rules(asked: &Asked, rules: &[RuleView]) -> Markup {
     html! {
         @if rules.is_empty() { div.empty { "The listener has its default rule only." } } @else {
             div.scroll { table.cards {
+                (parts::caption("Rules"))
                 thead { tr { th.num { "Priority" } th { "Whose" } th { "Path" } th { "Forwards to" } } }
                 tbody { @for rule in rules { tr {
                     td.num { (rule.priority) }
@@ -65,6 +66,7 @@ fn groups(groups: &[TargetGroupView]) -> Markup {
     html! {
         @if groups.is_empty() { div.empty { "There are none of ours." } } @else {
             div.scroll { table.cards {
+                (parts::caption("Target groups"))
                 thead { tr { th { "Target group" } th { "Whose" } th { "Health check" } th { "Targets" } } }
                 tbody { @for group in groups { tr {
                     td.mono { (group.name) }

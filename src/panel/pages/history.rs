@@ -1,15 +1,21 @@
 //! What was asked for and what was done: tasks and the audit, a page at a time.
 
+use crate::api::parameters;
+use crate::api::recorder::{extent, so_far};
 use crate::model::record::{AuditEntry, AuditFilter, Task, TaskState};
 use crate::panel::pages::{Asked, Page, parts};
+use crate::service::Snapshot;
 use maud::{Markup, html};
 
 /// Rows of a page.
 const ROWS: usize = 50;
+/// Servers of a task that are named with what is wrong with each.
+const WRONG_MAX: usize = 3;
 
 pub(super) async fn tasks(asked: &Asked) -> Page {
     let before = asked.query().get("before").and_then(|text| text.parse::<i64>().ok());
     let found = asked.context.recorder.records.tasks(before, ROWS).await;
+    let now = asked.context.handle.snapshot.borrow().clone();
     let content = html! {
         section.head { div { h1 { "Tasks" } p.soft { "What was asked for. A task ends when a pass that began later has finished with its servers." } } }
         section.card {
@@ -18,8 +24,9 @@ pub(super) async fn tasks(asked: &Asked) -> Page {
                 Ok(tasks) if tasks.is_empty() => div.empty { "Nothing was asked for yet." },
                 Ok(tasks) => {
                     div.scroll { table.cards {
+                        (parts::caption("Tasks"))
                         thead { tr { th { "Task" } th { "What" } th { "Servers" } th { "State" } th { "Who" } th { "When" } th.num { "Took" } } }
-                        tbody #tasks data-live="" data-rows="" { @for task in tasks { (task_row(asked, task)) } }
+                        tbody #tasks data-live="" data-rows="" { @for task in tasks { (task_row(asked, &so_far(task.clone(), &now), &now)) } }
                     } }
                     (older(asked, "/tasks", "", tasks.last().filter(|_| tasks.len() == ROWS).map(|task| task.id)))
                 },
@@ -29,8 +36,8 @@ pub(super) async fn tasks(asked: &Asked) -> Page {
     Page::new("Tasks", "tasks", content)
 }
 
-fn task_row(asked: &Asked, task: &Task) -> Markup {
-    let wrong = task.results.iter().filter(|result| !result.ok);
+fn task_row(asked: &Asked, task: &Task, now: &Snapshot) -> Markup {
+    let wrong: Vec<_> = task.results.iter().filter(|result| !result.ok).collect();
     html! {
         tr id={ "t-" (task.id) } {
             td.soft { (task.id) }
@@ -38,12 +45,16 @@ fn task_row(asked: &Asked, task: &Task) -> Markup {
             td.wide {
                 @if task.servers.is_empty() { span.soft { "all" } }
                 @for id in &task.servers { a href={ (asked.base) "/servers/" (id) } { (id) } " " }
-                @for result in wrong {
+                @for result in wrong.iter().take(WRONG_MAX) {
                     p.why.blocked { (result.server) " " (result.state) @if let Some(why) = &result.why { ": " (why) } }
                 }
+                @if wrong.len() > WRONG_MAX { p.why { a href={ "/api/v1/tasks/" (task.id) } { (wrong.len() - WRONG_MAX) " more" } } }
                 @if task.state == TaskState::Interrupted { p.why { "The daemon ended before it did; the wish itself was kept." } }
             }
-            td { (parts::pill(task.state.as_str())) }
+            td {
+                (parts::pill(task.state.as_str()))
+                @if task.state == TaskState::Running { span.soft.small { " " (task.results.len()) " of " (extent(task, now)) } }
+            }
             td data-l="by" { (task.by) span.faint { " · " (task.via) } }
             td data-l="asked" { (parts::time(task.asked.0)) }
             td.num data-l="took" { @match task.ended { Some(ended) => (parts::millis(ended.since(task.asked).0)), None => "–" } }
@@ -60,40 +71,28 @@ pub(super) async fn audit(asked: &Asked) -> Page {
         server: text("server"),
         by: text("by"),
         result: text("result"),
+        kind: text("kind"),
+        since: text("since").and_then(|text| parameters::since(&text, asked.context.recorder.now())),
         calls: query.get("calls").is_some_and(|value| value == "true"),
         limit: ROWS,
     };
     let found = asked.context.recorder.records.audit(&filter).await;
-    let chosen = filter.result.clone().unwrap_or_default();
-    let kept = [("server", &filter.server), ("by", &filter.by), ("result", &filter.result)];
-    let yes = filter.calls.then(|| "true".to_owned());
-    let kept: Vec<(&str, &String)> = kept
-        .into_iter()
-        .chain([("calls", &yes)])
-        .filter_map(|(key, value)| Some((key, value.as_ref()?)))
-        .collect();
+    let kept = ["server", "by", "kind", "result", "since", "calls"];
+    let kept: Vec<(&str, String)> = kept.into_iter().filter_map(|key| Some((key, text(key)?))).collect();
+    let bare = kept.is_empty() && filter.before.is_none();
     let kept = serde_urlencoded::to_string(&kept).unwrap_or_default();
     let content = html! {
         section.head { div { h1 { "Audit" } p.soft { "Who did what, and what became of it." } } }
         section.card {
-            header { form.filter role="search" {
-                input name="server" value=[filter.server.as_ref()] placeholder="Server" aria-label="Server";
-                input name="by" value=[filter.by.as_ref()] placeholder="Who" aria-label="Who";
-                select name="result" aria-label="Result" {
-                    option value="" { "Any result" }
-                    @for result in ["ok", "failed", "refused", "abandoned"] { option value=(result) selected[chosen == result] { (result) } }
-                }
-                select name="calls" aria-label="Kind" {
-                    option value="" { "What was done" }
-                    option value="true" selected[filter.calls] { "Calls of clients" }
-                }
-                button { "Show" }
-            } }
+            header { (audit_filter(asked, &filter, &text("since").unwrap_or_default())) }
             @match &found {
                 Err(error) => p.pad.banner.bad { (error) },
-                Ok(entries) if entries.is_empty() => div.empty { "Nothing is there." },
+                Ok(entries) if entries.is_empty() => div.empty {
+                    @if bare { "Nothing was done yet." } @else { "Nothing fits. " a href={ (asked.base) "/audit" } { "Show all" } }
+                },
                 Ok(entries) => {
                     div.scroll { table.cards {
+                        (parts::caption("Audit"))
                         thead { tr { th { "When" } th { "What" } th { "Server" } th { "Result" } th { "Who" } th.num { "Took" } } }
                         tbody #audit data-live="" data-rows="" { @for entry in entries { (audit_row(asked, entry)) } }
                     } }
@@ -103,6 +102,40 @@ pub(super) async fn audit(asked: &Asked) -> Page {
         }
     };
     Page::new("Audit", "audit", content)
+}
+
+/// What the audit can be narrowed to by its kind; others may be written.
+const KINDS: &[&str] =
+    &["start", "stop", "restart", "pause", "resume", "sync", "edit", "call", "sign in", "configuration"];
+/// Times back from now.
+const SPANS: &[(&str, &str)] = &[("1h", "Last hour"), ("1d", "Last day"), ("7d", "Last week")];
+
+fn audit_filter(asked: &Asked, filter: &AuditFilter, since: &str) -> Markup {
+    let chosen = filter.result.as_deref().unwrap_or_default();
+    let other = !since.is_empty() && SPANS.iter().all(|(span, _)| *span != since);
+    html! {
+        form.filter role="search" aria-label="Audit" {
+            input name="server" value=[filter.server.as_ref()] placeholder="Server" aria-label="Server";
+            input name="by" value=[filter.by.as_ref()] placeholder="Who" aria-label="Who";
+            input name="kind" value=[filter.kind.as_ref()] placeholder="What" aria-label="What, the first words" list="kinds";
+            datalist #kinds { @for kind in KINDS { option value=(kind) {} } }
+            select name="result" aria-label="Result" {
+                option value="" { "Any result" }
+                @for result in ["ok", "failed", "refused", "abandoned"] { option value=(result) selected[chosen == result] { (result) } }
+            }
+            select name="since" aria-label="Time" {
+                option value="" { "Any time" }
+                @for (span, word) in SPANS { option value=(span) selected[*span == since] { (word) } }
+                @if other { option value=(since) selected { "Since " (since) } }
+            }
+            select name="calls" aria-label="Kind" {
+                option value="" { "What was done" }
+                option value="true" selected[filter.calls] { "Calls of clients" }
+            }
+            button { "Show" }
+            @if !asked.query.is_empty() { a.button href={ (asked.base) "/audit" } { "Reset" } }
+        }
+    }
 }
 
 fn audit_row(asked: &Asked, entry: &AuditEntry) -> Markup {
@@ -140,9 +173,13 @@ pub(super) fn event_row(entry: &AuditEntry) -> Markup {
 }
 
 fn older(asked: &Asked, path: &str, kept: &str, last: Option<i64>) -> Markup {
+    let paged = asked.query().contains_key("before");
     html! {
-        @if let Some(last) = last {
-            div.pad { a.button href={ (asked.base) (path) "?before=" (last) @if !kept.is_empty() { "&" (kept) } } { "Older" } }
+        @if paged || last.is_some() {
+            nav.pad.acts aria-label="Pages" {
+                @if paged { a.button href={ (asked.base) (path) @if !kept.is_empty() { "?" (kept) } } { "Newest" } }
+                @if let Some(last) = last { a.button rel="next" href={ (asked.base) (path) "?before=" (last) @if !kept.is_empty() { "&" (kept) } } { "Older" } }
+            }
         }
     }
 }

@@ -175,7 +175,7 @@ fn framed(frame: &Frame<'_>, end: &Markup, content: &Markup) -> String {
             body data-now=(now) data-base=(frame.base) {
                 (PreEscaped(parts::ICONS))
                 a.skip href="#main" { "Skip to the content" }
-                div.top { div {
+                header.top { div {
                     a.brand href=(frame.base) {
                         (PreEscaped(LOGO))
                         "MCP Orchestrator"
@@ -194,7 +194,8 @@ fn framed(frame: &Frame<'_>, end: &Markup, content: &Markup) -> String {
                     span { "MCP Orchestrator " (env!("CARGO_PKG_VERSION")) }
                     a href="/openapi.json" { "OpenAPI" }
                 }
-                div id="toasts" role="status" aria-live="polite" {}
+                div #news .vh role="status" aria-live="polite" {}
+                div #toasts role="status" aria-live="polite" {}
             }
         }
     };

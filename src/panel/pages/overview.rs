@@ -11,11 +11,13 @@ use std::collections::BTreeMap;
 
 /// Characters of why in a row: the server's page has the rest.
 const WHY_CHARS_MAX: usize = 120;
+/// Servers that are named above the figures.
+const NEEDS_MAX: usize = 4;
 /// The time that a row's pictures show, and in how many steps.
 const TRACE: Span = Span::secs(3600);
 const TRACE_PARTS: usize = 30;
 /// Characters of an image that fit into its column.
-const IMAGE_CHARS: usize = 22;
+const IMAGE_CHARS: usize = 26;
 
 pub(super) fn page(asked: &Asked) -> Page {
     let moment = Moment::of(&asked.context);
@@ -31,7 +33,9 @@ pub(super) fn page(asked: &Asked) -> Page {
             && (section.is_empty() || section_fits)
             && (named(&server.id) || named(&server.name) || server.image.as_deref().is_some_and(named))
     };
-    let shown: Vec<&ServerView> = servers.iter().filter(fits).collect();
+    let mut shown: Vec<&ServerView> = servers.iter().filter(fits).collect();
+    let order = Order::of(&text("sort"));
+    order.sort(&mut shown);
     let sections: Vec<String> =
         moment.sections(&asked.context).into_iter().map(|section| section.id).collect();
     let content = html! {
@@ -42,7 +46,7 @@ pub(super) fn page(asked: &Asked) -> Page {
         section.card {
             header {
                 h2 { "Servers" }
-                form.filter role="search" {
+                form.filter role="search" aria-label="Servers" {
                     @if !sections.is_empty() {
                         select name="section" aria-label="Section" {
                             option value="" { "All sections" }
@@ -50,12 +54,13 @@ pub(super) fn page(asked: &Asked) -> Page {
                         }
                     }
                     @if !state.is_empty() { input type="hidden" name="state" value=(state); }
+                    @if order != Order::Name { input type="hidden" name="sort" value=(order.word()); }
                     input type="search" name="q" value=(word) placeholder="Find by name or image" aria-label="Find by name or image";
                     button { "Find" }
                 }
                 div.acts { (all_acts(&servers)) a.button.js-only href={ (asked.base) "/add/server" } { (parts::icon("plus")) "Add" } }
             }
-            (table(asked, &shown, servers.is_empty()))
+            (table(asked, &shown, (servers.is_empty(), order)))
         }
     };
     Page::new(health.sentence, "overview", content)
@@ -82,6 +87,7 @@ fn summary(asked: &Asked, health: &PanelHealth, servers: &[ServerView], chosen: 
             }
         }
         (bar(health))
+        (needs(asked, servers))
         div.tiles {
             @for state in STATES {
                 @let word = state.as_str();
@@ -93,7 +99,7 @@ fn summary(asked: &Asked, health: &PanelHealth, servers: &[ServerView], chosen: 
             }
             div.tile { span { "requests" } b { (chart::number(rate)) @if rate > 0.0 || requests > 0 { small { "/s" } } } }
             @if let Some(host) = &health.host { (host_tile(host)) }
-            div.tile.big { span { "engine" } b.words { @if health.engine { "Docker answers" } @else { "Docker does not answer" } } }
+            div.tile.big { span { "engine" } @if health.engine { b.words { "Docker answers" } } @else { b.words.bad { "Docker does not answer" } } }
             a.tile.big href={ (asked.base) "/balancer" } { span { "load balancer" } b.words { (health.balancer) } }
         }
     }
@@ -134,11 +140,15 @@ fn headline(health: &PanelHealth) -> String {
         (0, _) => "Looking at the world for the first time".to_owned(),
         (_, 0) => "No servers yet".to_owned(),
         (_, 1) if count("converged") == 1 => "The server is as it should be".to_owned(),
-        (_, all) if count("converged") + count("stopped") == all => {
+        (_, all) if count("converged") + count("stopped") + count("asleep") == all => {
             format!("All {all} servers are as they should be")
         }
         (_, all) if blocked > 0 => {
-            format!("{blocked} of {all} servers {} a hand", verb(blocked, "needs", "need"))
+            let others = match waiting {
+                0 => String::new(),
+                n => format!(", {n} {}", verb(n, "waits", "wait")),
+            };
+            format!("{blocked} of {all} servers {} a hand{others}", verb(blocked, "needs", "need"))
         }
         (_, all) if waiting > 0 => {
             format!("{waiting} of {all} servers {} for something", verb(waiting, "waits", "wait"))
@@ -146,6 +156,113 @@ fn headline(health: &PanelHealth) -> String {
         (_, all) => {
             let changing = count("changing");
             format!("{changing} of {all} servers {} changing", verb(changing, "is", "are"))
+        }
+    }
+}
+
+/// The servers that somebody should look at, worst first, each with why.
+fn needs(asked: &Asked, servers: &[ServerView]) -> Markup {
+    let of = |state: &'static str| servers.iter().filter(move |server| server.state == state);
+    let found: Vec<&ServerView> = of("blocked").chain(of("waiting")).collect();
+    let left = found.len().saturating_sub(NEEDS_MAX);
+    html! {
+        @if !found.is_empty() {
+            ul.needs aria-label="Needs a look" {
+                @for server in found.iter().take(NEEDS_MAX) {
+                    li {
+                        i class={ "dot " (server.state) } {}
+                        a.name href={ (asked.base) "/servers/" (server.id) } { (server.name) }
+                        @if let Some(reason) = worst(server) { span.t { (reason.text.chars().take(WHY_CHARS_MAX).collect::<String>()) } @if let Some(at) = reason.until { span.soft.small { (until_word(server)) (parts::until(at)) } } }
+                    }
+                }
+                @if left > 0 { li { a href={ (asked.base) "?sort=state" } { (left) " more" } } }
+            }
+        }
+    }
+}
+
+/// What the time beside a reason is of.
+fn until_word(server: &ServerView) -> &'static str {
+    if server.state == "waiting" && server.restarts > 0 { "next try " } else { "" }
+}
+
+/// What holds a server back.
+fn worst(server: &ServerView) -> Option<&ReasonView> {
+    server.reasons.iter().find(|reason| matches!(reason.kind.as_str(), "blocked-by" | "waiting-on"))
+}
+
+/// In which order rows stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// By id.
+    Name,
+    /// What needs a hand first.
+    State,
+    /// Most first, from here on.
+    Restarts,
+    Cpu,
+    Memory,
+    Requests,
+}
+
+impl Order {
+    const ALL: [Self; 6] = [Self::Name, Self::State, Self::Restarts, Self::Cpu, Self::Memory, Self::Requests];
+
+    fn of(word: &str) -> Self {
+        Self::ALL.into_iter().find(|order| order.word() == word).unwrap_or(Self::Name)
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::State => "state",
+            Self::Restarts => "restarts",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Requests => "requests",
+        }
+    }
+
+    /// How much of it a server has; what is not known comes last.
+    fn much(self, server: &ServerView) -> f64 {
+        let usage = server.usage.as_ref();
+        match self {
+            Self::Name => 0.0,
+            Self::State => {
+                let place = STATES.iter().position(|state| state.as_str() == server.state);
+                -f64::from(u32::try_from(place.unwrap_or(STATES.len())).unwrap_or(u32::MAX))
+            }
+            Self::Restarts => f64::from(server.restarts),
+            Self::Cpu => usage.and_then(|usage| usage.cpu_percent).unwrap_or(-1.0),
+            Self::Memory => usage.and_then(|usage| usage.memory_bytes).map_or(-1.0, large),
+            Self::Requests => {
+                server.connection.as_ref().map_or(-1.0, |connection| large(connection.requests))
+            }
+        }
+    }
+
+    /// Stable: equal ones stay in the order of their ids.
+    fn sort(self, servers: &mut [&ServerView]) {
+        servers.sort_by(|one, other| self.much(other).total_cmp(&self.much(one)));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "it is compared for people")]
+const fn large(number: u64) -> f64 {
+    number as f64
+}
+
+/// A cell over a column: a link that orders rows by it.
+fn over(asked: &Asked, order: Order, (by, word, class): (Order, &str, &str)) -> Markup {
+    let now = order == by;
+    let kept = asked.query().into_iter().filter(|(key, value)| key != "sort" && !value.is_empty());
+    let wanted = if now { Order::Name } else { by };
+    let sort = (wanted != Order::Name).then(|| ("sort".to_owned(), wanted.word().to_owned()));
+    let query = serde_urlencoded::to_string(kept.chain(sort).collect::<Vec<_>>()).unwrap_or_default();
+    let towards = if by == Order::Name { "ascending" } else { "descending" };
+    html! {
+        th class=[(!class.is_empty()).then_some(class)] aria-sort=[now.then_some(towards)] {
+            a href={ (asked.base) @if !query.is_empty() { "?" (query) } } { (word) }
         }
     }
 }
@@ -181,14 +298,17 @@ fn all_acts(servers: &[ServerView]) -> Markup {
     }
 }
 
-fn table(asked: &Asked, servers: &[&ServerView], none: bool) -> Markup {
+fn table(asked: &Asked, servers: &[&ServerView], (none, order): (bool, Order)) -> Markup {
+    let over = |by: Order, word: &str, class: &str| over(asked, order, (by, word, class));
     let traces = asked.context.usage.traces(TRACE, TRACE_PARTS);
     html! {
         div.scroll {
             table.cards {
+                (parts::caption("Servers"))
                 thead { tr {
-                    th { "Server" } th { "State" } th { "Health" } th.opt { "Image" } th { "Transport" } th.num { "Restarts" }
-                    th.num { "CPU" } th.num { "Memory" } th.num { "Requests" } th { span.vh { "Actions" } }
+                    (over(Order::Name, "Server", "")) (over(Order::State, "State", "")) th { "Health" } th.opt { "Image" } th { "Transport" }
+                    (over(Order::Restarts, "Restarts", "num")) (over(Order::Cpu, "CPU", "num")) (over(Order::Memory, "Memory", "num"))
+                    (over(Order::Requests, "Requests", "num")) th { span.vh { "Actions" } }
                 } }
                 tbody #servers data-live="" data-rows="" data-usage="" {
                     @for server in servers { (row(asked, server, find(&traces, server))) }
@@ -209,8 +329,7 @@ fn find<'a>(traces: &'a BTreeMap<ServerId, Trace>, server: &ServerView) -> Optio
 }
 
 fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
-    let worst =
-        server.reasons.iter().find(|reason| matches!(reason.kind.as_str(), "blocked-by" | "waiting-on"));
+    let worst = worst(server);
     let none = |nothing: bool| nothing.then_some("none");
     let idle = server.connection.as_ref().is_none_or(|connection| connection.requests == 0);
     let usage = server.usage.as_ref();
@@ -226,15 +345,17 @@ fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
             td { (parts::pill(&server.state)) }
             (health(server, worst.is_none()))
             td class={ "opt wide " (none(server.image.is_none()).unwrap_or_default()) } {
-                span.mono.clip.img title=[server.image.as_deref().filter(|image| image.len() > IMAGE_CHARS)] { (server.image.as_deref().unwrap_or("–")) }
-                @if let Some(id) = &server.image_id { span.mono.faint title=(id) { (parts::short_id(id)) } }
+                @let image = server.image.as_deref().unwrap_or("–");
+                @let short = parts::short_image(image);
+                span.mono.img title=[(short.len() > IMAGE_CHARS || short != image).then_some(image)] { (short) }
+                @if let Some(id) = &server.image_id { " " span.mono.faint title=(id) { (parts::short_id(id)) } }
             }
             td.nowrap {
                 (server.transport.as_deref().unwrap_or(&server.kind))
-                @if let Some(route) = &server.route { div.small.soft { (route) @if let Some(port) = server.port { " :" (port) } } }
+                @if let Some(route) = &server.route { span.small.soft { " " (route) @if let Some(port) = server.port { " :" (port) } } }
             }
             td class={ "num " (none(server.restarts == 0).unwrap_or_default()) } data-l="restarts" {
-                (server.restarts)
+                @if server.restarts == 0 { span.faint { "0" } } @else { (server.restarts) }
                 @if let Some(next) = server.next_try.filter(|_| worst.is_none_or(|reason| reason.until.is_none())) { div.small.soft { (parts::until(next)) } }
             }
             td class={ "num " (none(usage.is_none()).unwrap_or_default()) } data-l="CPU" { @if let Some(trace) = trace { (cpu(trace)) } (figure(usage.and_then(|usage| usage.cpu_percent).map(chart::percent))) }
@@ -288,8 +409,36 @@ fn requests(server: &ServerView, trace: Option<&Trace>) -> Markup {
     let spark = trace.filter(|trace| trace.requests.iter().flatten().any(|count| *count > 0));
     html! {
         @if let Some(trace) = spark { (chart::spark(&trace.requests, trace.requests.iter().flatten().copied().max().unwrap_or(1), "req")) }
-        @match rate { Some(rate) => { (chart::number(rate)) "/s" }, None => (connection.requests) }
+        @match rate { Some(rate) => { (chart::number(rate)) "/s" }, None if connection.requests == 0 => span.faint { "0" }, None => (connection.requests) }
         @if let Some(p95) = p95 { div.small.soft { "p95 ≤ " (chart::millis(p95)) } }
         @if connection.errors > 0 { div.small.why.blocked { (connection.errors) " of " (connection.requests) " failed" } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+    use crate::api::view::ServerView;
+
+    /// A row in a few words; the rest is as of a server of which nothing is known.
+    fn row(id: &str, state: &str, restarts: u32) -> ServerView {
+        ServerView { id: id.to_owned(), state: state.to_owned(), restarts, ..ServerView::default() }
+    }
+
+    #[test]
+    fn rows_are_ordered_and_equal_ones_stay_where_they_are() {
+        let all = [
+            row("a", "converged", 0),
+            row("b", "waiting", 3),
+            row("c", "blocked", 0),
+            row("d", "waiting", 1),
+        ];
+        let sorted = |word: &str| {
+            let mut shown: Vec<&ServerView> = all.iter().collect();
+            Order::of(word).sort(&mut shown);
+            shown.iter().map(|server| server.id.as_str()).collect::<String>()
+        };
+        let found = ["", "state", "restarts", "cpu", "nonsense"].map(sorted);
+        assert_eq!(found, ["abcd", "cbda", "bdac", "abcd", "abcd"]);
     }
 }

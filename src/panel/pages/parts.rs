@@ -12,6 +12,11 @@ pub(super) fn icon(name: &str) -> Markup {
 /// The shapes of all icons, once for every page.
 pub(super) const ICONS: &str = r##"<svg hidden><symbol id="i-play" viewBox="0 0 24 24"><path d="M7 5v14l11-7z"/></symbol><symbol id="i-stop" viewBox="0 0 24 24"><rect x="6" y="6" width="12" height="12" rx="1.5"/></symbol><symbol id="i-pause" viewBox="0 0 24 24"><path d="M8.5 5v14M15.5 5v14"/></symbol><symbol id="i-restart" viewBox="0 0 24 24"><path d="M20 11a8 8 0 1 0-2.3 6.3M20 5v6h-6"/></symbol><symbol id="i-moon" viewBox="0 0 24 24"><path d="M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z"/></symbol><symbol id="i-sync" viewBox="0 0 24 24"><path d="M4 12a8 8 0 0 1 13.7-5.7L20 8.6M20 4v4.6h-4.6M20 12a8 8 0 0 1-13.7 5.7L4 15.4M4 20v-4.6h4.6"/></symbol><symbol id="i-plus" viewBox="0 0 24 24"><path d="M12 5v14M5 12h14"/></symbol><symbol id="i-edit" viewBox="0 0 24 24"><path d="M4 20h4L19 9l-4-4L4 16zM13 7l4 4"/></symbol><symbol id="i-bin" viewBox="0 0 24 24"><path d="M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13"/></symbol><symbol id="i-alert" viewBox="0 0 24 24"><path d="M12 4 2.5 20h19zM12 10v4.5M12 17.2v.1"/></symbol></svg>"##;
 
+/// What a table is called by who does not see it.
+pub(super) fn caption(text: &str) -> Markup {
+    html! { caption.vh { (text) } }
+}
+
 /// A state or a result, as a pill.
 pub(super) fn pill(word: &str) -> Markup {
     html! { span class={ "pill " (word) } { (word) } }
@@ -61,11 +66,20 @@ pub(super) fn short_id(id: &str) -> &str {
     bare.get(..12).unwrap_or(bare)
 }
 
+/// An image without the host of its registry: what tells it from others comes first.
+pub(super) fn short_image(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => rest,
+        _ => image,
+    }
+}
+
 /// Settings and where each comes from.
-pub(super) fn settings(settings: &[SettingView]) -> Markup {
+pub(super) fn settings(caption: &str, settings: &[SettingView]) -> Markup {
     let plain = |origin: &str| matches!(origin, "built in" | "settings");
     html! {
         div.scroll { table.cards.settings {
+            (self::caption(caption))
             thead { tr { th { "Setting" } th { "Value" } th { "From" } th { "Written at" } } }
             tbody { @for setting in settings { tr {
                 td { code { (setting.key) } }
@@ -150,6 +164,7 @@ pub(super) fn acts_of(server: &ServerView) -> &'static str {
     match (server.declared, server.state.as_str()) {
         (true, _) if server.paused => "resume",
         (true, "stopped") => "start",
+        (true, "asleep") => "start stop",
         (true, _) => "restart stop",
         (false, _) => "",
     }
@@ -168,6 +183,26 @@ pub(super) fn server_acts(server: &ServerView) -> Markup {
 pub(super) fn health(server: &ServerView) -> (&str, &str) {
     match server.health_word() {
         "stopped" => ("", "–"),
+        "asleep" => ("", "asleep"),
         word => (word, word),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short_image;
+
+    #[test]
+    fn images_are_told_apart_by_what_is_not_the_registry() {
+        for (image, short) in [
+            ("mcp/time", "mcp/time"),
+            ("time:1.2", "time:1.2"),
+            ("ghcr.io/acme/mcp-time:1.2", "acme/mcp-time:1.2"),
+            ("localhost:5000/time@sha256:ab", "time@sha256:ab"),
+            ("localhost/time", "time"),
+            ("–", "–"),
+        ] {
+            assert_eq!(short_image(image), short, "{image}");
+        }
     }
 }

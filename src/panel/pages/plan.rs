@@ -26,7 +26,7 @@ pub(super) async fn page(asked: &Asked) -> Page {
         div #plan .stack data-live="" {
             @match &plan {
                 Some(plan) => (whole(asked, plan)),
-                None => p.banner.bad { (parts::icon("alert")) "The daemon is stopping." },
+                None => p.banner.bad { (parts::icon("alert")) span { "The daemon is stopping." } },
             }
         }
     };

@@ -18,7 +18,8 @@ pub(super) fn page(asked: &Asked) -> Page {
         section #sections .card data-live="" {
             @if sections.is_empty() { div.empty { "No section is declared. Servers inherit the global defaults only." } } @else {
                 div.scroll { table.cards {
-                    thead { tr { th { "Section" } th { "Servers" } th { "States" } th { "Says itself" } th { span.vh { "Actions" } } } }
+                    (parts::caption("Sections"))
+                    thead { tr { th { "Section" } th.num { "Servers" } th { "States" } th { "Says itself" } th { span.vh { "Actions" } } } }
                     tbody { @for section in &sections { (row(asked, section)) } }
                 } }
             }
@@ -26,7 +27,7 @@ pub(super) fn page(asked: &Asked) -> Page {
         }
         section #defaults .card data-live="" {
             header { h2 { "Global defaults" } span.soft.small { "what every server inherits" } a.button.js-only href={ (asked.base) "/defaults" } { (parts::icon("edit")) "Edit" } }
-            (parts::settings(&defaults))
+            (parts::settings("Global defaults", &defaults))
         }
     };
     Page::new("Sections", "sections", content)
@@ -81,6 +82,7 @@ pub(super) fn one(asked: &Asked, id: &str) -> Option<Page> {
             header { h2 { "Servers" } a.button.js-only href={ (asked.base) "/add/server?section=" (section.id) } { (parts::icon("plus")) "Add" } }
             @if within.is_empty() { div.empty { "No server is in it." } } @else {
                 div.scroll { table.cards {
+                    (parts::caption("Servers"))
                     thead { tr { th { "Server" } th { "State" } th { "Health" } th { span.vh { "Actions" } } } }
                     tbody { @for server in &within {
                         @let (tone, health) = parts::health(server);
@@ -96,7 +98,7 @@ pub(super) fn one(asked: &Asked, id: &str) -> Option<Page> {
         }
         section #settings .card data-live="" {
             header { h2 { "What its servers inherit" } span.soft.small { "a server's own entry wins over it" } }
-            (parts::settings(&section.inherits))
+            (parts::settings("What its servers inherit", &section.inherits))
         }
     };
     Some(Page::new(format!("Section {}", section.id), "sections", content))

@@ -73,7 +73,8 @@ async fn events(asked: &Asked, id: &ServerId) -> Markup {
                 Err(error) => p.pad.soft { (error) },
                 Ok(entries) if entries.is_empty() => p.pad.soft { "Nothing was done to it yet." },
                 Ok(entries) => div.scroll { table.cards {
-                    thead.vh { tr { th { "When" } th { "What" } th { "Result" } th { "Who" } } }
+                    (parts::caption("Events"))
+                    thead { tr { th { "When" } th { "What" } th { "Result" } th { "Who" } } }
                     tbody { @for entry in entries { (history::event_row(entry)) } }
                 } },
             }
@@ -97,7 +98,7 @@ fn facts(server: &ServerView) -> Markup {
                 (fact("Container state", &html! { (text(&server.container_state)) @if server.container_id.is_some() { span.mono.soft { " " (short(&server.container_id)) } } }))
             }
             (fact("Restarts in a row", &html! { (server.restarts) @if let Some(next) = server.next_try { ", next try " (parts::until(next)) } }))
-            @if let Some(view) = server.health.as_ref().filter(|_| server.state != "stopped") {
+            @if let Some(view) = server.health.as_ref().filter(|_| !matches!(server.state.as_str(), "stopped" | "asleep")) {
                 (fact("Health", &html! {
                     (parts::pill(&view.state)) " " (parts::time(view.since))
                     @if let Some(why) = &view.why { div.small { (why) } }
@@ -105,7 +106,7 @@ fn facts(server: &ServerView) -> Markup {
                 (fact("Answers after", &html! {
                     (view.latency_millis.map_or(none.clone(), parts::millis))
                     @if let Some(usual) = view.usual_millis { span.soft { ", usually " (parts::millis(usual)) } }
-                    @if view.failures > 0 { span.soft { ", " (view.failures) " questions in a row without an answer" } }
+                    @if view.failures > 0 { span.soft { ", " (view.failures) @if view.failures == 1 { " question" } @else { " questions in a row" } " without an answer" } }
                 }))
             }
             @if let Some(connection) = &server.connection {
@@ -183,7 +184,7 @@ async fn printed(asked: &Asked, id: &ServerId) -> Vec<(u64, String)> {
 fn log(id: &ServerId, lines: &[(u64, String)]) -> Markup {
     let newest = lines.last().map_or(0, |line| line.0);
     html! {
-        pre.log tabindex="0" aria-label="Log" data-logs={ "/api/v1/servers/" (id) "/logs" } data-after=(newest) data-empty=[lines.is_empty().then_some("")] {
+        pre.log tabindex="0" role="region" aria-label="Log" data-logs={ "/api/v1/servers/" (id) "/logs" } data-after=(newest) data-empty=[lines.is_empty().then_some("")] {
             @if lines.is_empty() { "It has printed nothing yet." }
             @for (_, text) in lines { (text) "\n" }
         }
@@ -196,7 +197,7 @@ fn settings(detail: &ServerDetail) -> Markup {
             header { h2 { "Settings in force" } span.soft.small { "and where each comes from" } }
             @if detail.settings.is_empty() {
                 p.pad.soft { "Its entry cannot be used; what runs stays as it is." }
-            } @else { (parts::settings(&detail.settings)) }
+            } @else { (parts::settings("Settings in force", &detail.settings)) }
         }
     }
 }
@@ -284,6 +285,7 @@ fn values(view: &HistoryView) -> Markup {
         details.values #values {
             summary { "Values" span.t.small { @if each > 1 { "most of each time; requests: mean" } } }
             div.scroll tabindex="0" role="group" aria-label="Values" { table {
+                (parts::caption("Values"))
                 thead { tr { th { "From" } th.num { "CPU" } th.num { "Memory" } th.num { "Requests" } th.num { "Failed" } th.num { "p95" } } }
                 tbody { @for part in parts.iter().rev() { tr {
                     td { (parts::time(part.at)) }

@@ -97,7 +97,19 @@ fn the_audit_is_found_by_what_it_is_about_and_bounded_by_number_and_age() {
     assert_eq!(all(&records, other).len(), 1);
     let older = AuditFilter { before: Some(found[98].id), ..AuditFilter::default() };
     assert_eq!(all(&records, older).len(), 1);
-    let later = NOW.after(Span::secs(3601));
+    let kinds = ["start container mcp-time", "start", "edit: set server time", "sign in", "starting"];
+    let second = NOW.after(Span::secs(1));
+    let lines: Vec<AuditEntry> =
+        kinds.map(|what| AuditEntry { what: what.to_owned(), ..line("kinds", second) }).into();
+    wait(records.add_audit(&lines)).expect("kept");
+    let of = |kind: &str| {
+        let kind = Some(kind.to_owned());
+        all(&records, AuditFilter { kind, since: Some(second), ..AuditFilter::default() }).len()
+    };
+    assert_eq!((of("start"), of("edit"), of("sign in"), of("sign"), of("st"), of("%")), (2, 1, 1, 1, 0, 0));
+    let since = |at| all(&records, AuditFilter { since: Some(at), ..AuditFilter::default() }).len();
+    assert_eq!((since(second), since(second.after(Span(1)))), (5, 0));
+    let later = NOW.after(Span::secs(3602));
     let lines: Vec<AuditEntry> = (0..70).map(|_| line("time", later)).collect();
     wait(records.add_audit(&lines)).expect("kept");
     assert!(all(&records, AuditFilter::default()).iter().all(|line| line.at == later), "what is old goes");
@@ -130,6 +142,12 @@ fn calls_have_bounds_of_their_own_and_are_found_like_the_rest() {
     assert_eq!(all(&records, AuditFilter { by: Some("other".to_owned()), ..asked.clone() }).len(), 1);
     assert_eq!(all(&records, AuditFilter { result: Some("failed".to_owned()), ..asked.clone() }).len(), 1);
     assert_eq!(all(&records, AuditFilter { server: Some("x".to_owned()), ..asked.clone() }).len(), 0);
+    for (kind, count) in [("call", 500), ("tools/call", 500), ("prompts/get", 0), ("read", 0)] {
+        let kind = Some(kind.to_owned());
+        assert_eq!(all(&records, AuditFilter { kind, ..asked.clone() }).len(), count);
+    }
+    let since = Some(NOW.after(Span(1)));
+    assert_eq!(all(&records, AuditFilter { since, ..asked.clone() }).len(), 0);
     let oldest = found[0].id - 2999;
     assert_eq!(all(&records, AuditFilter { before: Some(oldest), ..asked.clone() }).len(), 0, "a bound");
     assert_eq!(all(&records, AuditFilter { before: Some(oldest + 1), ..asked.clone() }).len(), 1);
@@ -139,6 +157,36 @@ fn calls_have_bounds_of_their_own_and_are_found_like_the_rest() {
     wait(records.add_calls(calls)).expect("kept");
     let found = all(&records, AuditFilter { before: Some(found[0].id + 2), ..asked });
     assert_eq!((found.len(), found[0].at), (1, later), "what is old goes");
+}
+
+#[test]
+fn in_brief_a_task_is_itself_without_what_became_of_its_servers() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    let result = |why: &str| TaskResult {
+        server: "time".to_owned(),
+        ok: false,
+        state: "waiting".to_owned(),
+        why: Some(why.to_owned()),
+        code: Some("MCPO-P043".to_owned()),
+    };
+    // Words that look like the place where results begin.
+    let odd = r#"é ,"results":[ \ }]"#;
+    let task = Task { by: odd.to_owned(), act: format!("edit: {odd}"), ..task("") };
+    let id = wait(records.begin_task(&task)).expect("a task");
+    let whole = Task {
+        id,
+        state: TaskState::Failed,
+        ended: Some(NOW),
+        results: vec![result(odd), result("x")],
+        ..task
+    };
+    wait(records.end_task(&whole)).expect("an end");
+    assert_eq!(wait(records.tasks(None, 9)).expect("reading"), vec![whole.clone()]);
+    let brief = Task { results: Vec::new(), ..whole };
+    assert_eq!(wait(records.tasks_in_brief(None, 9)).expect("reading"), [brief]);
+    assert_eq!(wait(records.tasks_in_brief(Some(id), 9)).expect("reading"), []);
 }
 
 #[test]

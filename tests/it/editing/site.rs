@@ -18,7 +18,7 @@ const PORTS_EACH: u16 = 6;
 /// Below those that the kernel gives out, and apart from other tests of this binary.
 const PORTS_FROM: u16 = 18_000;
 /// `admin:changeme`, good on loopback.
-const BASIC: &str = "Basic YWRtaW46Y2hhbmdlbWU=";
+pub(crate) const BASIC: &str = "Basic YWRtaW46Y2hhbmdlbWU=";
 
 /// Waits until something is so.
 #[track_caller]
@@ -38,6 +38,12 @@ pub(crate) struct Site {
 
 /// A running daemon; killed when the test ends.
 pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
