@@ -6,6 +6,7 @@
 //! problem. `tests/it/reference.rs` holds it against the codes in use.
 
 mod limits;
+mod recovery;
 
 use crate::config::codes::{CodeDoc, code_docs};
 
@@ -474,12 +475,6 @@ const DOCS: &[CodeDoc] = &[
         "`logs NAME` shows what it printed; look at the command, the image or the URL. `why NAME` names the next try.",
     ),
     doc(
-        "MCPO-P044",
-        "this host restarts enough",
-        "Servers were restarted as often within a minute as `[recovery] restarts_per_minute_max` allows, or most of them do not answer, so that the host or its network is taken to be ill.",
-        "Look for what they have in common: memory, disk, network, a dependency. It goes on by itself.",
-    ),
-    doc(
         "MCPO-P050",
         "roll-out is stopped",
         "Several replacements failed, so the others are not begun.",
@@ -569,10 +564,14 @@ const DOCS: &[CodeDoc] = &[
     doc("MCPO-W009", "failed", "The other side failed.", "See the cause: it is its own words."),
 ];
 
+fn each() -> impl Iterator<Item = &'static CodeDoc> {
+    code_docs().iter().chain(DOCS).chain(limits::DOCS).chain(recovery::DOCS)
+}
+
 /// Every code of this program, in order.
 #[must_use]
 pub fn all() -> Vec<CodeDoc> {
-    let mut all: Vec<CodeDoc> = code_docs().iter().chain(DOCS).chain(limits::DOCS).copied().collect();
+    let mut all: Vec<CodeDoc> = each().copied().collect();
     all.sort_by_key(|doc| doc.code);
     all
 }
@@ -580,7 +579,7 @@ pub fn all() -> Vec<CodeDoc> {
 /// What `code` means.
 #[must_use]
 pub fn explain(code: &str) -> Option<CodeDoc> {
-    code_docs().iter().chain(DOCS).chain(limits::DOCS).find(|doc| doc.code == code).copied()
+    each().find(|doc| doc.code == code).copied()
 }
 
 #[cfg(test)]

@@ -173,7 +173,10 @@ fn unreachable(observed: &Observed) -> Option<Exit> {
 
 fn converged(report: &Report) -> bool {
     let blocked = |kind| matches!(kind, crate::plan::report::ReasonKind::BlockedBy);
-    report.servers.values().all(|row| matches!(row.state, RowState::Converged | RowState::Stopped))
+    report
+        .servers
+        .values()
+        .all(|row| matches!(row.state, RowState::Converged | RowState::Stopped | RowState::Asleep))
         && !report.general.iter().any(|reason| blocked(reason.kind))
 }
 

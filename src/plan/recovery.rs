@@ -16,9 +16,10 @@
 use crate::model::health::{Condition, State};
 use crate::model::id::ServerId;
 use crate::model::memory::Recovery;
-use crate::model::observed::Container;
+use crate::model::observed::{Container, Observed};
 use crate::model::server::{RestartWhen, Server, ServerKind};
 use crate::model::time::{Span, Timestamp};
+use crate::plan::depends;
 use crate::plan::draft::Draft;
 use crate::plan::report::{Reason, ReasonKind};
 use crate::plan::steady::restart_delay;
@@ -142,7 +143,10 @@ fn well(draft: &mut Draft<'_>, server: &Server, seen: &Condition) {
         draft.memory.recoveries.remove(id);
         return;
     }
-    let text = format!("it answers again after {} ({})", tries_words(recovery.tries), recovery.why);
+    let text = match recovery.tries {
+        0 => format!("it answers again, made anew ({})", recovery.why),
+        tries => format!("it answers again after {} ({})", tries_words(tries), recovery.why),
+    };
     draft.note(id, text);
     draft.look_at(over);
 }
@@ -178,6 +182,9 @@ fn ill(draft: &mut Draft<'_>, server: &Server, main: Option<&Container>, seen: &
     if let Some(until) = seen.busy_until.filter(|until| *until > now) {
         let text = format!("{why}; requests under way may still be answered, then {next}");
         return wait(draft, id, (text, "MCPO-P043"), Some(until));
+    }
+    if depends::must_wait(draft, server) {
+        return Step::None;
     }
     if anew && most_are_ill(draft) {
         let text = format!(
@@ -257,13 +264,20 @@ pub(crate) fn ends_again(draft: &mut Draft<'_>, server: &Server, main: &Containe
 /// When there will be one again.
 pub(crate) fn token(draft: &mut Draft<'_>) -> Result<(), Timestamp> {
     let (now, most) = (draft.input.now, draft.input.policy.restarts_per_minute_max);
-    let unwanted = &mut draft.memory.unwanted;
-    if unwanted.len() >= most {
-        let oldest = unwanted.iter().rev().nth(most.saturating_sub(1)).copied().unwrap_or(now);
+    let mut all = draft.memory.unwanted.clone();
+    all.extend(recent(draft.input.observed, now));
+    if all.len() >= most {
+        all.sort_unstable();
+        let oldest = all.iter().rev().nth(most.saturating_sub(1)).copied().unwrap_or(now);
         return Err(oldest.after(WINDOW));
     }
-    unwanted.push(now);
+    draft.memory.unwanted.push(now);
     Ok(())
+}
+
+/// Restarts of local processes that still count.
+pub(crate) fn recent(observed: &Observed, now: Timestamp) -> impl Iterator<Item = Timestamp> {
+    observed.restarts.iter().copied().filter(move |at| *at <= now && now.since(*at) < WINDOW)
 }
 
 /// Whether more than half of the servers do not answer: then it is not for each of them.

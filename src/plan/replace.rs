@@ -25,7 +25,7 @@ use crate::plan::draft::{Draft, exclusive, refer, runs};
 use crate::plan::ports::Free;
 use crate::plan::report::{Reason, ReasonKind};
 use crate::plan::steady::{self, Made, Ready};
-use crate::plan::{images, ports, recovery};
+use crate::plan::{depends, drain, images, oom, ports, recovery};
 
 /// First wait after a replacement that failed; doubles.
 const RETRY_DELAY: Span = Span::secs(15);
@@ -109,6 +109,9 @@ pub(crate) fn change(draft: &mut Draft<'_>, site: &Site<'_>, container: &Contain
         }
         Likeness::Same => {}
     }
+    if let Some(why) = oom::change(draft, id, mark) {
+        return Some(why);
+    }
     let (was, is) = (mark.route.clone().unwrap_or_default(), steady::route_label(site));
     if was != is {
         return Some(format!("its route was '{was}' and is '{is}'"));
@@ -139,6 +142,11 @@ fn newer_image(draft: &mut Draft<'_>, site: &Site<'_>, container: &Container) ->
 pub(crate) fn replace(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, why: &str) {
     let id = &site.server.id;
     draft.say(id, Reason::new(ReasonKind::ChangedBecause, why.to_owned()));
+    if main.state == ContainerState::Paused {
+        // It serves until the new one is there, which may take long.
+        draft.engine(id, EngineOp::Unpause(refer(main)), "paused by somebody", &[]);
+        return;
+    }
     if steady::held_back(draft, id, site.decl) {
         return bring_back(draft, site, main);
     }
@@ -215,7 +223,8 @@ fn way(draft: &Draft<'_>, site: &Site<'_>, main: &Container, carried: bool) -> (
     let moving =
         site.group.nexts.iter().any(|next| next.mark.as_ref().and_then(|mark| mark.port) != Some(site.port));
     let routed = routed(draft, &site.server.id, site.port);
-    if balancer_on(draft) && port == Some(site.port) && ((runs(main) && routed) || moving) {
+    let balanced = balancer_on(draft) && !drain::holds(draft);
+    if balanced && port == Some(site.port) && ((runs(main) && routed) || moving) {
         return (
             Way::PortMove,
             "port-move: the new container is registered and healthy before the old one is drained; no gap"
@@ -250,7 +259,7 @@ fn may_begin(draft: &mut Draft<'_>, id: &ServerId, main: &Container) -> bool {
 /// Makes the new container.
 fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     let (id, now) = (&site.server.id, draft.input.now);
-    if !may_begin(draft, id, main) {
+    if !may_begin(draft, id, main) || (!runs(main) && depends::must_wait(draft, site.server)) {
         return;
     }
     let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else {
@@ -388,6 +397,8 @@ fn wait_until_ready(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, ne
         Ready::Yes if way == Way::PortMove && old_port(main) != Some(port) => {
             move_port(draft, site, main, next, port);
         }
+        // It moved from port to port when this host began to be drained.
+        Ready::Yes if drain::holds(draft) && !may_stop_old(draft, site, main) => {}
         Ready::Yes => take_over(draft, site, main, next),
     }
 }

@@ -9,9 +9,9 @@ use crate::model::observed::Seen;
 use crate::model::op::{EdgeOp, Op};
 use crate::model::policy::Ending;
 use crate::model::time::Timestamp;
-use crate::plan::balancer;
 use crate::plan::draft::Draft;
 use crate::plan::report::{Reason, ReasonKind, RowState};
+use crate::plan::{balancer, drain};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decides about listeners and the balancer.
@@ -73,7 +73,10 @@ fn edges(draft: &mut Draft<'_>) {
 }
 
 fn on(draft: &mut Draft<'_>, view: &crate::model::balancer::BalancerView) {
-    let keep: BTreeSet<ServerId> = draft.keep.clone();
+    // What is left alone is taken out of the balancer all the same where the whole host goes.
+    let leaves = |id: &&ServerId| !draft.leaving.contains(*id);
+    let keep: BTreeSet<ServerId> = draft.keep.iter().filter(leaves).cloned().collect();
+    let policy = drain::policy(draft);
     let outcome = balancer::plan(&balancer::Input {
         wants: &draft.routes,
         keep: &keep,
@@ -81,7 +84,7 @@ fn on(draft: &mut Draft<'_>, view: &crate::model::balancer::BalancerView) {
         stack: &draft.input.policy.stack,
         view,
         memory: &draft.memory.balancer,
-        policy: &draft.input.policy.balancer,
+        policy: &policy,
         now: draft.input.now,
     });
     let balancer::Outcome { steps, memory, notes, general, next_look, read_next } = outcome;

@@ -8,6 +8,7 @@ use crate::model::memory::{Memory, Pause, Scope};
 use crate::model::policy::{Ending, Policy};
 use crate::model::server::Server;
 use crate::model::time::Timestamp;
+use crate::plan::demand::is_asleep;
 use crate::plan::draft::Draft;
 
 /// Whether a server shall run.
@@ -15,6 +16,8 @@ use crate::plan::draft::Draft;
 pub(crate) enum Want {
     /// It shall.
     Run,
+    /// It shall when somebody asks for it, see [`crate::plan::demand`].
+    Sleep,
     /// It shall not, and why; by hand goes on even when the load balancer does not answer.
     Stop { why: String, by_hand: bool },
 }
@@ -78,10 +81,11 @@ pub(crate) fn want(policy: &Policy, memory: &Memory, server: &Server) -> Want {
     if policy.ending == Ending::Stop {
         return Want::Stop { why: "the daemon ends, and on_shutdown is stop".to_owned(), by_hand: true };
     }
+    let run = || if is_asleep(memory, server) { Want::Sleep } else { Want::Run };
     match memory.intents.get(&server.id) {
-        Some(intent) if intent.run => Want::Run,
+        Some(intent) if intent.run => run(),
         Some(intent) => Want::Stop { why: format!("stopped by {}", intent.by), by_hand: true },
-        None if server.enabled => Want::Run,
+        None if server.enabled => run(),
         None => Want::Stop { why: "disabled in the file".to_owned(), by_hand: false },
     }
 }

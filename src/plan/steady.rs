@@ -13,11 +13,12 @@ use crate::model::op::{ContainerRef, Create, EngineOp, Publish};
 use crate::model::server::{ContainerDecl, RestartPolicy, RestartWhen};
 use crate::model::time::{Span, Timestamp};
 use crate::plan::containers::Site;
+use crate::plan::demand::wake_due;
 use crate::plan::draft::{Draft, refer};
 use crate::plan::images::{self, Chosen};
 use crate::plan::report::{Reason, ReasonKind, RowState};
 use crate::plan::runs::restart_due;
-use crate::plan::{recovery, replace};
+use crate::plan::{depends, oom, recovery, replace};
 
 /// Between two looks at a port that accepts no connection yet.
 const REACH_AGAIN: Span = Span::millis(500);
@@ -51,7 +52,7 @@ pub(crate) fn without_main(draft: &mut Draft<'_>, site: &Site<'_>) {
         draft.look_at(draft.input.now);
         return;
     }
-    if held_back(draft, id, site.decl) {
+    if held_back(draft, id, site.decl) || depends::must_wait(draft, site.server) {
         return;
     }
     let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else {
@@ -122,6 +123,7 @@ pub(crate) fn create(
         volumes: made.carried.iter().map(|(volume, _)| volume.clone()).collect(),
         remove_volumes: site.decl.remove_volumes,
         run: None,
+        raised: oom::of(draft, &site.server.id).map(|raise| (raise.from, raise.to)),
     };
     let publish = site.container_port.map(|container_port| match &site.direct {
         Some(address) => Publish { host_ip: address.clone(), host_port: Some(made.port), container_port },
@@ -129,7 +131,7 @@ pub(crate) fn create(
     });
     let create = Create {
         name: made.name,
-        spec: site.decl.spec.clone(),
+        spec: oom::raised(draft, &site.server.id, site.decl),
         image: image.id.clone(),
         publish,
         labels: mark.labels(),
@@ -172,7 +174,7 @@ pub(crate) fn keep(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     match main.state {
         ContainerState::Running(health) => running(draft, site, main, health),
         ContainerState::Created => {
-            if !held_back(draft, id, site.decl) {
+            if !held_back(draft, id, site.decl) && !depends::must_wait(draft, site.server) {
                 draft.say(
                     id,
                     Reason::new(ReasonKind::ChangedBecause, "its container was made but never started"),
@@ -244,6 +246,7 @@ fn running(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, health: Con
             draft.look_at(stable_at);
         }
     }
+    oom::note(draft, id);
     if health == ContainerHealth::Unhealthy {
         draft.note(id, "the image's own health check fails");
     }
@@ -326,17 +329,21 @@ fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
     let (id, now, policy) = (&site.server.id, draft.input.now, &site.server.restart);
     // The first restart has no delay, and details take the engine longer than the restart itself.
     let first = draft.memory.attempts.get(id).is_none_or(|attempts| attempts.crashes == 0);
-    let known = if first { Some(Details::default()) } else { details(draft, main) };
+    // Only they tell memory from a plain kill; where there is a limit, that is worth the time.
+    let limited = code == oom::KILLED && site.decl.spec.resources.memory_bytes > 0;
+    let known = if first && !limited { Some(Details::default()) } else { details(draft, main) };
     let Some(details) = known else {
         draft.wait(id, format!("details of the end (exit code {code})"), None);
         return;
     };
     let what = if details.oom_killed {
-        format!("it was killed for memory (exit code {code}); {}", memory_advice(site.decl))
+        format!("it was killed for memory (exit code {code}); {}", oom::advice(draft, site))
+    } else if code == oom::KILLED && (!first || limited) {
+        format!("it was killed (exit code {code}), and not for memory")
     } else {
         format!("it ended with exit code {code}")
     };
-    if let Some(why) = restart_due(&draft.memory, id) {
+    if let Some(why) = restart_due(&draft.memory, id).or_else(|| wake_due(&draft.memory, id)) {
         draft.attempts(id).crashes = 0;
         start(draft, id, refer(main), &why, &[]);
         return;
@@ -366,20 +373,33 @@ fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
         draft.block(id, "MCPO-P041", text);
         return;
     }
+    if depends::must_wait(draft, site.server) {
+        return;
+    }
     let due = attempts.down_since.unwrap_or(now).after(restart_delay(policy, attempts.crashes));
     if now < due {
         let text = format!("restart {} ({what})", attempts.crashes + 1);
+        let code = if details.oom_killed { "MCPO-P045" } else { "MCPO-P042" };
         draft.row(id).next_try = Some(due);
-        draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P042").until(due));
+        draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code(code).until(due));
         return;
     }
-    again(draft, site, main, (&what, attempts.crashes));
+    let why = Why { what: &what, oom: details.oom_killed };
+    again(draft, site, main, (why, attempts.crashes));
+}
+
+/// How a container ended.
+struct Why<'w> {
+    what: &'w str,
+    /// The kernel killed it for memory.
+    oom: bool,
 }
 
 /// Its next start is due: as far as this host bears it, and from the image once more where starting it
 /// has not helped.
-fn again(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, (what, crashes): (&str, u32)) {
-    let (id, now) = (&site.server.id, draft.input.now);
+fn again(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, (why, crashes): (Why<'_>, u32)) {
+    let (id, now, what) = (&site.server.id, draft.input.now, why.what);
+    let code = if why.oom { "MCPO-P045" } else { "MCPO-P042" };
     if crashes > 0
         && let Err(until) = recovery::token(draft)
     {
@@ -389,27 +409,19 @@ fn again(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, (what, crashe
         draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P044").until(until));
         return;
     }
+    if why.oom && oom::begin(draft, site, main) {
+        draft.attempts(id).crashes = crashes + 1;
+        return;
+    }
     if recovery::ends_again(draft, site.server, main, what) {
         // The next look begins it.
         let reason = Reason::new(ReasonKind::WaitingOn, format!("a new container ({what})"));
         draft.say(id, reason.code("MCPO-P042").until(now));
         return;
     }
-    draft.say(id, Reason::new(ReasonKind::ChangedBecause, what).code("MCPO-P042"));
+    draft.say(id, Reason::new(ReasonKind::ChangedBecause, what).code(code));
     start(draft, id, refer(main), what, &[]);
     draft.attempts(id).crashes = crashes + 1;
-}
-
-/// What to do about a container that was killed for memory.
-fn memory_advice(decl: &ContainerDecl) -> String {
-    const MIB: i64 = 1024 * 1024;
-    match decl.spec.resources.memory_bytes {
-        limit if limit > 0 => {
-            let more = (limit / 2).saturating_mul(3).saturating_add(MIB - 1) / MIB;
-            format!("raise its memory limit (limits.memory, or --memory on its line), which is {} MiB, for example to {more}m", limit.saturating_add(MIB - 1) / MIB)
-        }
-        _ => "it has no limit of its own: this host ran out of memory; give it and the others limits (limits.memory)".to_owned(),
-    }
 }
 
 /// Remembers an end once, and forgets earlier crashes when it had been stable.

@@ -1,12 +1,13 @@
-//! Run intents a second time, in `intents.json` beside the database.
+//! What people asked for by hand a second time, in `intents.json` beside the database: starts, stops,
+//! pauses, the drain of this host.
 //!
-//! A person asked for them, and unlike everything else in the store they cannot be found again in
+//! A person asked for it, and unlike everything else in the store it cannot be found again in
 //! labels. A generation number, not a clock, tells which copy is newer: clocks go back.
 //!
 //! Must never make a start fail because this copy is broken: it is moved aside like the database.
 
 use crate::model::id::ServerId;
-use crate::model::memory::Intent;
+use crate::model::memory::{Intent, Memory, Pause, Scope};
 use crate::model::time::Timestamp;
 use crate::store::files;
 use crate::world::WorldError;
@@ -28,13 +29,52 @@ struct Written {
     version: u32,
     generation: u64,
     intents: BTreeMap<String, Intent>,
+    /// Absent in files of older programs, as is what follows.
+    #[serde(default)]
+    pauses: BTreeMap<String, Pause>,
+    #[serde(default)]
+    drain: Option<Pause>,
 }
 
-/// Intents and how often they had changed when they were kept.
+/// What people asked for by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wishes {
+    intents: BTreeMap<ServerId, Intent>,
+    pauses: BTreeMap<Scope, Pause>,
+    drain: Option<Pause>,
+}
+
+impl Wishes {
+    /// Those of a memory.
+    pub(super) fn of(memory: &Memory) -> Self {
+        let Memory { intents, pauses, drain, .. } = memory;
+        Self { intents: intents.clone(), pauses: pauses.clone(), drain: drain.clone() }
+    }
+
+    /// Puts them into a memory, in place of those it has.
+    pub(super) fn put_into(self, memory: &mut Memory) {
+        let Self { intents, pauses, drain } = self;
+        (memory.intents, memory.pauses, memory.drain) = (intents, pauses, drain);
+    }
+
+    /// How many there are of which sort, in words.
+    pub(super) fn words(&self) -> String {
+        let mut words = format!("{} run intents", self.intents.len());
+        if !self.pauses.is_empty() {
+            words.push_str(&format!(", {} pauses", self.pauses.len()));
+        }
+        if self.drain.is_some() {
+            words.push_str(", the drain of this host");
+        }
+        words
+    }
+}
+
+/// Wishes and how often they had changed when they were kept.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) generation: u64,
-    pub(super) intents: BTreeMap<ServerId, Intent>,
+    pub(super) wishes: Wishes,
 }
 
 /// The file, and which generation it is known to hold.
@@ -71,19 +111,17 @@ impl Mirror {
         &self.path
     }
 
-    /// Writes `intents` unless the file holds this generation already. Nothing is written before
-    /// the first intent.
-    pub(super) fn keep(
-        &mut self,
-        generation: u64,
-        intents: &BTreeMap<ServerId, Intent>,
-    ) -> Result<(), WorldError> {
+    /// Writes `wishes` unless the file holds this generation already. Nothing is written before
+    /// the first wish.
+    pub(super) fn keep(&mut self, generation: u64, wishes: Wishes) -> Result<(), WorldError> {
         if self.holds.unwrap_or(0) == generation {
             return Ok(());
         }
         let doing = || format!("writing {}", self.path.display());
-        let intents = intents.iter().map(|(id, intent)| (id.to_string(), intent.clone())).collect();
-        let written = Written { version: VERSION, generation, intents };
+        let Wishes { intents, pauses, drain } = wishes;
+        let intents = intents.into_iter().map(|(id, intent)| (id.to_string(), intent)).collect();
+        let pauses = pauses.into_iter().map(|(scope, pause)| (scope.to_string(), pause)).collect();
+        let written = Written { version: VERSION, generation, intents, pauses, drain };
         let bytes = serde_json::to_vec_pretty(&written).map_err(|e| files::io_error(doing(), &e.into()))?;
         files::write_atomic(&self.path, &bytes).map_err(|e| files::io_error(doing(), &e))?;
         self.holds = Some(generation);
@@ -111,8 +149,11 @@ pub(super) fn read(database: &Path) -> Result<Option<Kept>, String> {
     if written.version != VERSION {
         return Err(format!("version {} is not known", written.version));
     }
-    // An id that stopped being one belongs to no server; the other intents still hold.
+    // An id that stopped being one belongs to no server; the other wishes still hold.
     let intents =
         written.intents.into_iter().filter_map(|(id, intent)| Some((ServerId::new(&id).ok()?, intent)));
-    Ok(Some(Kept { generation: written.generation, intents: intents.collect() }))
+    let pauses =
+        written.pauses.into_iter().filter_map(|(scope, pause)| Some((Scope::try_from(scope).ok()?, pause)));
+    let wishes = Wishes { intents: intents.collect(), pauses: pauses.collect(), drain: written.drain };
+    Ok(Some(Kept { generation: written.generation, wishes }))
 }

@@ -21,6 +21,8 @@ use mcp_orchestrator::plan::{Input, Plan, plan};
 use mcp_orchestrator::world::fake::{Entry, EntryKind, policy, server};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod sections;
+
 const NOW: Timestamp = Timestamp(1_000_000_000);
 const IMAGE: &str = "sha256:x";
 
@@ -57,6 +59,8 @@ impl Bench {
                 edges: Some(BTreeMap::new()),
                 contacts: Some(BTreeMap::new()),
                 health: BTreeMap::new(),
+                restarts: Vec::new(),
+                uses: BTreeMap::new(),
                 run: Some("now".to_owned()),
             },
             memory: Memory::default(),
@@ -101,6 +105,7 @@ impl Bench {
             volumes: Vec::new(),
             remove_volumes: false,
             run: None,
+            raised: None,
         };
         let one = Container {
             id: ContainerId(format!("{name}-{container}")),

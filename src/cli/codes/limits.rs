@@ -39,6 +39,12 @@ pub(super) const DOCS: &[CodeDoc] = &[
         "Send less, or raise the limit; more than 4 MiB are never taken.",
     ),
     doc(
+        "MCPO-G074",
+        "the server was not started in time",
+        "A request came for a server that starts on demand or was stopped for want of use, and it did not answer within its start period.",
+        "See `why NAME` for what holds it up (an image to be fetched, for example) and `logs NAME`; give it more time with `health.startPeriod`.",
+    ),
+    doc(
         "MCPO-G080",
         "no keys of the issuer",
         "The keys of `[jwt] issuer` cannot be had, so that nobody can tell whether a token is good. Keys that were had once stay in use while the issuer is away.",
