@@ -32,6 +32,8 @@ pub async fn look(world: &World, targets: &TargetsToRead, busy: BTreeSet<ServerI
         edges: world.edges.as_ref().map(|edges| edges.served()),
         contacts: world.edges.as_ref().and_then(|edges| edges.contacts()),
         health: world.edges.as_ref().map(|edges| edges.health()).unwrap_or_default(),
+        restarts: world.edges.as_ref().map(|edges| edges.restarts()).unwrap_or_default(),
+        uses: world.edges.as_ref().map(|edges| edges.uses()).unwrap_or_default(),
         run: world.edges.as_ref().map(|edges| edges.run()),
     }
 }

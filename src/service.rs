@@ -47,8 +47,8 @@ const LAST_LOOK: Span = Span::millis(250);
 /// Requests that may wait for the loop.
 const REQUESTS_MAX: usize = 256;
 /// Codes of waits that only end with another try after a failure.
-pub const FAILURE_CODES: [&str; 7] =
-    ["MCPO-P012", "MCPO-P040", "MCPO-P042", "MCPO-P043", "MCPO-P044", "MCPO-P050", "MCPO-P051"];
+pub const FAILURE_CODES: [&str; 8] =
+    ["MCPO-P012", "MCPO-P040", "MCPO-P042", "MCPO-P043", "MCPO-P044", "MCPO-P045", "MCPO-P050", "MCPO-P051"];
 
 /// What the files and settings want, in one value that changes as a whole.
 #[derive(Clone, Debug)]
@@ -91,6 +91,12 @@ pub struct Snapshot {
     pub intents: BTreeMap<ServerId, Intent>,
     /// What people want left alone.
     pub pauses: BTreeMap<Scope, Pause>,
+    /// Restarts of containers within the minute before, that nobody asked for.
+    #[serde(skip)]
+    pub unwanted: Vec<Timestamp>,
+    /// The same of containers and local processes together.
+    #[serde(skip)]
+    pub restarts: usize,
     /// What the pass decided on, and the load balancer it saw; `None` before the first.
     #[serde(skip)]
     pub seen: Option<Arc<SeenByPass>>,
@@ -107,7 +113,8 @@ impl Snapshot {
     /// Whether everything is as the file wants it.
     #[must_use]
     pub fn well(&self) -> bool {
-        let fine = |state: RowState| matches!(state, RowState::Converged | RowState::Stopped);
+        let fine =
+            |state: RowState| matches!(state, RowState::Converged | RowState::Stopped | RowState::Asleep);
         self.settled
             && self.faults.is_empty()
             && self.report.engine_known
@@ -156,6 +163,13 @@ pub enum Request {
         scopes: Vec<Scope>,
         /// The pause; `None` takes it back.
         pause: Option<Pause>,
+        /// The pass to wait for, or why not.
+        reply: oneshot::Sender<Result<u64, String>>,
+    },
+    /// This host is to be taken out of the load balancer, or brought back.
+    Drain {
+        /// Who wants that, and until when; `None` brings it back.
+        drain: Option<Pause>,
         /// The pass to wait for, or why not.
         reply: oneshot::Sender<Result<u64, String>>,
     },
@@ -410,7 +424,8 @@ impl<O: Observer> Service<O> {
     }
 
     fn snapshot(&mut self, pass: &Pass, wish: &Wish) -> Snapshot {
-        let Memory { leases, intents, pauses, .. } = self.reconciler.memory().clone();
+        let Memory { leases, intents, pauses, unwanted, .. } = self.reconciler.memory().clone();
+        let restarts = unwanted.len() + pass.observed.restarts.len();
         let timer = next_pass(&pass.plan, pass.began, wish.interval);
         let next_pass = timer.min(look_again(self.away_since, pass.began, wish.interval));
         let mut faults: Vec<String> = pass.broken.iter().map(ToString::to_string).collect();
@@ -429,6 +444,8 @@ impl<O: Observer> Service<O> {
             leases,
             intents,
             pauses,
+            unwanted,
+            restarts,
             seen: Some(Arc::new(SeenByPass::of(pass, self.publish.borrow().seen.as_deref()))),
         }
     }
@@ -450,6 +467,13 @@ impl<O: Observer> Service<O> {
             }
             Request::Pause { scopes, pause, reply } => {
                 let kept = self.reconciler.remember(|memory| set_pause(memory, scopes, pause)).await;
+                let answer = kept.map(|()| self.passes + 1).map_err(|error| unkept(&error));
+                let due = answer.is_ok();
+                let _gone = reply.send(answer);
+                due
+            }
+            Request::Drain { drain, reply } => {
+                let kept = self.reconciler.remember(|memory| memory.drain = drain).await;
                 let answer = kept.map(|()| self.passes + 1).map_err(|error| unkept(&error));
                 let due = answer.is_ok();
                 let _gone = reply.send(answer);
@@ -489,10 +513,13 @@ impl<O: Observer> Service<O> {
         let desired = Arc::clone(&wish.desired);
         let rows = Arc::clone(&self.publish.borrow());
         let over = |id: &ServerId| rows.report.servers.get(id).is_some_and(is_over);
-        let kept: Result<(), WorldError> = self
-            .reconciler
-            .remember(|memory| intend(memory, &desired, &chosen, act, &Asked { by, now, until, over }))
-            .await;
+        // A start of everything is one of the whole host.
+        let undrains = act == Act::Start && servers.is_empty();
+        let wished = |memory: &mut Memory| {
+            memory.drain = memory.drain.take().filter(|_| !undrains);
+            intend(memory, &desired, &chosen, act, &Asked { by, now, until, over });
+        };
+        let kept: Result<(), WorldError> = self.reconciler.remember(wished).await;
         kept.map_err(|error| unkept(&error))
     }
 }
@@ -541,7 +568,7 @@ pub fn settled(plan: &Plan, idle: bool) -> bool {
 fn at_rest(row: &Row) -> bool {
     let failed = |code: Option<&'static str>| code.is_some_and(|code| FAILURE_CODES.contains(&code));
     match row.state {
-        RowState::Converged | RowState::Stopped | RowState::Blocked => true,
+        RowState::Converged | RowState::Stopped | RowState::Asleep | RowState::Blocked => true,
         RowState::Changing => false,
         RowState::Waiting => {
             row.reasons.iter().any(|reason| reason.kind != ReasonKind::Note && failed(reason.code))

@@ -14,7 +14,8 @@ use crate::model::memory::{Intent, Memory, Pause, Scope};
 use crate::model::observed::Seen;
 use crate::model::op::{EdgeOp, EngineOp, Op};
 use crate::model::policy::Policy;
-use crate::model::time::Span;
+use crate::model::time::{Span, Timestamp};
+use crate::plan::action::Action;
 use crate::plan::recovery::TRIES_MAX;
 use crate::plan::report::RowState;
 use crate::reconcile::{Pass, Reconciler};
@@ -101,6 +102,16 @@ fn reconciler(fake: &Arc<FakeWorld>, memory: Memory) -> Reconciler {
     Reconciler::new(world, Limits::new(PARALLEL), silent, memory)
 }
 
+/// D2: whether a server is up that is not used, and falls asleep in its time.
+fn is_to_sleep(pass: &Pass, desired: &Desired) -> bool {
+    let rows = &pass.plan.report.servers;
+    desired.servers.values().filter(|server| server.idle_timeout.is_some()).any(|server| {
+        let used = pass.observed.uses.get(&server.id).is_none_or(|used| used.busy);
+        let up = rows.get(&server.id).is_some_and(|row| row.state == RowState::Converged && !row.paused);
+        up && !used
+    })
+}
+
 /// Whether a target of ours still drains.
 fn drains(seen: &BalancerSeen) -> bool {
     let BalancerSeen::On(Seen::Known(view)) = seen else { return false };
@@ -114,7 +125,8 @@ fn drains(seen: &BalancerSeen) -> bool {
 /// - H2: in no minute are there more restarts than allowed
 /// - H3: no server is tried more often than allowed
 /// - H4: a new container has the image of the old one
-/// - H5: nothing of a paused server is touched
+/// - H5: nothing of a paused server is touched, but its targets go while the host is drained
+/// - H7: nothing is started, or again, while a section it depends on is down and it has not waited enough
 ///
 /// That everything is well in bounded time once faults stop (H6) is part of coming to rest.
 fn recovery(pass: &Pass, desired: &Desired, policy: &Policy, memory: &Memory) -> Vec<String> {
@@ -146,11 +158,42 @@ fn recovery(pass: &Pass, desired: &Desired, policy: &Policy, memory: &Memory) ->
                 out.push(format!("H4: {} from {}", did(), create.image));
             }
         }
+        if starts_early(pass, action, policy, memory.waits.get(&server.id).copied()) {
+            out.push(format!("H7: {}", did()));
+        }
         let host = memory.pauses.contains_key(&Scope::Host);
         let paused = host || memory.pauses.contains_key(&Scope::Server(server.id.clone()));
         let leg = action.op.container().is_some_and(|id| is_leg(pass, id));
-        if paused && !leg && !matches!(action.op, Op::Edge(_)) {
+        let leaves = pass.plan.report.drained.is_some() && matches!(action.op, Op::Balancer(_));
+        if paused && !leg && !leaves && !matches!(action.op, Op::Edge(_)) {
             out.push(format!("H5: {}", did()));
+        }
+    }
+    out
+}
+
+/// A start by itself of a server that waits for a section since this time.
+fn starts_early(pass: &Pass, action: &Action, policy: &Policy, waits: Option<Timestamp>) -> bool {
+    let by_itself = ["it has no container", "it ended", "it was killed", "made but never started"];
+    let starts = matches!(action.op, Op::Engine(EngineOp::Start(_)));
+    let own = by_itself.iter().any(|why| action.why.starts_with(why));
+    starts && own && waits.is_some_and(|since| pass.decided < since.after(policy.dependency_wait))
+}
+
+/// What must hold of servers that sleep:
+///
+/// - D1: nothing is stopped for want of use that has no time for that, or is used
+///
+/// That they sleep in the end when nobody uses them (D2), and that no call waits for ever (D3), is part
+/// of coming to rest.
+fn demand(pass: &Pass, desired: &Desired) -> Vec<String> {
+    let mut out = Vec::new();
+    for action in pass.plan.actions.iter().filter(|action| action.why.starts_with("stopped: idle")) {
+        let server = action.server.as_ref().and_then(|id| desired.servers.get(id));
+        let used = server.and_then(|server| pass.observed.uses.get(&server.id));
+        let may = server.is_some_and(|server| server.idle_timeout.is_some());
+        if !may || used.is_none_or(|used| used.busy || used.waiting > 0) {
+            out.push(format!("D1: {} because {}", action.op.describe(), action.why));
         }
     }
     out
@@ -180,8 +223,9 @@ impl Driver {
         let (desired, policy) = (self.fake.desired(), self.fake.policy());
         let began = crate::world::Clock::now(self.fake.as_ref());
         let (intents, pauses) = (self.fake.take_intents(), self.fake.take_pauses());
+        let drain = self.fake.take_drain();
         let look = block_on(async {
-            self.intend(intents, pauses).await;
+            self.intend(intents, pauses, drain).await;
             let pass = self.reconciler.pass(&desired, &policy).await;
             let mut ends = Vec::new();
             while let Some(ended) = self.reconciler.ended().await {
@@ -195,6 +239,7 @@ impl Driver {
         };
         if !self.fake.crashed() {
             run.faults.extend(pass.broken.iter().map(ToString::to_string));
+            run.faults.extend(demand(&pass, &desired));
             run.faults.extend(recovery(&pass, &desired, &policy, self.reconciler.memory()));
         }
         run.faults.extend(self.fake.check());
@@ -206,7 +251,8 @@ impl Driver {
             return Look { rest: false, wait: SOON, still: Vec::new() };
         }
         // What a fault made fail is tried again: that is still to come.
-        let tried_again = ["MCPO-P061", "MCPO-P040", "MCPO-P042", "MCPO-P044", "MCPO-P051", "MCPO-P012"];
+        let tried_again =
+            ["MCPO-P061", "MCPO-P040", "MCPO-P042", "MCPO-P044", "MCPO-P045", "MCPO-P051", "MCPO-P012"];
         let again = |code: Option<&str>| {
             code.is_some_and(|code| tried_again.contains(&code)) && run.passes < PATIENCE
         };
@@ -214,7 +260,11 @@ impl Driver {
             pass.plan.report.servers.values().any(|row| row.reasons.iter().any(|reason| again(reason.code)));
         // H6: the verdict on every server that can answer is on its way.
         let ill = pass.observed.health.values().any(|seen| seen.health.state == State::Unhealthy);
-        let rest = settled(&pass.plan, true) && !pending && !ill && !drains(&pass.observed.balancer);
+        let rest = settled(&pass.plan, true)
+            && !pending
+            && !ill
+            && !is_to_sleep(&pass, &desired)
+            && !drains(&pass.observed.balancer);
         self.failing =
             if ends.contains(&true) && !ends.contains(&false) { self.failing.saturating_add(1) } else { 0 };
         let wait = if pass.plan.is_empty() {
@@ -222,12 +272,9 @@ impl Driver {
         } else {
             SOON.max(wait_after_failures(self.failing))
         };
-        let rows = pass
-            .plan
-            .report
-            .servers
-            .iter()
-            .filter(|(_, row)| !matches!(row.state, RowState::Converged | RowState::Stopped));
+        let rows = pass.plan.report.servers.iter().filter(|(_, row)| {
+            !matches!(row.state, RowState::Converged | RowState::Stopped | RowState::Asleep)
+        });
         let mut still: Vec<String> =
             rows.map(|(id, row)| format!("{id} {} {:?}", row.state.as_str(), row.reasons.first())).collect();
         still.extend(
@@ -240,13 +287,19 @@ impl Driver {
         Look { rest, wait, still }
     }
 
-    async fn intend(&mut self, intents: Vec<(ServerId, Intent)>, pauses: Vec<(Scope, Pause)>) {
-        if intents.is_empty() && pauses.is_empty() {
+    async fn intend(
+        &mut self,
+        intents: Vec<(ServerId, Intent)>,
+        pauses: Vec<(Scope, Pause)>,
+        drain: Option<Pause>,
+    ) {
+        if intents.is_empty() && pauses.is_empty() && drain.is_none() {
             return;
         }
         let wished = |memory: &mut Memory| {
             memory.intents.extend(intents);
             memory.pauses.extend(pauses);
+            memory.drain = drain.or(memory.drain.take());
         };
         // A store that fails is part of the script; the wish holds in memory.
         let _unsaved = self.reconciler.remember(wished).await;

@@ -34,7 +34,7 @@ pub struct Cli {
 }
 
 /// States of servers.
-const STATES: [&str; 5] = ["converged", "changing", "waiting", "blocked", "stopped"];
+const STATES: [&str; 6] = ["converged", "changing", "waiting", "blocked", "asleep", "stopped"];
 
 /// Output for programs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -83,7 +83,7 @@ pub enum Command {
     /// Set a server's entry in mcp.config.json, or add it; the rest of the file stays as it is.
     SetServer {
         /// The server.
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         name: String,
         /// Its entry as JSON, `-` for standard input.
         #[arg(value_name = "ENTRY")]
@@ -92,7 +92,7 @@ pub enum Command {
         #[arg(long)]
         patch: bool,
         /// The section it goes to.
-        #[arg(long, value_name = "SECTION")]
+        #[arg(long, value_name = "SECTION", add = ArgValueCandidates::new(complete::sections))]
         section: Option<String>,
         /// How it is done.
         #[command(flatten)]
@@ -101,7 +101,7 @@ pub enum Command {
     /// Take a server out of mcp.config.json.
     RemoveServer {
         /// The server.
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         name: String,
         /// How it is done.
         #[command(flatten)]
@@ -190,6 +190,22 @@ pub enum Command {
     Pause(Pause),
     /// Look after servers again; without a name, end the pause of this host.
     Resume(Pause),
+    /// Take this host out of the load balancer; everything on it runs on.
+    ///
+    /// Its targets are deregistered; then this waits until their connections have ended, at most for the
+    /// deregistration delay, and until no call is under way. It holds over restarts and reboots until
+    /// `drain --undo`, or `start` without a name. Without a load balancer only /readyz says so.
+    Drain {
+        /// Bring this host back.
+        #[arg(long, conflicts_with = "duration")]
+        undo: bool,
+        /// End by itself after this time (`90s`, `30m`, `2h`).
+        #[arg(long = "for", value_name = "TIME")]
+        duration: Option<String>,
+        /// Whether to wait.
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Do a pass now and wait until all is settled.
     Sync {
         /// Whether to wait.
@@ -268,7 +284,7 @@ pub enum Command {
     /// Fetch what servers need ahead of time: images, and packages of npx and uvx.
     Prepare {
         /// The servers; all that shall run when none is named.
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         names: Vec<String>,
         /// For programs.
         #[command(flatten)]
@@ -361,6 +377,13 @@ pub struct Audit {
     /// Only what ended so.
     #[arg(long, value_parser = ["ok", "failed", "refused", "abandoned"])]
     pub result: Option<String>,
+    /// Only what begins with these words: `start`, `edit`, `sign in`.
+    #[arg(long, value_name = "WORDS")]
+    pub kind: Option<String>,
+    /// Only what is not older (`90s`, `30m`, `2h`, `7d`), or not before a date or time in UTC
+    /// (`2026-01-31`, `2026-01-31T12:00:00Z`).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
     /// Who called which tool, instead of what was done here.
     #[arg(long)]
     pub calls: bool,
@@ -433,8 +456,11 @@ pub struct Apply {
 #[derive(Debug, Args)]
 pub struct Servers {
     /// The servers.
-    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
+    #[arg(required_unless_present = "section", value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
     pub names: Vec<String>,
+    /// All servers of a section instead.
+    #[arg(long, value_name = "SECTION", conflicts_with = "names", add = ArgValueCandidates::new(complete::sections))]
+    pub section: Option<String>,
     /// Whether to wait.
     #[command(flatten)]
     pub wait: Wait,
@@ -450,7 +476,7 @@ pub struct Pause {
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
     pub names: Vec<String>,
     /// A section instead.
-    #[arg(long, value_name = "SECTION", conflicts_with = "names")]
+    #[arg(long, value_name = "SECTION", conflicts_with = "names", add = ArgValueCandidates::new(complete::sections))]
     pub section: Option<String>,
     /// End by itself after this time (`90s`, `30m`, `2h`).
     #[arg(long = "for", value_name = "TIME")]

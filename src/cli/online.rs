@@ -17,6 +17,9 @@ const ROUND_SECS: u64 = 1;
 /// Rounds before giving up on a result.
 const ROUNDS_MAX: u64 = 900;
 
+/// Rounds for which `drain` waits for calls under way, once no target is left.
+const CALLS_ROUNDS_MAX: u64 = 30;
+
 /// Runs a command.
 pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Failure> {
     let allow = options.allow_mass_delete;
@@ -56,6 +59,9 @@ pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Fail
         Command::Restart(all) => act(&client, "restart", None, Some(all.wait)).await,
         Command::Pause(pause) => pauses(&client, "pause", pause).await,
         Command::Resume(pause) => pauses(&client, "resume", pause).await,
+        Command::Drain { undo, duration, wait } => {
+            drain(&client, undo, duration.as_deref(), !wait.no_wait).await
+        }
         Command::Sync { wait, json } => sync(&client, allow, !wait.no_wait, json.json).await,
         Command::Capabilities { name, json } => {
             inside::capabilities(&client, name.as_deref(), json.json).await
@@ -97,9 +103,17 @@ async fn act(
 ) -> Result<Exit, Failure> {
     let wait = wait.or_else(|| servers.as_ref().map(|servers| servers.wait)).is_none_or(|wait| !wait.no_wait);
     let query = asked(servers.as_ref().and_then(|servers| servers.duration.as_deref()))?;
-    let names = servers.as_ref().map_or_else(|| "all".to_owned(), |servers| joined(&servers.names));
-    let answer = client.post(&format!("/api/v1/servers/{names}/{verb}?{query}"), String::new()).await?;
-    finish(client, &answer, wait, false, servers.map(|servers| servers.names)).await
+    let whom = match &servers {
+        Some(Servers { section: Some(section), .. }) => format!("sections/{}", encode(section)),
+        Some(servers) => format!("servers/{}", joined(&servers.names)),
+        None => "servers/all".to_owned(),
+    };
+    let answer = client.post(&format!("/api/v1/{whom}/{verb}?{query}"), String::new()).await?;
+    let only = servers.map(|servers| match servers.section {
+        Some(_) => named(&answer),
+        None => servers.names,
+    });
+    finish(client, &answer, wait, false, only).await
 }
 
 /// `pause` and `resume`.
@@ -114,6 +128,47 @@ async fn pauses(client: &Client, verb: &str, pause: Pause) -> Result<Exit, Failu
     let answer = client.post(&format!("/api/v1/{whom}/{verb}?{query}"), String::new()).await?;
     let only = Some(names).filter(|names| !names.is_empty());
     finish(client, &answer, !wait.no_wait, false, only).await
+}
+
+/// `drain`: asks for it, waits until targets are out, then for calls under way.
+async fn drain(client: &Client, undo: bool, duration: Option<&str>, wait: bool) -> Result<Exit, Failure> {
+    let query = format!("{}&undo={undo}", asked(duration)?);
+    let answer = client.post(&format!("/api/v1/drain?{query}"), String::new()).await?;
+    let _of_all_servers = finish(client, &answer, wait, false, None).await?;
+    if !wait {
+        return Ok(Exit::Done);
+    }
+    // `drain && reboot`: what else is the matter with servers is not the question here.
+    let status = client.get("/api/v1/status").await?;
+    let waits = status.pointer("/snapshot/report/drained/waits").and_then(Value::as_u64);
+    let exit = if waits == (!undo).then_some(0) { Exit::Done } else { Exit::Failed };
+    if undo {
+        return Ok(exit);
+    }
+    let mut progress = Progress::default();
+    let mut under_way = Vec::new();
+    for _round in 0..CALLS_ROUNDS_MAX {
+        under_way = calls(&client.get("/api/v1/gateway").await?);
+        if under_way.is_empty() {
+            break;
+        }
+        progress.say(&format!("calls under way: {}", under_way.join(", ")));
+        tokio::time::sleep(std::time::Duration::from_secs(ROUND_SECS)).await;
+    }
+    drop(progress);
+    output::line(&match under_way.as_slice() {
+        [] => "no call is under way".to_owned(),
+        some => format!("calls still under way: {}", some.join(", ")),
+    });
+    Ok(exit)
+}
+
+/// Servers with calls under way, and how many: `time (2)`.
+fn calls(gateway: &Value) -> Vec<String> {
+    let servers = gateway.get("servers").and_then(Value::as_array).into_iter().flatten();
+    let count = |server: &Value| server.get("inFlight").and_then(Value::as_u64).unwrap_or(0);
+    let busy = servers.filter(|server| count(server) > 0);
+    busy.map(|server| format!("{} ({})", text(server, "server"), count(server))).collect()
 }
 
 fn joined(names: &[String]) -> String {
@@ -169,9 +224,13 @@ pub(super) async fn sync_result(
     wait: bool,
     as_json: bool,
 ) -> Result<Exit, Failure> {
-    let servers = task.get("servers").and_then(Value::as_array).cloned().unwrap_or_default();
-    let names = servers.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    finish(client, task, wait, as_json, Some(names).filter(|_| !as_json)).await
+    finish(client, task, wait, as_json, Some(named(task)).filter(|_| !as_json)).await
+}
+
+/// The servers of a task.
+fn named(task: &Value) -> Vec<String> {
+    let servers = task.get("servers").and_then(Value::as_array);
+    servers.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Waits until a pass that began after the request has settled, and shows what became of it.
@@ -202,7 +261,8 @@ async fn finish(
         all.retain(|id, _| only.contains(&id.as_str()));
         output::data(&server_table(&all));
         output::data(&whys(&all, false, output::width()));
-        let fine = all.values().all(|row| matches!(text(row, "state").as_str(), "converged" | "stopped"));
+        let fine =
+            all.values().all(|row| matches!(text(row, "state").as_str(), "converged" | "asleep" | "stopped"));
         return Ok(if fine { Exit::Done } else { Exit::Failed });
     }
     if as_json {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::build::{Builder, Built, FixedPort, looks_secret, replace_all};
 use crate::config::codes;
+use crate::config::depends::Depends;
 use crate::config::error::{Problem, Sink};
 use crate::config::ids::{Named, section_id};
 use crate::config::keys::{self, Level, ORCHESTRATOR};
@@ -27,6 +28,7 @@ struct Block {
 pub(crate) struct Levels {
     global: Option<Block>,
     sections: BTreeMap<String, Block>,
+    depends: Depends,
 }
 
 impl Levels {
@@ -61,7 +63,18 @@ impl Levels {
             }
             sections.entry(name.to_owned()).or_insert(block);
         }
-        Self { global, sections }
+        let depends = Depends::read(raw);
+        if let Some(global) = &mut global {
+            let mark = sink.mark();
+            depends.check(&global.settings, None, false, sink);
+            global.bad |= sink.since(mark).iter().any(|problem| problem.is_error());
+        }
+        for (name, block) in &mut sections {
+            let mark = sink.mark();
+            depends.check(&block.settings, Some(name), false, sink);
+            block.bad |= sink.since(mark).iter().any(|problem| problem.is_error());
+        }
+        Self { global, sections, depends }
     }
 
     /// What `server` inherits, its own block included; an error when it cannot be told.
@@ -75,7 +88,7 @@ impl Levels {
         let own = server.entry.get("orchestrator");
         let named = own.and_then(|block| block.get("section"));
         let name = server.section.clone().or_else(|| named.and_then(Node::scalar));
-        if let Some(name) = name {
+        if let Some(name) = name.clone() {
             match self.sections.get(&name) {
                 Some(section) => {
                     good &= usable(section, &format!("section '{name}'"), server, sink);
@@ -92,7 +105,11 @@ impl Levels {
         }
         if let Some(own) = own {
             merged.lay(own, &Origin::Server);
+            let mark = sink.mark();
+            self.depends.check(own, name.as_deref(), true, sink);
+            good &= !sink.since(mark).iter().any(|problem| problem.is_error());
         }
+        merged.depends = self.depends.meant(&merged, name.as_deref());
         good.then_some(merged)
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Shape {
     Rate,
     /// A boolean, or `{ttl, maxBytes, tools}`.
     Cache,
+    /// A boolean, or bytes as [`Shape::Size`].
+    Raise,
     /// An object of lengths of time, by the name or pattern of a tool.
     Times,
     /// An object of our own with these keys.
@@ -117,6 +119,7 @@ const RESTART: &[Key] = &[
     key("maxDelay", Shape::Time, "Longest delay."),
     key("maxAttempts", Shape::Int { min: 0, max: 1_000_000 }, "Restarts in a row before giving up; 0: no limit."),
     key("resetAfter", Shape::Time, "Running this long forgets earlier crashes."),
+    key("oomRaise", Shape::Raise, "A container that is killed for memory is made anew, once, with half as much again of its memory limit, or with this one. It holds until the declared limit is another one."),
 ];
 
 #[rustfmt::skip] // a table
@@ -160,7 +163,7 @@ pub(crate) const ORCHESTRATOR: &[Key] = &[
     key("transport", Shape::Choice(&["auto", "stdio", "http", "sse"]), "How the server speaks MCP."),
     at(Level::Entry, key("containerPort", PORT, "Port inside the container that speaks MCP.")),
     key("tools", Shape::Block(TOOLS), "Which tools are offered, and under which names, wherever clients come in."),
-    at(Level::Entry, key("forwardHeaders", Shape::Texts, "Headers of a client's request that a server behind a URL, or an HTTP container behind the gateway, gets with it, instead of the entry's own of the same name. Clients with other values have other sessions and connections.")),
+    at(Level::Entry, key("forwardHeaders", Shape::Texts, "Headers of a client's request that a server behind a URL, or an HTTP container behind the gateway, gets with it, instead of the entry's own of the same name: names, beginnings before a *, and behind a ! what is left out of those. Clients with other values have other sessions and connections. Other servers get them from the tool proxy alone, as _meta.headers of a call.")),
     key("httpPath", Shape::UrlPath, "Path of the MCP endpoint inside an HTTP server."),
     key("route", Shape::Choice(&["auto", "edge", "direct"]), "Through an edge listener of the daemon, or directly on the container's published port."),
     key("sharing", Shape::Choice(&["shared", "isolated"]), "One instance for all clients, or one for each."),
@@ -179,9 +182,10 @@ pub(crate) const ORCHESTRATOR: &[Key] = &[
     key("circuitBreaker", Shape::Block(CIRCUIT_BREAKER), "Leaves a server alone that does not answer; off unless one of its keys is there."),
     key("cache", Shape::Cache, "Keep answers of tools that say that they only read: true (60 s, 16 MiB), or {ttl, maxBytes, tools}. With tools (patterns) only of those, also where they say only that they may be repeated."),
     at(Level::Entry, key("section", Shape::Text, "The section the server is in.")),
-    key("startOnDemand", Shape::Bool, "Start with the first request. No effect yet."),
-    key("idleTimeout", Shape::Time, "Stop after this time without a request. No effect yet."),
+    key("startOnDemand", Shape::Bool, "Start with the first request that needs the server; lists are answered from those it gave when it ran last. Requests then go through the gateway."),
+    key("idleTimeout", Shape::Time, "Stop after this time (at least 1s) without a request, open stream, subscription or session of its own; the next request starts the server again."),
     key("priority", Shape::Int { min: -1_000_000, max: 1_000_000 }, "Start order: higher first."),
+    key("dependsOn", Shape::Texts, "Sections that must be up before the server is started, or restarted after it ended; it waits for [recovery] dependency_wait_seconds at most, and stops before they do. The innermost level that says it decides."),
     key("pull", Shape::Choice(&["missing", "always", "never"]), "When the image is pulled."),
     key("init", Shape::Bool, "A small init forwards signals and reaps processes."),
     key("noNewPrivileges", Shape::Bool, "Processes in the container cannot gain privileges."),
@@ -216,6 +220,8 @@ pub(crate) const ENTRY: &[Key] = &[
     key("auth_value", Shape::Text, "See auth_type."),
     key("disabled", Shape::Bool, "Do not run it."),
     key("enabled", Shape::Bool, "Run it."),
+    key("disabledTools", Shape::Texts, "Tools that are not offered, beside those of tools.deny; as mcpo, Cline and Windsurf have it."),
+    key("client_header_forwarding", Shape::Any, "mcpo's rules for headers of clients: {enabled, whitelist, blacklist}; see forwardHeaders."),
     key("autoApprove", Shape::Any, "Tools a client calls without asking; passed through."),
     key("alwaysAllow", Shape::Any, "Tools a client calls without asking; passed through."),
     key("description", Shape::Text, "What the server is for."),
@@ -252,7 +258,6 @@ const CLIENT_KEYS: &[&str] = &[
     "disallowed_tools",
     "includeTools",
     "excludeTools",
-    "disabledTools",
     "enabledTools",
     "tools",
     "toolFilter",
@@ -300,7 +305,8 @@ pub(crate) fn complaint(shape: Shape, node: &Node) -> Option<String> {
         Shape::Texts | Shape::Words(_) => list_complaint(node),
         Shape::TextMap => map_complaint(node),
         Shape::Rate => rate_complaint(node),
-        Shape::Cache if node.as_bool().is_some() => None,
+        Shape::Cache | Shape::Raise if node.as_bool().is_some() => None,
+        Shape::Raise => with_unit(node, "true, false or a size", |text| units::size_bytes(text).err()),
         Shape::Cache if node.is_object() => cache_complaint(node),
         Shape::Cache => wants("true, false or an object"),
         Shape::Times => times_complaint(node),
@@ -318,7 +324,7 @@ fn with_unit(node: &Node, what: &str, parse: impl Fn(&str) -> Option<String>) ->
 
 fn example(what: &str) -> &'static str {
     match what {
-        "a size" => "512m",
+        "a size" | "true, false or a size" => "512m",
         "a number of CPUs" => "0.5",
         _ => "30, \"30s\" or \"500ms\"",
     }

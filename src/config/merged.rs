@@ -11,6 +11,7 @@ use crate::config::keys::{Key, ORCHESTRATOR, Shape};
 use crate::config::load::{EffectiveValue, Origin};
 use crate::config::node::Node;
 use crate::config::units;
+use crate::model::id::SectionId;
 use crate::model::time::Span;
 
 /// One inherited value.
@@ -29,6 +30,8 @@ pub(crate) struct Merged {
     pub(crate) values: BTreeMap<String, Inherited>,
     /// The environment of the levels above the entry; a null value is kept, it unsets.
     pub(crate) env: BTreeMap<String, Inherited>,
+    /// The sections that it waits for; none that waits for it.
+    pub(crate) depends: Vec<SectionId>,
 }
 
 impl Merged {

@@ -11,6 +11,7 @@
 mod assembly;
 mod build;
 pub mod codes;
+mod depends;
 pub mod docker_run;
 pub mod edit;
 pub mod error;

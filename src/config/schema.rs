@@ -130,6 +130,7 @@ fn property(key: &Key) -> Json {
                 },
             ],
         }),
+        Shape::Raise => json!({"type": ["boolean", "integer", "string"]}),
         Shape::Times => json!({
             "type": "object",
             "additionalProperties": {"type": ["number", "string"]},
@@ -234,6 +235,7 @@ fn shape_words(shape: Shape) -> String {
         Shape::TextMap => "object of strings".to_owned(),
         Shape::Rate => "requests a second, or {requests, per, burst}".to_owned(),
         Shape::Cache => "true, false, or {ttl, maxBytes, tools}".to_owned(),
+        Shape::Raise => "true, false, or bytes such as `512m`".to_owned(),
         Shape::Times => "object of times by tool".to_owned(),
         Shape::Block(_) => "object".to_owned(),
         Shape::Any => "anything".to_owned(),

@@ -11,8 +11,9 @@ use crate::gateway::places::{Place, Source};
 use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::net::HostPort;
-use crate::model::observed::Contact;
+use crate::model::observed::{Contact, Use};
 use crate::model::op::{ContainerRef, EdgeOp};
+use crate::model::time::Timestamp;
 use crate::world::{Answer, Edges, Engine, ErrorKind, WorldError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,8 +93,17 @@ impl Edges for ServedEdges {
         Some(self.gateway.contacts())
     }
 
+    fn uses(&self) -> BTreeMap<ServerId, Use> {
+        self.gateway.uses()
+    }
+
     fn health(&self) -> BTreeMap<ServerId, Condition> {
         self.gateway.conditions()
+    }
+
+    fn restarts(&self) -> Vec<Timestamp> {
+        let shared = self.gateway.shared();
+        shared.storm.recent(shared.clock.now())
     }
 
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()> {
@@ -115,6 +125,11 @@ impl Edges for ServedEdges {
                         .collect();
                     self.gateway.end_instances(server, &ids).await;
                     Ok(())
+                }
+                EdgeOp::Sleep { server, uses } => {
+                    self.gateway.put_to_sleep(server, *uses).await.map_err(|why| {
+                        WorldError::new(format!("putting {server} to sleep"), ErrorKind::Conflict, why)
+                    })
                 }
                 EdgeOp::Restart { server } => {
                     self.gateway.restart(server).await.map_err(|why| {

@@ -4,12 +4,14 @@
 //! where the answer does not need it.
 
 use crate::api::view::SettingView;
+use crate::config::edit::outline;
 use crate::config::load::{self, Contents};
 use crate::daemon::{Home, files, one_shot, random_bytes};
 use crate::model::fingerprint::HashKey;
 use crate::model::id::ServerId;
 use crate::model::memory::Lease;
 use crate::model::record::{AuditEntry, AuditFilter, Task, TaskState};
+use crate::model::time::Timestamp;
 use crate::plan::report::Report;
 use crate::store;
 use crate::terminal::failure::{Exit, Failure};
@@ -38,7 +40,8 @@ pub fn leases(home: &Home) -> Result<BTreeMap<ServerId, Lease>, Failure> {
     Ok(peeked.map(|peeked| peeked.memory.leases).unwrap_or_default())
 }
 
-/// Tasks, newest first; those that the daemon's end cut off are interrupted.
+/// Tasks, newest first, without what became of each server; those that the daemon's end cut off are
+/// interrupted.
 ///
 /// # Errors
 /// When the state cannot be read.
@@ -46,11 +49,33 @@ pub async fn tasks(home: &Home, limit: usize) -> Result<Vec<Task>, Failure> {
     let Some(records) = store::records::peek(&home.places.state(&home.stack)).map_err(failed)? else {
         return Ok(Vec::new());
     };
-    let mut tasks = records.tasks(None, limit).await.map_err(failed)?;
-    for task in tasks.iter_mut().filter(|task| task.state == TaskState::Running) {
+    let tasks = records.tasks_in_brief(None, limit).await.map_err(failed)?;
+    Ok(tasks.into_iter().map(cut_off).collect())
+}
+
+/// One task with what became of each server; `None` when it is not known.
+///
+/// # Errors
+/// When the state cannot be read.
+pub async fn task(home: &Home, id: i64) -> Result<Option<Task>, Failure> {
+    let Some(records) = store::records::peek(&home.places.state(&home.stack)).map_err(failed)? else {
+        return Ok(None);
+    };
+    Ok(records.task(id).await.map_err(failed)?.map(cut_off))
+}
+
+/// A task that ran when the daemon ended.
+fn cut_off(mut task: Task) -> Task {
+    if task.state == TaskState::Running {
         task.state = TaskState::Interrupted;
     }
-    Ok(tasks)
+    task
+}
+
+/// A point in time, as the API's parameter `since` takes it.
+#[must_use]
+pub fn since(text: &str) -> Option<Timestamp> {
+    crate::api::parameters::since(text, crate::api::now())
 }
 
 /// Lines of the audit, newest first.
@@ -94,4 +119,13 @@ pub fn names(home: &Home) -> Vec<String> {
     let Some(desired) = loaded.desired else { return Vec::new() };
     let ids = desired.servers.keys().chain(desired.broken.keys());
     ids.map(ToString::to_string).collect()
+}
+
+/// Ids of the sections that the file declares, in its order: for completions.
+#[must_use]
+pub fn sections(home: &Home) -> Vec<String> {
+    let Some(bytes) = files::configuration(&home.places.config) else { return Vec::new() };
+    let Ok(text) = String::from_utf8(bytes) else { return Vec::new() };
+    let outline = outline::outline(&home.places.config.display().to_string(), &text);
+    outline.into_iter().flat_map(|outline| outline.sections).filter_map(|section| section.id).collect()
 }

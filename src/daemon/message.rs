@@ -114,7 +114,7 @@ pub fn of_code(code: &str) -> Option<Event> {
         "MCPO-P002" | "MCPO-P003" => CONFIGURATION_UNUSABLE,
         "MCPO-P004" => REMOVAL_HELD_BACK,
         "MCPO-P041" => SERVER_GAVE_UP,
-        "MCPO-P042" => SERVER_ENDS,
+        "MCPO-P042" | "MCPO-P045" => SERVER_ENDS,
         "MCPO-P043" => SERVER_SILENT,
         "MCPO-P050" | "MCPO-P051" => REPLACEMENT_FAILED,
         "MCPO-P010" | "MCPO-P011" | "MCPO-P012" => PORT_UNAVAILABLE,

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod look;
 pub mod message;
 pub mod observer;
+mod offers;
 pub mod one_shot;
 pub mod opener;
 pub mod places;

@@ -104,7 +104,7 @@ impl Journal {
             let last = self.last.get(id);
             if last != Some(&now) {
                 let alerted = last.is_some_and(|last| last.event.is_some());
-                let well = matches!(row.state, RowState::Converged | RowState::Stopped);
+                let well = matches!(row.state, RowState::Converged | RowState::Stopped | RowState::Asleep);
                 let back = (alerted && well).then_some(message::SERVER_RECOVERED);
                 // What an operator was told stays told while the server is on its way back.
                 let kept = last.and_then(|last| last.event).filter(|_| !well);

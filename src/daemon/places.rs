@@ -10,7 +10,7 @@ use crate::model::server::{
     ContainerDecl, RemoteDecl, RemoteKind, RestartWhen, Server, ServerKind, Transport,
 };
 use crate::model::time::Span;
-use crate::plan::report::{Report, Row, RowState};
+use crate::plan::report::{Hold, Report, Row, RowState};
 use crate::service::FAILURE_CODES;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,8 +83,7 @@ fn one(server: &Server, row: Option<&Row>) -> Place {
         ServerKind::Container(decl) => container(server, decl, row),
     };
     let spec = match &server.kind {
-        ServerKind::Process(decl) => decl.fingerprint.short(),
-        ServerKind::Remote(decl) => decl.fingerprint.short(),
+        ServerKind::Process(_) | ServerKind::Remote(_) => declared(server),
         // Of the container that answers, which may be one that is being replaced.
         ServerKind::Container(_) => row.and_then(|row| row.spec.clone()).unwrap_or_default(),
     };
@@ -101,11 +100,21 @@ fn one(server: &Server, row: Option<&Row>) -> Place {
         offer: offer(server),
         timeout: server.request_timeout.map_or(TIMEOUT, millis),
         priority: server.priority,
-        retry: retry(server, row.is_some_and(|row| row.paused)),
+        retry: retry(server, row.is_some_and(|row| row.paused || row.hold != Hold::No)),
         health: server.health.clone(),
         check_fails: row.is_some_and(|row| row.container_state.as_deref() == Some(CHECK_FAILS)),
+        on_demand: server.may_sleep().then(|| declared(server)),
         down: down(server, row, &source),
         source,
+    }
+}
+
+/// The declaration, in short.
+fn declared(server: &Server) -> String {
+    match &server.kind {
+        ServerKind::Process(decl) => decl.fingerprint.short(),
+        ServerKind::Remote(decl) => decl.fingerprint.short(),
+        ServerKind::Container(decl) => decl.fingerprint.short(),
     }
 }
 
@@ -123,7 +132,7 @@ fn millis(span: Span) -> Duration {
     Duration::from_millis(span.0)
 }
 
-fn retry(server: &Server, paused: bool) -> Retry {
+fn retry(server: &Server, left: bool) -> Retry {
     match server.kind {
         ServerKind::Container(_) => Retry { grace: millis(server.health.start_period), ..RETRY_CONTAINER },
         ServerKind::Remote(_) => RETRY_REMOTE,
@@ -132,8 +141,8 @@ fn retry(server: &Server, paused: bool) -> Retry {
             delay_max: millis(server.restart.delay_max),
             stable: millis(server.restart.reset_after),
             grace: Duration::ZERO,
-            // What is paused is left as it is, also when it ends.
-            when: if paused { RestartWhen::Never } else { server.restart.when },
+            // What is paused, or waits for a section, is left as it is, also when it ends.
+            when: if left { RestartWhen::Never } else { server.restart.when },
             restarts_max: server.restart.attempts_max,
         },
     }
@@ -183,8 +192,12 @@ fn down(server: &Server, row: Option<&Row>, source: &Source) -> Option<Down> {
     if row.state == RowState::Stopped && !row.ended {
         return Some(Down::Stopped(reason().unwrap_or_else(|| "it is stopped".to_owned())));
     }
+    if row.asleep && !row.paused && row.state != RowState::Blocked {
+        return Some(Down::Asleep(reason().unwrap_or_else(|| "it is asleep".to_owned())));
+    }
     if !matches!(server.kind, ServerKind::Container(_)) {
-        return None;
+        let waits = || reason().unwrap_or_else(|| "it waits for a section".to_owned());
+        return (row.hold == Hold::Start).then(|| Down::Coming(waits()));
     }
     let runs = row.container_state.as_deref().is_some_and(|state| state.starts_with("running"));
     if runs && *source != Source::Nowhere {
@@ -205,8 +218,8 @@ mod tests {
     use crate::gateway::places::{Down, Source};
     use crate::model::desired::Desired;
     use crate::model::id::ServerId;
-    use crate::model::server::Transport;
-    use crate::plan::report::{Report, Row, RowState};
+    use crate::model::server::{RestartWhen, Transport};
+    use crate::plan::report::{Hold, Report, Row, RowState};
     use crate::world::fake::{Entry, EntryKind, server};
 
     fn id() -> ServerId {
@@ -240,6 +253,21 @@ mod tests {
         assert!(matches!(coming.get(&id()).expect("a place").down, Some(Down::Coming(_))));
         let stopped = all(&desired(), &report(RowState::Stopped, Some("c1")), &up);
         assert!(matches!(stopped.get(&id()).expect("a place").down, Some(Down::Stopped(_))));
+    }
+
+    #[test]
+    fn a_process_that_waits_for_a_section_is_not_started_and_one_that_runs_is_not_started_again() {
+        let process = server(&Entry::new("time", EntryKind::Process, "time")).expect("a server");
+        let desired = Desired { servers: [(id(), process)].into(), ..Desired::default() };
+        let with = |hold| {
+            let mut report = report(RowState::Converged, None);
+            report.servers.get_mut(&id()).expect("a row").hold = hold;
+            let place = all(&desired, &report, &Places::new()).get(&id()).expect("a place").clone();
+            (place.down.is_some(), place.retry.when)
+        };
+        assert_eq!(with(Hold::No), (false, RestartWhen::Always));
+        assert_eq!(with(Hold::Ends), (false, RestartWhen::Never));
+        assert_eq!(with(Hold::Start), (true, RestartWhen::Never));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::config::settings::{GatewayAuth, Unscoped};
 use crate::daemon::edges::ServedEdges;
 use crate::daemon::handover::Handover;
+use crate::daemon::offers::KeptOffers;
 use crate::daemon::opener::{Connections, KeptHandshakes, Processes};
 use crate::daemon::{Home, places, random_bytes, tls};
 use crate::docker::DockerEngine;
@@ -23,6 +24,7 @@ use crate::gateway::http::Limits;
 use crate::gateway::http::tls::Tls;
 use crate::gateway::places::{Opener, Places};
 use crate::gateway::room::Room;
+use crate::gateway::storm::Storm;
 use crate::gateway::toolproxy::ToolProxy;
 use crate::gateway::{Gateway, sessions, slot};
 use crate::host::clock::SystemClock;
@@ -33,7 +35,7 @@ use crate::plan::report::Report;
 use crate::service::{Handle, Snapshot, Wish};
 use crate::store::SqliteStore;
 use crate::terminal::failure::{Exit, Failure};
-use crate::world::{LegStore, SessionStore};
+use crate::world::{LegStore, OfferStore, SessionStore};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, atomic::AtomicU64};
@@ -83,10 +85,12 @@ pub(super) async fn start(
     let shared = slot::Shared {
         opener: Arc::clone(&opener) as Arc<dyn Opener>,
         memory: Arc::new(memory),
+        offers: Arc::new(KeptOffers::load(Arc::clone(store) as Arc<dyn OfferStore>).await),
         clock: Arc::new(SystemClock),
         eras: Mutex::default(),
         news: Arc::default(),
         starts: Room::new(home.parallel()),
+        storm: Storm::default(),
     };
     let kept = store.load().await;
     let gateway = Gateway::new(shared, Arc::clone(store) as Arc<dyn SessionStore>, random_bytes()?);
@@ -266,6 +270,8 @@ pub(super) async fn follow_places(
         gateway.set_places(&before);
         // The generation that the last pass used: its containers are the ones behind the places.
         gateway.set_generation(snapshot.generation);
+        gateway.shared().storm.tell(wish.policy.restarts_per_minute_max, &snapshot.unwanted);
+        gateway.set_drained(snapshot.report.drained.is_some());
         let changed = loop {
             tokio::select! {
                 changed = wishes.changed() => break changed,

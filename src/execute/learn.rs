@@ -155,6 +155,8 @@ fn learn_failure(
             attempts.next_try = Some(now.after(retry_delay(attempts.failures)));
             attempts.last_error = Some(error.to_string());
         }
+        // Somebody came: it stays awake.
+        Op::Edge(EdgeOp::Sleep { .. }) => {}
         Op::Engine(_) | Op::Balancer(_) | Op::Edge(_) => {
             let creates = matches!(
                 action.op,

@@ -71,9 +71,12 @@ impl Limits {
             }
             Op::Engine(EngineOp::Stop(_) | EngineOp::Remove { .. } | EngineOp::Rename { .. }) => &self.stops,
             // Like stops, these mostly wait: for requests under way to end.
-            Op::Edge(EdgeOp::HandOver { .. } | EdgeOp::EndLegs { .. } | EdgeOp::Restart { .. }) => {
-                &self.stops
-            }
+            Op::Edge(
+                EdgeOp::HandOver { .. }
+                | EdgeOp::EndLegs { .. }
+                | EdgeOp::Sleep { .. }
+                | EdgeOp::Restart { .. },
+            ) => &self.stops,
             Op::Balancer(_) | Op::Edge(EdgeOp::Open { .. } | EdgeOp::Close { .. }) => &self.balancer,
         })
     }

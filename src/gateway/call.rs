@@ -50,12 +50,6 @@ impl std::fmt::Display for Failed {
 impl std::error::Error for Failed {}
 
 impl Gateway {
-    pub(crate) async fn reach(&self, id: &ServerId) -> Result<(Arc<Entry>, Arc<Live>), Failed> {
-        let entry = self.entry(id).ok_or(Failed::Unknown)?;
-        let live = entry.slot.ready().await.map_err(Failed::Unavailable)?;
-        Ok((entry, live))
-    }
-
     /// Calls a tool over the shared connection; `arguments` go out as written.
     ///
     /// # Errors
@@ -82,7 +76,11 @@ impl Gateway {
     /// # Errors
     /// See [`Failed`]; lists that a server does not have are left out.
     pub async fn capabilities(&self, id: &ServerId) -> Result<Value, Failed> {
-        let (_, live) = self.reach(id).await?;
+        let entry = self.entry(id).ok_or(Failed::Unknown)?;
+        if let Some(kept) = self.kept_capabilities(&entry) {
+            return Ok(kept);
+        }
+        let live = entry.slot.ready().await.map_err(Failed::Unavailable)?;
         let greeting = live.leg.greeting();
         let info = greeting.server.as_ref().map(|server| server.raw.clone());
         let mut out = json!({

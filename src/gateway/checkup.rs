@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! seen                                        event
-//! not to run                                  no verdict
+//! not to run, or asleep                       no verdict
 //! no connection, and it did not end           started
 //! no connection after an end, or a failed try ended
 //! a connection after there was none           started, and asked at once
@@ -144,7 +144,9 @@ impl Checkup {
         if let Some(Down::Stopped(why)) = &place.down {
             return Err(why.clone());
         }
-        let live = self.stand(slot, &place, shared).ok_or_else(down)?;
+        let Some(live) = self.stand(slot, &place, shared) else {
+            return if self.rests(&place) { Ok(()) } else { Err(down()) };
+        };
         if lock(&self.kept).state() == Some(State::Starting) {
             let _one = self.asking.lock().await;
             // Whoever asked meanwhile asked for all who wait.
@@ -154,10 +156,18 @@ impl Checkup {
         }
         match self.condition() {
             Some(Condition { health, .. }) if health.state.serves() => Ok(()),
+            Some(_) if self.rests(&place) => Ok(()),
             Some(Condition { why, .. }) if !why.is_empty() => Err(why),
             Some(_) => Err("it has not answered yet".to_owned()),
             None => Err(down()),
         }
+    }
+
+    /// Whether it sleeps, or is being started for a request: whoever asks is to be sent here.
+    fn rests(&self, place: &Place) -> bool {
+        let down = matches!(place.down, None | Some(Down::Asleep(_) | Down::Coming(_)));
+        let well = matches!(lock(&self.kept).state(), None | Some(State::Starting));
+        place.on_demand.is_some() && down && well
     }
 
     /// Takes in how the connection stands; gives it when it can be asked over.
@@ -167,7 +177,7 @@ impl Checkup {
             let mut kept = lock(&self.kept);
             let before = kept.state();
             match (&place.down, &live) {
-                (Some(Down::Stopped(_)), _) => {
+                (Some(Down::Stopped(_) | Down::Asleep(_)), _) => {
                     *kept = Kept { page: kept.page.take(), ..Kept::default() };
                 }
                 (_, Some(live)) if kept.generation != Some(live.generation) => {
@@ -307,9 +317,10 @@ pub(crate) async fn watch(entry: Weak<Entry>, shared: Arc<Shared>, room: Arc<Roo
 /// What a server without a connection went through.
 fn without_connection(Contact { state, ends: (times, last), uses: _ }: Contact) -> (Event, String) {
     match state {
-        ContactState::Failed { why, .. } | ContactState::Left(why) | ContactState::GaveUp(why) => {
-            (Event::Ended, why)
-        }
+        ContactState::Failed { why, .. }
+        | ContactState::Held { why, .. }
+        | ContactState::Left(why)
+        | ContactState::GaveUp(why) => (Event::Ended, why),
         ContactState::Up | ContactState::Starting if times > 0 => (Event::Ended, last),
         ContactState::Up | ContactState::Starting => (Event::Started, String::new()),
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! /healthz  /healthz/{id}          200 while the server is well enough for requests, as its checkup has it;
 //!                                  on its own port without id
-//! /readyz                          200 and the generation of the files once servers are served
+//! /readyz                          200 and the generation of the files once servers are served; 503 while
+//!                                  this host is drained
 //! /mcp/{id}  /mcp/{id}/  …/mcp     POST, GET, DELETE: streamable HTTP of both eras
 //! /mcp  /mcp/~{section}            the same for all servers as one; also /mcp?section=…
 //! /mcp/{id}/sse  …/messages        the pair of 2024-11-05
@@ -16,12 +17,12 @@ use crate::gateway::beside::Beside;
 use crate::gateway::body::Refusal as Boxed;
 use crate::gateway::body::{self, Response};
 use crate::gateway::combined::{self, All, View};
-use crate::gateway::guard::{Guard, Principal, cors, is_probe};
+use crate::gateway::guard::{Guard, Known, Principal, cors, is_probe};
 use crate::gateway::http::tls::Tls;
 use crate::gateway::http::{Entry as Way, Front, Request};
 use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
-use crate::gateway::origin::{Door, Origin};
+use crate::gateway::origin::{self, Door, Origin};
 use crate::gateway::toolproxy::{self, Below, ToolProxy};
 use crate::gateway::{Ask, Gateway, is_known, legacy, modern, not_allowed, old, refused};
 use crate::mcp::front::{self, Class, Head, Refusal};
@@ -92,7 +93,7 @@ impl GatewayFront {
             return Err(Box::new(not_allowed("GET, HEAD")));
         }
         if path == "/readyz" {
-            return Err(Box::new(ready(self.gateway.generation())));
+            return Err(Box::new(ready(self.gateway.generation(), self.gateway.drained())));
         }
         if let Some(rest) = path.strip_prefix("/healthz") {
             let id = match (rest, own) {
@@ -103,10 +104,12 @@ impl GatewayFront {
             return id.and_then(|id| self.gateway.entry(&id)).map(Target::Health).ok_or_else(nothing_here);
         }
         if let Some(below) = toolproxy::below(&request.entry, &path) {
-            let principal = self.tools.admit(&self.guard, request)?;
+            let admitted = self.tools.admit(&self.guard, request);
+            let principal = admitted.inspect_err(|answer| self.note_refused(request, answer))?;
             return Ok(Target::Tools(below, principal));
         }
-        let principal = self.guard.admit(request)?;
+        let admitted = self.guard.admit(request);
+        let principal = admitted.inspect_err(|answer| self.note_refused(request, answer))?;
         if own.is_none()
             && let Some(view) = self.view(request, &path)?
         {
@@ -123,9 +126,23 @@ impl GatewayFront {
         let entry = id.and_then(|id| self.gateway.entry(&id)).ok_or_else(no_such_server)?;
         let section = entry.slot.place().and_then(|place| place.offer.section.clone());
         if !principal.grant.admits_server(&entry.slot.id, section.as_ref()) {
+            let door = door_of(request);
+            let about = (Some(entry.slot.id.clone()), named(request));
+            self.gateway.calls.refused(&principal.name, door, about);
             return Err(not_granted(self.guard.insufficient(request, entry.slot.id.as_str())));
         }
         Ok(Target::Server(entry, part, principal))
+    }
+
+    /// Somebody known may not come in: that is part of who called what.
+    fn note_refused(&self, request: &Request, answer: &Response) {
+        if let Some(Known(who)) = answer.extensions().get::<Known>() {
+            let path = request.path();
+            let below = path.strip_prefix("/mcp/").or_else(|| path.strip_prefix("/openapi/"));
+            let id = below.and_then(|rest| ServerId::new(rest.split('/').next()?).ok());
+            let server = id.and_then(|id| self.gateway.entry(&id)).map(|entry| entry.slot.id.clone());
+            self.gateway.calls.refused(who, door_of(request), (server, named(request)));
+        }
     }
 
     /// The servers that a path and query name together; `None` when they name one, or none.
@@ -147,7 +164,31 @@ impl GatewayFront {
     }
 }
 
-fn ready(generation: u64) -> Response {
+/// By which way a request came, before anybody looked into it.
+fn door_of(request: &Request) -> Door {
+    let path = request.path();
+    match &*request.entry {
+        Way::Edge(_) => Door::Port,
+        Way::Tools => Door::OpenApi,
+        Way::Main | Way::Shared if path.starts_with("/openapi") => Door::OpenApi,
+        Way::Main | Way::Shared => {
+            let of_one =
+                path.strip_prefix("/mcp/").is_some_and(|rest| !rest.starts_with('~') && !rest.is_empty());
+            if of_one { Door::Mcp } else { Door::All }
+        }
+    }
+}
+
+/// What its client, or a proxy, calls a request.
+fn named(request: &Request) -> Option<Box<str>> {
+    origin::named(&request.headers)
+}
+
+fn ready(generation: u64, drained: bool) -> Response {
+    if drained {
+        let detail = "this host is drained: send requests elsewhere";
+        return body::problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G024", "not ready", detail);
+    }
     if generation == 0 {
         let detail = "the first pass has not ended, or no configuration could be used yet";
         return body::problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G024", "not ready yet", detail);

@@ -8,6 +8,7 @@
 //! Must never tell one client what another subscribed to.
 
 use crate::gateway::checkup::{self, Checkup};
+use crate::gateway::known::{Memo, Offers};
 use crate::gateway::lists::Lists;
 use crate::gateway::lock;
 use crate::gateway::logs::LogRing;
@@ -38,6 +39,11 @@ const OWN_MAX: usize = 64;
 const LISTENERS_MAX: usize = 4096;
 /// Wait for a server's answer that only we want.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
+/// How long a server may say nothing where no entry says otherwise.
+const SILENCE: Duration = Duration::from_secs(300);
+/// The same for a list, whatever the entry says: clients of many servers ask all of them before they
+/// show anything, and the usual ones give up after 10 s (health) or 30 s (lists).
+pub const LIST_SILENCE_MAX: Duration = Duration::from_secs(8);
 /// Notifications of one subscription of ours that may wait.
 const HEARD_MAX: usize = 256;
 
@@ -45,7 +51,6 @@ const HEARD_MAX: usize = 256;
 pub type Schemas = BTreeMap<String, Box<RawValue>>;
 
 /// One server and everybody who has to do with it.
-#[derive(Debug)]
 pub struct Entry {
     /// Its connection.
     pub slot: Arc<Slot>,
@@ -59,6 +64,9 @@ pub struct Entry {
     pub lists: Lists,
     /// The same, as clients of all servers get it.
     pub offered: Offered,
+    /// What it said of itself, for when it sleeps.
+    pub memo: Memo,
+    pub(crate) offers: Arc<dyn Offers>,
     /// What its requests are held to.
     pub traffic: Traffic,
     /// Connections that carry clients' headers.
@@ -68,6 +76,12 @@ pub struct Entry {
     schemas: tokio::sync::Mutex<Option<(u64, Arc<Schemas>)>>,
     held: Mutex<Held>,
     tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("slot", &self.slot).finish_non_exhaustive()
+    }
 }
 
 /// A modern client's subscription that the gateway holds.
@@ -97,11 +111,13 @@ impl Entry {
         let (slot, inlets) = Slot::new(id.clone(), Arc::clone(&gateway.shared.news));
         let entry = Arc::new(Self {
             slot: Arc::clone(&slot),
-            metrics: ServerMetrics::noting(id, &gateway.calls),
+            metrics: ServerMetrics::noting(id, &gateway.calls, &slot.touch),
             logs: Arc::default(),
             checkup: Checkup::default(),
             lists: Lists::default(),
             offered: Offered::new(Arc::clone(&gateway.combined.news)),
+            memo: Memo::default(),
+            offers: Arc::clone(&gateway.shared.offers),
             traffic: Traffic::new(id),
             carried: crate::gateway::carried::Carried::default(),
             own: Arc::new(Semaphore::new(OWN_MAX)),
@@ -123,6 +139,7 @@ impl Entry {
             .abort_handle(),
         ];
         lock(&entry.tasks).extend(tasks);
+        entry.recall();
         entry
     }
 
@@ -149,9 +166,20 @@ impl Entry {
         self.checkup.serves(&self.slot, &gateway.shared, &gateway.room).await
     }
 
+    /// How long the server may say nothing to a request.
+    pub(crate) fn silence(&self, method: &str) -> Duration {
+        let own = self.slot.place().map_or(SILENCE, |place| place.timeout);
+        if method.ends_with("/list") { own.min(LIST_SILENCE_MAX) } else { own }
+    }
+
     /// The right to one more instance of a client's own.
     pub(crate) fn own_connections(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.own).try_acquire_owned().ok()
+    }
+
+    /// Whether a modern client's subscription is held here.
+    pub(crate) fn is_listened_to(&self) -> bool {
+        !lock(&self.listeners).is_empty()
     }
 
     /// Instances that clients and calls have for themselves.
@@ -310,6 +338,7 @@ impl Entry {
         self.offered.renewed();
         self.traffic.forget();
         let Some(live) = self.slot.live() else { return };
+        self.learn(&live);
         let modern = live.leg.greeting().era == Era::Modern;
         if modern {
             self.hold(gateway);

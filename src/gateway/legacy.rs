@@ -19,19 +19,22 @@ pub(crate) mod own;
 
 use crate::gateway::body::{self, Refusal as Refused, Response};
 use crate::gateway::flow::resend::Sent;
-use crate::gateway::flow::{Again, Begin, Flow, Out, Rounds, Tongue, answered as shown_answer, negotiated};
+use crate::gateway::flow::{
+    Again, Begin, Flow, Out, Rounds, Tongue, answered as shown_answer, cancelled, negotiated,
+};
 use crate::gateway::metrics::Timed;
-use crate::gateway::sessions::{Asker, Backing, InFlight, NewSession, Session};
-use crate::gateway::slot::{Live, Unavailable};
+use crate::gateway::sessions::in_flight::InFlight;
+use crate::gateway::sessions::{Asker, Backing, NewSession, Session};
+use crate::gateway::slot::Unavailable;
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
 use crate::gateway::traffic::{Admitted, Pass, Wanted};
-use crate::gateway::{Ask, Entry, Gateway, come_again, refused, unavailable};
+use crate::gateway::{Ask, Entry, Gateway, come_again, known, not_available, refused, unavailable};
 use crate::mcp::front::{self, Head, Refusal};
 use crate::mcp::wire::{Era, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Message, member, text_of};
 use crate::mcp::{build, translate};
 use crate::model::id::ServerId;
 use crate::model::session::SessionChange;
-use crate::upstream::leg::{Leg, OnDrop};
+use crate::upstream::leg::{Greeting as Hello, Leg, OnDrop};
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::value::RawValue;
@@ -141,19 +144,19 @@ async fn initialize(ask: &Ask<'_>, id: &RawValue, params: Option<&RawValue>) -> 
     if asked.is_none() {
         return refused(Some(id), &Refusal::new(200, INVALID_PARAMS, "params.protocolVersion is missing"));
     }
-    let live = match ask.entry.reach(ask.gateway, ask.origin).await {
-        Ok(live) => live,
+    let greeting = match own::greeted(ask, params).await {
+        Ok(greeting) => greeting,
         Err(why) => return unavailable(Some(id), &why),
     };
-    if own::wants_its_own(ask, &live, params) {
+    if own::wants_its_own(ask, &greeting, params) {
         match own::own_connection(ask, params).await {
             Ok(Some(own)) => return opened(&own.id, id, &own.result),
             Ok(None) => {}
             Err(why) => return unavailable(Some(id), &why),
         }
     }
-    let version = negotiated(asked.as_deref(), legacy_version(&live));
-    let result = greeting_of(&live, version);
+    let version = negotiated(asked.as_deref(), legacy_version(&greeting));
+    let result = greeting_of(&greeting, version);
     let new = NewSession {
         server: ask.entry.slot.id.clone(),
         version,
@@ -182,14 +185,12 @@ pub(crate) fn empty_object() -> Box<RawValue> {
     RawValue::from_string("{}".to_owned()).unwrap_or_default()
 }
 
-fn legacy_version(live: &Live) -> &str {
-    let greeting = live.leg.greeting();
+fn legacy_version(greeting: &Hello) -> &str {
     if greeting.era == Era::Modern { crate::mcp::wire::LEGACY_LATEST } else { &greeting.version }
 }
 
 /// What the shared server says of itself, in the version of this client.
-fn greeting_of(live: &Live, version: &str) -> Box<RawValue> {
-    let greeting = live.leg.greeting();
+fn greeting_of(greeting: &Hello, version: &str) -> Box<RawValue> {
     let known = greeting.server.as_ref().and_then(|server| match greeting.era {
         Era::Modern => translate::initialize_result(&server.raw, version),
         Era::Legacy => with_version(&server.raw, version),
@@ -251,23 +252,53 @@ pub(crate) async fn begin(
             build::error(Some(id), INVALID_REQUEST, "a request with this id is under way, or too many are");
         return Err(Out::Answer(400, text));
     };
-    let nothing = || Out::Answer(200, build::result(id, &empty_object()));
     if method == "ping" {
-        return Err(nothing());
+        return Err(Out::Answer(200, build::result(id, &empty_object())));
     }
+    // What waits for its turn, or for its server, can be taken back; what is answered at once asks nobody.
+    let flow = tokio::select! {
+        biased;
+        flow = sent(ask, (session, &guard), id, (method, params)) => flow?,
+        () = guard.taken_back() => return Err(cancelled(id)),
+    };
+    if guard.sent_as(flow.upstream_id()) {
+        flow.leg().cancel(flow.upstream_id(), None);
+    }
+    Ok((flow, guard))
+}
+
+/// What the client of a request is told that it took back itself.
+pub(crate) fn taken_back(id: &RawValue) -> Response {
+    match cancelled(id) {
+        Out::Answer(status, text) => body::json(code(status), text),
+        _ => body::empty(StatusCode::ACCEPTED),
+    }
+}
+
+/// Sends a request on when it may go and its server can be reached.
+async fn sent(
+    ask: &Ask<'_>,
+    (session, guard): (&Arc<Session>, &InFlight),
+    id: &RawValue,
+    (method, params): (&str, Option<&RawValue>),
+) -> Result<Flow, Out> {
+    let nothing = || Out::Answer(200, build::result(id, &empty_object()));
     let changed = match ask.lens {
-        Some(lens) => lens
-            .inward(ask.entry, method, params)
-            .await
-            .map_err(|refusal| Out::Answer(refusal.status, refusal.body(Some(id))))?,
+        Some(lens) => lens.inward(ask.entry, method, params).await.map_err(|refusal| {
+            ask.refused_call(id, (method, params));
+            Out::Answer(refusal.status, refusal.body(Some(id)))
+        })?,
         None => None,
     };
     let params = changed.as_deref().or(params);
     let shared = matches!(session.backing, Backing::Shared) && !ask.entry.carries(ask.origin);
+    let kept = shared.then(|| known::legacy_answer(ask, session, id, (method, params))).flatten();
+    if let Some(kept) = kept {
+        return Err(kept);
+    }
     let (pass, timed) = admitted(ask, (session, shared), id, (method, params)).await?;
     let of_tool = pass.as_ref().and_then(|pass| pass.timeout);
-    let silence = of_tool
-        .unwrap_or_else(|| ask.entry.slot.place().map_or(Duration::from_secs(300), |place| place.timeout));
+    let silence = of_tool.unwrap_or_else(|| ask.entry.silence(method));
     let on_drop = OnDrop::Leave;
     let begun = |leg: &Leg, params: Option<&RawValue>| {
         let begin = Begin { leg, id, method, params, tongue: Tongue::Legacy, on_drop, silence, timed };
@@ -275,8 +306,8 @@ pub(crate) async fn begin(
         let sent = (shared && pass.is_some()).then(sent);
         Flow::begin(begin).map(|flow| flow.through(ask.lens, method).with_pass(pass, sent))
     };
-    let flow = match &session.backing {
-        Backing::Dedicated(leg, _) => begun(leg, params)?,
+    match &session.backing {
+        Backing::Dedicated(leg, _) => begun(leg, params),
         Backing::Shared => {
             let live = ask.entry.reach(ask.gateway, ask.origin).await;
             let live = live.map_err(|why| not_there(id, &why))?;
@@ -287,14 +318,12 @@ pub(crate) async fn begin(
             if modern {
                 let rounds = Rounds::new(session, method, params);
                 let asked = rounds.params(None);
-                begun(&live.leg, asked.as_deref().or(params))?.in_rounds(rounds)
+                begun(&live.leg, asked.as_deref().or(params)).map(|flow| flow.in_rounds(rounds))
             } else {
-                begun(&live.leg, params)?
+                begun(&live.leg, params)
             }
         }
-    };
-    guard.sent_as(flow.upstream_id());
-    Ok((flow, guard))
+    }
 }
 
 /// Whether a request may go, and its measure; the answer if it need not or may not. `shared` is whether it
@@ -322,15 +351,14 @@ async fn admitted(
             Err(shown_answer(id, result, (&Tongue::Legacy, modern), lens))
         }
         Err(denied) => {
-            timed.done(false, 0);
+            timed.refused();
             Err(denied.out(id))
         }
     }
 }
 
 fn not_there(id: &RawValue, why: &Unavailable) -> Out {
-    let text = format!("the server is not available: {why}");
-    Out::Busy(build::error(Some(id), INTERNAL_ERROR, &text), Again::later(why.retry_after_secs()))
+    Out::Busy(not_available(Some(id), why), Again::later(why.retry_after_secs()))
 }
 
 /// What a client tells without wanting an answer.
@@ -344,7 +372,7 @@ pub(crate) fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, para
         ("notifications/initialized", _) => {}
         ("notifications/cancelled", leg) => {
             let id = params.and_then(|params| member(params, "requestId"));
-            let upstream = id.and_then(|id| session.upstream_id(id));
+            let upstream = id.and_then(|id| session.take_back(id));
             let leg = leg.or_else(|| ask.entry.reached(ask.origin).map(|live| live.leg.clone()));
             if let (Some(upstream), Some(leg)) = (upstream, leg) {
                 leg.cancel(upstream, params);

@@ -9,7 +9,7 @@ pub mod page;
 pub mod prometheus;
 
 use crate::gateway::audit::CallLog;
-use crate::gateway::guard::LOCAL;
+use crate::gateway::demand::Touch;
 use crate::gateway::origin::Origin;
 use crate::mcp::input::may_require_input;
 use crate::model::id::ServerId;
@@ -43,9 +43,8 @@ pub const BUCKETS_MICROS: [u64; 13] = [
 ];
 /// Target of the access log's events, at level DEBUG: `--log-level info,access=debug`.
 pub const ACCESS: &str = "access";
-/// Target of the events that say who called what, at level INFO: calls, prompts and resources of
-/// clients that proved who they are. Names only.
-pub const AUDIT: &str = "audit";
+/// What is said of a call that was not let through.
+pub const REFUSED: &str = "refused";
 /// Bytes of a session's hash that are logged, in hexadecimal digits twice as many.
 const SESSION_BYTES: usize = 4;
 
@@ -75,6 +74,7 @@ impl Kind {
 pub struct ServerMetrics {
     server: Option<ServerId>,
     calls: Option<Arc<CallLog>>,
+    touch: Arc<Touch>,
     kinds: Mutex<BTreeMap<(String, String), Arc<Kind>>>,
     /// Bytes of requests.
     pub bytes_in: AtomicU64,
@@ -97,9 +97,38 @@ impl ServerMetrics {
 
     /// Counters of a server whose calls are noted there.
     #[must_use]
-    pub fn noting(server: &ServerId, calls: &Arc<CallLog>) -> Arc<Self> {
+    pub fn noting(server: &ServerId, calls: &Arc<CallLog>, touch: &Arc<Touch>) -> Arc<Self> {
         let (server, calls) = (Some(server.clone()), Some(Arc::clone(calls)));
-        Arc::new(Self { server, calls, ..Self::default() })
+        Arc::new(Self { server, calls, touch: Arc::clone(touch), ..Self::default() })
+    }
+
+    /// What will be said of a call to those who want to know who called what; `None` when nobody does.
+    fn record(
+        &self,
+        origin: &Origin,
+        (method, tool): (&str, &str),
+        id: Option<&RawValue>,
+    ) -> Option<Box<CallRecord>> {
+        let wanted =
+            may_require_input(method) && self.calls.as_ref().is_some_and(|calls| calls.is_heard(&origin.who));
+        wanted.then(|| {
+            Box::new(CallRecord {
+                by: shown(&origin.who),
+                via: origin.door.as_str(),
+                server: self.server.clone(),
+                method: method.to_owned(),
+                tool: shown(tool),
+                request: origin.request_id(id).map(String::from),
+                ..CallRecord::default()
+            })
+        })
+    }
+
+    /// Notes a call that its client may not make: it never came as far as a [`Timed`].
+    pub fn refused_call(&self, origin: &Origin, (method, tool): (&str, &str), id: Option<&RawValue>) {
+        if let (Some(call), Some(calls)) = (self.record(origin, (method, tool), id), &self.calls) {
+            calls.note(CallRecord { result: REFUSED, ..*call });
+        }
     }
 
     /// The counters of a method, and of a tool where one is called.
@@ -135,7 +164,7 @@ pub struct Timed {
     began: Instant,
     done: bool,
     logged: Option<Box<Logged>>,
-    /// What is noted of it at its end.
+    /// What is said of it at its end to those who want to know who called what.
     noted: Option<Box<CallRecord>>,
 }
 
@@ -146,14 +175,12 @@ struct Logged {
     tool: String,
     session: String,
     principal: String,
-    /// It is told to those who want to know who called what.
-    audited: bool,
 }
 
 impl Logged {
     fn new(method: &str, tool: &str) -> Box<Self> {
         let (session, principal) = (String::new(), String::new());
-        Box::new(Self { method: shown(method), tool: shown(tool), session, principal, audited: false })
+        Box::new(Self { method: shown(method), tool: shown(tool), session, principal })
     }
 }
 
@@ -176,26 +203,9 @@ impl Timed {
     /// It came from there, under this id; the method and the tool again.
     #[must_use]
     pub fn by(mut self, origin: &Origin, (method, tool): (&str, &str), id: Option<&RawValue>) -> Self {
-        let principal: &str = &origin.who;
-        if may_require_input(method) && self.server.calls.as_ref().is_some_and(|calls| calls.wants()) {
-            self.noted = Some(Box::new(CallRecord {
-                by: shown(principal),
-                via: origin.door.as_str(),
-                server: self.server.server.clone(),
-                method: method.to_owned(),
-                tool: shown(tool),
-                request: origin.request_id(id).map(String::from),
-                ..CallRecord::default()
-            }));
-        }
-        let audited = principal != LOCAL
-            && may_require_input(method)
-            && tracing::enabled!(target: AUDIT, tracing::Level::INFO);
-        if audited && self.logged.is_none() {
-            self.logged = Some(Logged::new(method, tool));
-        }
+        self.noted = self.server.record(origin, (method, tool), id);
         if let Some(logged) = &mut self.logged {
-            (logged.principal, logged.audited) = (shown(principal), audited);
+            logged.principal = shown(&origin.who);
         }
         self
     }
@@ -220,10 +230,16 @@ impl Timed {
         self.end(if well { "ok" } else { "error" }, bytes_out);
     }
 
+    /// It was not let through.
+    pub fn refused(&mut self) {
+        self.end(REFUSED, 0);
+    }
+
     fn end(&mut self, status: &'static str, bytes_out: usize) {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
+        self.server.touch.still();
         let took = self.began.elapsed();
         self.kind.calls.fetch_add(1, Relaxed);
         if status != "ok" {
@@ -247,21 +263,8 @@ impl Timed {
 
 impl Logged {
     fn tell(&self, server: Option<&ServerId>, status: &'static str, took: Duration) {
-        let Self { method, tool, session, principal, audited } = self;
+        let Self { method, tool, session, principal } = self;
         let some = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
-        if *audited {
-            tracing::info!(
-                target: AUDIT,
-                MCP_SERVER = server.map(tracing::field::display),
-                MCP_PRINCIPAL = principal.as_str(),
-                MCP_METHOD = method.as_str(),
-                MCP_TOOL = some(tool),
-                MCP_STATUS = status,
-                "{principal}: {method}{}{tool} of {} {status}",
-                if tool.is_empty() { "" } else { " " },
-                server.map_or("?", ServerId::as_str),
-            );
-        }
         tracing::debug!(
             target: ACCESS,
             MCP_SERVER = server.map(tracing::field::display),
@@ -285,7 +288,7 @@ impl Drop for Timed {
 }
 
 /// A name that a client chose, as one line without control characters.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let name = cut(name);
     // As nearly all of them are: nothing to escape.
     let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'\\".contains(&byte));
@@ -299,6 +302,8 @@ fn bucket(took: Duration) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::audit::AUDIT;
+    use crate::gateway::guard::LOCAL;
     use crate::gateway::origin::Door;
 
     #[test]
@@ -350,23 +355,32 @@ mod tests {
 
     #[test]
     fn who_called_what_is_told_of_those_who_proved_who_they_are() {
-        let metrics = ServerMetrics::of(&ServerId::new("time").expect("an id"));
+        let calls = CallLog::new(Arc::new(crate::gateway::played::RuntimeClock::default()));
+        let metrics = ServerMetrics::noting(&ServerId::new("time").expect("an id"), &calls, &Arc::default());
         let work = || {
             let by = |who| Origin::new(&Arc::from(who), Door::Mcp);
             let call =
                 |who| Timed::start(&metrics, "tools/call", "get").by(&by(who), ("tools/call", "get"), None);
             call("ci").done(true, 7);
+            call("ci").refused();
+            metrics.refused_call(&by("ci"), ("tools/call", "hidden"), None);
             call(LOCAL).done(true, 7);
             Timed::start(&metrics, "tools/list", "").by(&by("ci"), ("tools/list", ""), None).done(true, 1);
         };
         let text = logged("info", work);
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert_eq!(lines.len(), 1, "{text}");
-        assert_eq!(
-            (&lines[0]["target"], &lines[0]["fields"]["MCP_PRINCIPAL"]),
-            (&"audit".into(), &"ci".into())
-        );
+        let said: Vec<[&str; 4]> = lines
+            .iter()
+            .map(|line| {
+                let field = |name: &str| line["fields"][name].as_str().unwrap_or_default();
+                assert_eq!(line["target"], AUDIT);
+                [field("MCP_PRINCIPAL"), field("MCP_SERVER"), field("MCP_TOOL"), field("MCP_STATUS")]
+            })
+            .collect();
+        let want =
+            [["ci", "time", "get", "ok"], ["ci", "time", "get", REFUSED], ["ci", "time", "hidden", REFUSED]];
+        assert_eq!(said, want, "{text}");
         assert_eq!(logged("info,audit=off", work), "");
     }
 

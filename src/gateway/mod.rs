@@ -4,7 +4,8 @@
 //! - [`places`] is what the gateway is told: where each server is.
 //! - [`slot`] keeps one server's shared connection open, and lets requests wait for it; [`checkup`] asks
 //!   over it how well the server is.
-//! - [`lists`] is what servers offer, kept until it changes.
+//! - [`lists`] is what servers offer, kept until it changes; [`known`] what those said that sleep.
+//! - [`demand`] is how servers that may sleep are used, and how they are put to sleep.
 //! - [`flow`] is one request on its way, in any pair of eras.
 //! - [`legacy`], [`modern`] and [`old`] are the three kinds of clients; [`sessions`] and [`parked`]
 //!   what they leave waiting.
@@ -26,12 +27,14 @@ pub mod call;
 pub mod carried;
 pub mod checkup;
 pub mod combined;
+pub mod demand;
 pub mod edges;
 pub mod flow;
 pub mod front;
 pub mod guard;
 pub mod http;
 pub mod hub;
+pub mod known;
 pub mod legacy;
 pub mod lens;
 pub mod lists;
@@ -51,6 +54,7 @@ mod played;
 pub mod room;
 pub mod sessions;
 pub mod slot;
+pub mod storm;
 pub mod streams;
 pub mod toolproxy;
 pub mod traffic;
@@ -72,7 +76,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -108,6 +112,7 @@ pub struct Gateway {
     keeping: mpsc::Sender<Change>,
     /// The version of the files that the places are of; 0: none yet.
     generation: AtomicU64,
+    drained: AtomicBool,
 }
 
 /// A change to be kept, and who wants to know when it is.
@@ -132,6 +137,14 @@ pub struct Ask<'a> {
     pub lens: Option<&'a Arc<lens::Lens>>,
 }
 
+impl Ask<'_> {
+    /// Notes a call that its client may not make.
+    pub(crate) fn refused_call(&self, id: &RawValue, (method, params): (&str, Option<&RawValue>)) {
+        let tool = tool_of(method, params);
+        self.entry.metrics.refused_call(self.origin, (method, &tool), Some(id));
+    }
+}
+
 impl Gateway {
     /// A gateway without servers. Sessions that an earlier run kept go on.
     ///
@@ -151,6 +164,7 @@ impl Gateway {
             entries: RwLock::default(),
             keeping,
             generation: AtomicU64::new(0),
+            drained: AtomicBool::new(false),
         });
         tokio::spawn(keep_changes(store, changes));
         tokio::spawn(sweep(Arc::downgrade(&gateway)));
@@ -200,6 +214,17 @@ impl Gateway {
     /// Says which version of the files is served; 0 while nothing is.
     pub fn set_generation(&self, generation: u64) {
         self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// Says whether this host is drained: /readyz tells whoever sends requests here.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
+    /// Whether this host is drained.
+    #[must_use]
+    pub fn drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
     }
 
     /// The version of the files that is served; 0 while nothing is.
@@ -388,6 +413,7 @@ async fn sweep(gateway: std::sync::Weak<Gateway>) {
         };
         gateway.pool.sweep(now, &keep);
         gateway.entries().iter().for_each(|entry| entry.carried.sweep());
+        gateway.note_uses();
     }
 }
 
@@ -403,10 +429,21 @@ pub(crate) fn refused(id: Option<&RawValue>, refusal: &Refusal) -> Response {
 
 /// A server that cannot be reached now.
 pub(crate) fn unavailable(id: Option<&RawValue>, why: &Unavailable) -> Response {
-    let text = build::error(id, INTERNAL_ERROR, &format!("the server is not available: {why}"));
+    let text = not_available(id, why);
     let mut response = body::json(StatusCode::SERVICE_UNAVAILABLE, text);
     come_again(&mut response, why.retry_after_secs());
     response
+}
+
+/// The words for that.
+pub(crate) fn not_available(id: Option<&RawValue>, why: &Unavailable) -> String {
+    let text = format!("the server is not available: {why}");
+    match why {
+        Unavailable::Late(_) => {
+            build::denied(id, INTERNAL_ERROR, (&text, slot::LATE), why.retry_after_secs())
+        }
+        _ => build::error(id, INTERNAL_ERROR, &text),
+    }
 }
 
 /// Says after how many seconds another try makes sense.

@@ -27,7 +27,7 @@ use crate::gateway::sessions::secret;
 use crate::gateway::slot::{Live, Unavailable};
 use crate::gateway::streams::{Greeting, Keep, Pushed, Stream, StreamKind};
 use crate::gateway::traffic::{Admitted, Pass, Wanted};
-use crate::gateway::{Ask, refused, tool_of, unavailable};
+use crate::gateway::{Ask, known, refused, tool_of, unavailable};
 use crate::mcp::front::{self, Modern, Refusal};
 use crate::mcp::wire::{Era, INVALID_PARAMS, Message, member, text_of};
 use crate::mcp::{build, input, listen, seal, translate};
@@ -37,7 +37,6 @@ use crate::upstream::table::ServerRequest;
 use hyper::StatusCode;
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How long a client may keep what discovery and lists say, in milliseconds; lists have their own
 /// notifications.
@@ -78,7 +77,10 @@ pub(crate) async fn post(ask: &Ask<'_>, message: Message<'_>) -> Response {
     };
     match inward {
         Ok(changed) => serve(ask, id, (method, changed.as_deref().or(*params)), &facts).await,
-        Err(refusal) => body::json(code(refusal.status), refusal.body(Some(id))),
+        Err(refusal) => {
+            ask.refused_call(id, (method, *params));
+            body::json(code(refusal.status), refusal.body(Some(id)))
+        }
     }
 }
 
@@ -89,6 +91,11 @@ pub(crate) async fn serve(
     (method, params): (&str, Option<&RawValue>),
     facts: &Modern<'_>,
 ) -> Response {
+    if !ask.entry.carries(ask.origin)
+        && let Some(kept) = known::modern_answer(ask, id, (method, params))
+    {
+        return kept;
+    }
     // Subscriptions are those of the connection that outlives them.
     let live = match method {
         listen::LISTEN => ask.entry.slot.ready().await,
@@ -115,10 +122,6 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn silence(&self) -> Duration {
-        self.ask.entry.slot.place().map_or(Duration::from_secs(300), |place| place.timeout)
-    }
-
     fn timed(&self, tool: &str) -> Timed {
         let what = (self.method, tool);
         Timed::start(&self.ask.entry.metrics, what.0, what.1).by(self.ask.origin, what, Some(self.id))
@@ -137,7 +140,7 @@ impl Asked<'_> {
                 Err(answered(self.id, result, (tongue, false), lens))
             }
             Err(denied) => {
-                timed.done(false, 0);
+                timed.refused();
                 Err(denied.out(self.id))
             }
         }
@@ -152,7 +155,10 @@ impl Asked<'_> {
         (pass, timed): (Option<Box<Pass>>, Timed),
     ) -> Result<Flow, Out> {
         let on_drop = OnDrop::Cancel;
-        let silence = pass.as_ref().and_then(|pass| pass.timeout).unwrap_or_else(|| self.silence());
+        let silence = pass
+            .as_ref()
+            .and_then(|pass| pass.timeout)
+            .unwrap_or_else(|| self.ask.entry.silence(self.method));
         let (id, method) = (self.id, self.method);
         let sent = Sent { slot: &self.ask.entry.slot, method, params, on_drop, marker: None };
         Flow::begin(Begin { leg, id, method, params, tongue, on_drop, silence, timed })

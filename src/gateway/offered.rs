@@ -6,6 +6,7 @@
 //! | answers | as it said last; one that may be old is shown while it is asked for again |
 //! | is being replaced, or starts again | as it was, for [`GONE_AFTER`] |
 //! | hangs | as it was; one that never answered has none, after [`LISTED_WITHIN`] once |
+//! | sleeps | as it said last; one that never ran is started for it |
 //! | is stopped, or away for longer | none |
 //!
 //! Must never hold up one server's list for another's.
@@ -153,13 +154,17 @@ impl Entry {
     pub(crate) fn is_offered(&self) -> bool {
         let stopped = |down: &Option<Down>| matches!(down, Some(Down::Stopped(_)));
         let away = self.offered.away_for(self.slot.live().is_some());
-        self.slot.place().is_some_and(|place| !stopped(&place.down)) && away < GONE_AFTER
+        let Some(place) = self.slot.place() else { return false };
+        !stopped(&place.down) && (away < GONE_AFTER || place.on_demand.is_some())
     }
 
     /// A list, if it can be had within this time.
     pub(crate) async fn listed(self: &Arc<Self>, kind: Kind, within: Duration) -> Option<Arc<Listed>> {
         if !self.is_offered() {
             return None;
+        }
+        if let Some(kept) = self.resting_list(list_kind(kind)) {
+            return Some(kept);
         }
         let last = self.lists.last(list_kind(kind));
         let Some(live) = self.slot.live() else {
@@ -173,7 +178,7 @@ impl Entry {
             let state = lock(self.offered.cell(kind));
             (state.told, state.slow)
         };
-        let here = last.as_ref().filter(|last| last.live.generation == live.generation && !told);
+        let here = last.as_ref().filter(|last| last.giver.generation == live.generation && !told);
         if here.is_some_and(|last| last.age() < FRESH_FOR) {
             return last;
         }

@@ -46,6 +46,8 @@ pub struct Place {
     pub health: HealthPolicy,
     /// The image's own health check fails.
     pub check_fails: bool,
+    /// It may sleep: the declaration it is to be started from, told from others as in [`Self::spec`].
+    pub on_demand: Option<String>,
     /// Why it cannot be reached now; `None` when it can.
     pub down: Option<Down>,
 }
@@ -138,6 +140,8 @@ pub enum Down {
     Coming(String),
     /// It did not start; the next try is at this time.
     Failed(String, Option<Timestamp>),
+    /// It is started when a request needs it.
+    Asleep(String),
     /// It is not to run, or somebody must do something.
     Stopped(String),
 }

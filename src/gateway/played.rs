@@ -4,6 +4,7 @@
 use crate::gateway::places::{HowEnded, Keeper, Opened, Opener, Place, Retry, Source};
 use crate::gateway::room::Room;
 use crate::gateway::slot::{Handshakes, Shared};
+use crate::gateway::storm::Storm;
 use crate::gateway::streams::reader::EventBody;
 use crate::mcp::wire::Era;
 use crate::model::fingerprint::{Fingerprint, HashKey};
@@ -279,15 +280,25 @@ impl Handshakes for Forgetful {
     fn forget(&self, _container: &ContainerId) {}
 }
 
+impl crate::gateway::known::Offers for Forgetful {
+    fn recall(&self, _server: &ServerId) -> Option<String> {
+        None
+    }
+
+    fn keep(&self, _server: &ServerId, _text: String) {}
+}
+
 /// What slots need, with this stage.
 pub(crate) fn shared(stage: &Arc<Stage>) -> Shared {
     Shared {
         opener: Arc::clone(stage) as Arc<dyn Opener>,
         memory: Arc::new(Forgetful),
         clock: Arc::new(RuntimeClock(Instant::now())),
+        offers: Arc::new(Forgetful),
         eras: Mutex::new(BTreeMap::new()),
         news: Arc::default(),
         starts: Room::new(64),
+        storm: Storm::default(),
     }
 }
 
@@ -315,6 +326,7 @@ pub(crate) fn place(key: &str, retry: Retry) -> Arc<Place> {
         retry,
         health: HealthPolicy::default(),
         check_fails: false,
+        on_demand: None,
         down: None,
     })
 }

@@ -9,6 +9,7 @@
 //! up             left, given up      503 with the reason, until somebody restarts it
 //! down, coming   -                   wait up to a limit
 //! down, failed   -                   503 at once, with the time until the next start
+//! down, asleep   -                   wait for its start, which they bring about
 //! down, stopped  -                   503 with the reason
 //! ```
 //! A connection that was replaced is let go when the last request on it has its answer.
@@ -17,14 +18,18 @@
 
 pub mod keep;
 pub mod own;
+mod park;
+mod sleep;
 
 #[cfg(test)]
 mod tests;
 
+use crate::gateway::demand::Touch;
 use crate::gateway::lock;
 use crate::gateway::places::{Down, END_WITHIN, Opener, Place, Source};
 use crate::gateway::room::Room;
 use crate::gateway::slot::keep::{DRAIN_MAX, RESTART_DRAIN, drain, open};
+use crate::gateway::storm::Storm;
 use crate::mcp::handshake::ClientInfo;
 use crate::mcp::wire::Era;
 use crate::model::id::{ContainerId, ServerId};
@@ -68,6 +73,8 @@ pub enum Unavailable {
     Later(String),
     /// The last try failed, and it is tried again at this time.
     Failing(String, Instant),
+    /// It was started for a request and took too long.
+    Late(String),
     /// Not before somebody does something.
     Stopped(String),
 }
@@ -75,7 +82,7 @@ pub enum Unavailable {
 impl Unavailable {
     fn of(down: &Down, now: Timestamp) -> Self {
         match down {
-            Down::Coming(why) => Self::Later(why.clone()),
+            Down::Coming(why) | Down::Asleep(why) => Self::Later(why.clone()),
             Down::Failed(why, until) => {
                 let wait = until.map_or(Span::ZERO, |until| until.since(now));
                 Self::Failing(why.clone(), Instant::now() + Duration::from_millis(wait.0))
@@ -88,12 +95,15 @@ impl Unavailable {
     #[must_use]
     pub fn retry_after_secs(&self) -> Option<u64> {
         match self {
-            Self::Later(_) => Some(LATER_SECS),
+            Self::Later(_) | Self::Late(_) => Some(LATER_SECS),
             Self::Failing(_, again) => Some(left(*again).as_secs_ceil().max(1)),
             Self::Stopped(_) => None,
         }
     }
 }
+
+/// The documented code of [`Unavailable::Late`].
+pub const LATE: &str = "MCPO-G074";
 
 fn left(until: Instant) -> Span {
     let left = until.saturating_duration_since(Instant::now());
@@ -103,7 +113,7 @@ fn left(until: Instant) -> Span {
 impl std::fmt::Display for Unavailable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Later(why) | Self::Stopped(why) => f.write_str(why),
+            Self::Later(why) | Self::Late(why) | Self::Stopped(why) => f.write_str(why),
             Self::Failing(why, again) => write!(f, "{why}; the next try is in {}", left(*again)),
         }
     }
@@ -156,7 +166,11 @@ pub struct Shared {
     pub eras: Mutex<BTreeMap<String, Era>>,
     /// Processes that are started at once.
     pub starts: Room,
-    /// Told whenever [`Slot::contact`] of any server changes.
+    /// How many restarts of processes this host bears.
+    pub storm: Storm,
+    /// What servers that may sleep offer, over restarts.
+    pub offers: Arc<dyn crate::gateway::known::Offers>,
+    /// Told whenever [`Slot::contact`] of any server changes, or a request waits for one that sleeps.
     pub news: Arc<Notify>,
 }
 
@@ -211,11 +225,13 @@ pub struct Slot {
     /// What was told of the connection last.
     told: Mutex<(Standing, Option<Trouble>)>,
     news: Arc<Notify>,
+    /// When it was used.
+    pub(crate) touch: Arc<Touch>,
     /// Whoever looks after its health hears that something is new.
     stirred: Notify,
     removed: std::sync::atomic::AtomicBool,
     /// Connections that were replaced and have requests under way, by generation.
-    draining: Mutex<BTreeMap<u64, Option<ContainerId>>>,
+    pub(crate) draining: Mutex<BTreeMap<u64, Option<ContainerId>>>,
     parked: std::sync::atomic::AtomicUsize,
     owned: mpsc::Sender<Owned>,
     diagnostics: mpsc::Sender<Diagnostic>,
@@ -233,6 +249,8 @@ struct Handed {
 enum Trouble {
     /// Why the last try failed, and when the next one is due.
     Failing(String, Instant),
+    /// It ended, and this host has had as many restarts lately as it bears; until then.
+    Held(String, Instant),
     /// It ended, and its restart policy leaves it so.
     Left(String),
     /// It ended as often in a row as is allowed.
@@ -258,6 +276,7 @@ impl Slot {
             ends: Mutex::default(),
             told: Mutex::default(),
             news,
+            touch: Arc::default(),
             stirred: Notify::new(),
             removed: std::sync::atomic::AtomicBool::new(false),
             draining: Mutex::default(),
@@ -270,6 +289,7 @@ impl Slot {
 
     /// Says where the server is.
     pub fn set_place(&self, place: Arc<Place>) {
+        let place = self.not_yet_asleep(place);
         {
             let mut handed = lock(&self.handed);
             if let Some(hand) = handed.as_ref() {
@@ -394,6 +414,9 @@ impl Slot {
             Some(Trouble::Failing(why, again)) => {
                 ContactState::Failed { why: why.clone(), next_try: now.after(left(*again)) }
             }
+            Some(Trouble::Held(why, until)) => {
+                ContactState::Held { why: why.clone(), until: now.after(left(*until)) }
+            }
             Some(Trouble::Left(why)) => ContactState::Left(why.clone()),
             Some(Trouble::GaveUp(why)) => ContactState::GaveUp(why.clone()),
             None => ContactState::Starting,
@@ -430,11 +453,18 @@ impl Slot {
         }
     }
 
-    /// The connection; waits for one that is coming.
+    /// The connection, for a request; waits for one that is coming, and has a server that sleeps started.
     ///
     /// # Errors
-    /// Why there is none, after at most [`PARK_MAX`]; at once when nothing is on its way.
+    /// Why there is none, after at most [`PARK_MAX`], or the start period of a server that may sleep; at
+    /// once when nothing is on its way.
     pub async fn ready(&self) -> Result<Arc<Live>, Unavailable> {
+        self.touch.used();
+        self.reached().await
+    }
+
+    /// The same, without being a use.
+    pub(crate) async fn reached(&self) -> Result<Arc<Live>, Unavailable> {
         match self.live() {
             Some(live) => Ok(live),
             None => self.park().await,
@@ -452,27 +482,6 @@ impl Slot {
         match &*state.wait_for(other).await.ok()? {
             State::Up(live) => Some(Arc::clone(live)),
             State::Down(_) => None,
-        }
-    }
-
-    async fn park(&self) -> Result<Arc<Live>, Unavailable> {
-        let _place = Parked::enter(&self.parked)
-            .ok_or_else(|| Unavailable::Later("too many requests wait for it to start".to_owned()))?;
-        let mut state = self.state.subscribe();
-        let usable = |state: &State| match state {
-            State::Up(live) => !live.leg.is_closed(),
-            State::Down(why) => matches!(why, Unavailable::Stopped(_) | Unavailable::Failing(..)),
-        };
-        let waited = tokio::time::timeout(PARK_MAX, state.wait_for(usable)).await;
-        match waited {
-            Ok(Ok(state)) => match &*state {
-                State::Up(live) => Ok(Arc::clone(live)),
-                State::Down(why) => Err(why.clone()),
-            },
-            Ok(Err(_gone)) => Err(Unavailable::Stopped("the server was removed".to_owned())),
-            Err(_elapsed) => {
-                Err(Unavailable::Later(self.why_down().unwrap_or_else(|| "it is starting".to_owned())))
-            }
         }
     }
 
@@ -514,7 +523,7 @@ impl Slot {
     fn publish_down(&self, why: Unavailable) -> Option<Arc<Live>> {
         *lock(&self.trouble) = match &why {
             Unavailable::Failing(why, again) => Some(Trouble::Failing(why.clone(), *again)),
-            Unavailable::Later(_) | Unavailable::Stopped(_) => None,
+            Unavailable::Later(_) | Unavailable::Late(_) | Unavailable::Stopped(_) => None,
         };
         let old = self.state.send_replace(State::Down(why));
         self.tell();
@@ -529,7 +538,7 @@ impl Slot {
         *lock(&self.trouble) = Some(trouble.clone());
         if self.live().is_none() {
             self.state.send_replace(State::Down(match trouble {
-                Trouble::Failing(why, again) => Unavailable::Failing(why, again),
+                Trouble::Failing(why, again) | Trouble::Held(why, again) => Unavailable::Failing(why, again),
                 Trouble::Left(why) | Trouble::GaveUp(why) => Unavailable::Stopped(why),
             }));
         }
@@ -538,7 +547,8 @@ impl Slot {
 
     /// Another try begins: who comes now may wait for it.
     fn begins(&self) {
-        let Some(Trouble::Failing(why, _)) = lock(&self.trouble).clone() else { return };
+        let trouble = lock(&self.trouble).clone();
+        let Some(Trouble::Failing(why, _) | Trouble::Held(why, _)) = trouble else { return };
         let why = Unavailable::Later(format!("it is being tried again, after this: {why}"));
         self.state.send_if_modified(|state| {
             let down = matches!(state, State::Down(_));
@@ -553,23 +563,6 @@ impl Slot {
 fn put(held: &mut Option<Spot>, place: Arc<Place>) {
     let turn = held.as_ref().map_or(0, |spot| spot.turn);
     *held = Some(Spot { place, turn });
-}
-
-/// Counts a waiting request while it waits.
-struct Parked<'a>(&'a std::sync::atomic::AtomicUsize);
-
-impl<'a> Parked<'a> {
-    fn enter(counter: &'a std::sync::atomic::AtomicUsize) -> Option<Self> {
-        let before = counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let parked = Self(counter);
-        (before < PARKED_MAX).then_some(parked)
-    }
-}
-
-impl Drop for Parked<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-    }
 }
 
 /// Who we say we are to servers.

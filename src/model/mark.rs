@@ -34,6 +34,8 @@ pub const IMAGE_DIGEST: &str = "io.mcp-orchestrator.image-digest";
 pub const VOLUMES: &str = "io.mcp-orchestrator.volumes";
 /// Label that says the entry had `--rm`: anonymous volumes go with the server.
 pub const REMOVE_VOLUMES: &str = "io.mcp-orchestrator.remove-volumes";
+/// Label with a memory limit that was raised: the declared one and the one instead, in bytes.
+pub const MEMORY_RAISED: &str = "io.mcp-orchestrator.memory-raised";
 /// Label of a leg with the run of the daemon it belongs to: it ends with that process.
 pub const RUN: &str = "io.mcp-orchestrator.run";
 
@@ -91,6 +93,8 @@ pub struct Mark {
     pub remove_volumes: bool,
     /// The run of the daemon it ends with; only legs have one.
     pub run: Option<String>,
+    /// Its memory limit is higher than declared: the declared one and its own, in bytes.
+    pub raised: Option<(i64, i64)>,
 }
 
 impl Mark {
@@ -119,6 +123,10 @@ impl Mark {
                 .unwrap_or_default(),
             remove_volumes: get(REMOVE_VOLUMES) == Some("true"),
             run: get(RUN).map(str::to_owned),
+            raised: get(MEMORY_RAISED).and_then(|text| {
+                let (from, to) = text.split_once(' ')?;
+                Some((from.parse().ok()?, to.parse().ok()?))
+            }),
         })
     }
 
@@ -138,6 +146,7 @@ impl Mark {
             volumes,
             remove_volumes,
             run,
+            raised,
         } = self;
         let mut labels = BTreeMap::from([
             (MANAGED_BY.to_owned(), MANAGER.to_owned()),
@@ -159,6 +168,7 @@ impl Mark {
         put(VOLUMES, (!volumes.is_empty()).then(|| volumes.join(",")));
         put(REMOVE_VOLUMES, remove_volumes.then(|| "true".to_owned()));
         put(RUN, run.clone());
+        put(MEMORY_RAISED, raised.map(|(from, to)| format!("{from} {to}")));
         labels
     }
 }
@@ -187,6 +197,7 @@ mod tests {
             volumes: vec!["a".into(), "b".into()],
             remove_volumes: true,
             run: Some("4f".into()),
+            raised: Some((1, 2)),
         };
         assert_eq!(Mark::parse(&mark.labels()), Some(mark));
     }

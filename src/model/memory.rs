@@ -22,11 +22,19 @@ pub struct Memory {
     pub intents: BTreeMap<ServerId, Intent>,
     /// What is done about servers that do not answer.
     pub recoveries: BTreeMap<ServerId, Recovery>,
+    /// Since when servers that are to be started wait for a section they depend on.
+    pub waits: BTreeMap<ServerId, Timestamp>,
+    /// Memory limits that were raised because servers were killed for memory.
+    pub raises: BTreeMap<ServerId, Raise>,
     /// Restarts within the last minute that nobody asked for, oldest first; the first one of a server
     /// that was stable is not among them.
     pub unwanted: Vec<Timestamp>,
     /// What people want left alone.
     pub pauses: BTreeMap<Scope, Pause>,
+    /// Somebody wants this host out of the load balancer, with everything running on.
+    pub drain: Option<Pause>,
+    /// Servers that start on demand or stop when idle, and whether they are to run now.
+    pub naps: BTreeMap<ServerId, Nap>,
     /// What the load balancer half remembers.
     pub balancer: crate::model::balancer::BalancerMemory,
 }
@@ -84,6 +92,32 @@ pub struct Recovery {
     pub anew: Option<ContainerId>,
 }
 
+/// A memory limit that was raised, by one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raise {
+    /// The declared limit, in bytes: another one ends the raise.
+    pub from: i64,
+    /// The limit instead, in bytes.
+    pub to: i64,
+    /// When it was decided on.
+    pub at: Timestamp,
+}
+
+/// Whether a server that starts on demand, or stops when idle, is to run now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nap {
+    /// It is to run.
+    pub awake: bool,
+    /// Since when that is so.
+    pub since: Timestamp,
+    /// It sleeps because nobody used it.
+    pub idle: bool,
+    /// Uses that were counted when it was put to sleep: one more wakes it.
+    pub used: u64,
+    /// The run of the daemon that this was decided in: uses are counted in each anew.
+    pub run: String,
+}
+
 /// What a pause is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -126,7 +160,7 @@ impl TryFrom<String> for Scope {
     }
 }
 
-/// Somebody wants servers left alone.
+/// Somebody wants servers left alone, or this host drained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// Who asked.

@@ -52,6 +52,11 @@ pub struct Observed {
     pub contacts: Option<BTreeMap<ServerId, Contact>>,
     /// How well servers are, as far as this process has asked them.
     pub health: BTreeMap<ServerId, Condition>,
+    /// Restarts of local processes within the last minute that nobody asked for, made where their pipes
+    /// are held.
+    pub restarts: Vec<Timestamp>,
+    /// How servers that may sleep are used, as far as this process can tell.
+    pub uses: BTreeMap<ServerId, Use>,
     /// The run of this process, which the legs it makes carry as a label; `None` in a process that
     /// serves none. At most one process works on a stack, so legs of any other run serve nobody.
     pub run: Option<String>,
@@ -68,6 +73,19 @@ pub struct Contact {
     pub ends: (u32, String),
 }
 
+/// How a server behind an edge listener is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Requests that wait for it to come up.
+    pub waiting: usize,
+    /// It runs, and a call, a stream, a subscription or an instance of one client's own is open.
+    pub busy: bool,
+    /// Beginnings and ends of requests so far, in this run.
+    pub count: u64,
+    /// How long ago the last one was; without any, how long it could have been told.
+    pub idle: Span,
+}
+
 /// How a connection stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContactState {
@@ -81,6 +99,13 @@ pub enum ContactState {
         why: String,
         /// When it is tried again.
         next_try: Timestamp,
+    },
+    /// Its process ended, and this host has had as many restarts lately as it bears.
+    Held {
+        /// What happened, in words.
+        why: String,
+        /// When it may be started again.
+        until: Timestamp,
     },
     /// Its process ended, and its restart policy leaves it so.
     Left(String),

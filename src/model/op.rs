@@ -156,6 +156,7 @@ impl Op {
                 EdgeOp::Close { .. } => "close_port",
                 EdgeOp::HandOver { .. } => "hand_over",
                 EdgeOp::EndLegs { .. } => "end_legs",
+                EdgeOp::Sleep { .. } => "sleep",
                 EdgeOp::Restart { .. } => "restart",
             },
         }
@@ -299,6 +300,16 @@ pub enum EdgeOp {
         /// Their containers.
         legs: Vec<ContainerRef>,
     },
+    /// Send no more requests to a server that nobody has used since `uses` were counted, let those end
+    /// that came meanwhile, close the connection, end its process if it is one, then return. Fails when
+    /// it is used again, and then nothing has changed. Whoever asks from now on waits for it to be
+    /// started. Done again it does nothing.
+    Sleep {
+        /// Which.
+        server: ServerId,
+        /// What [`crate::model::observed::Use::count`] was when this was decided.
+        uses: u64,
+    },
     /// End a server's process, with what clients have of their own of it, or let go of the connection to
     /// one elsewhere; then return. It is started, or reached, anew by itself.
     Restart {
@@ -319,6 +330,7 @@ impl EdgeOp {
                 let names: Vec<&str> = legs.iter().map(ContainerRef::name).collect();
                 format!("end the sessions of {}", names.join(", "))
             }
+            Self::Sleep { server, .. } => format!("let go of {server}, which nobody uses"),
             Self::Restart { server } => format!("restart {server}"),
         }
     }

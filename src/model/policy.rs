@@ -39,6 +39,8 @@ pub struct Policy {
     /// Restarts within a minute that nobody asked for; the first one of a server that was stable is not
     /// counted (`[recovery] restarts_per_minute_max`).
     pub restarts_per_minute_max: usize,
+    /// How long a server waits for a section it depends on (`[recovery] dependency_wait_seconds`).
+    pub dependency_wait: Span,
     /// How long a new container must run before it counts as up.
     pub settle: Span,
     /// Whether the process is about to end.

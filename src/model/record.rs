@@ -31,7 +31,7 @@ pub struct Task {
     pub pass: u64,
     /// How it stands.
     pub state: TaskState,
-    /// What became of each server.
+    /// What became of each server, while it runs of those that are finished with; empty in lists.
     pub results: Vec<TaskResult>,
 }
 
@@ -147,6 +147,17 @@ impl CallRecord {
             other => other.to_owned(),
         }
     }
+
+    /// The method that a kind of call means: its own name, or the first word of [`Self::what`].
+    #[must_use]
+    pub fn method(kind: &str) -> &str {
+        match kind {
+            "call" => "tools/call",
+            "get" => "prompts/get",
+            "read" => "resources/read",
+            other => other,
+        }
+    }
 }
 
 /// Which lines of the audit somebody wants; newest first.
@@ -160,6 +171,10 @@ pub struct AuditFilter {
     pub by: Option<String>,
     /// With this result.
     pub result: Option<String>,
+    /// Of this kind: what was done begins with these words; of calls the method.
+    pub kind: Option<String>,
+    /// Not before this.
+    pub since: Option<Timestamp>,
     /// Calls of clients instead of what was done here.
     pub calls: bool,
     /// At most this many.

@@ -50,11 +50,27 @@ pub struct Server {
     pub health: HealthPolicy,
     /// When images are pulled.
     pub pull: PullPolicy,
+    /// It is started with the first request that needs it (`orchestrator.startOnDemand`).
+    pub on_demand: bool,
+    /// It is stopped after this long without use, and started with the next request
+    /// (`orchestrator.idleTimeout`).
+    pub idle_timeout: Option<Span>,
     /// Start order: higher first, ties by id.
     pub priority: i32,
+    /// Sections whose servers must be up before it is started (`orchestrator.dependsOn`). Without a
+    /// circle, and never its own.
+    pub depends_on: Vec<SectionId>,
     /// What the reader of `plan` should know about this entry (a default that was overridden, an
     /// assumption made). Never holds a secret.
     pub notes: Vec<String>,
+}
+
+impl Server {
+    /// Whether it may be asleep: not running, and started with the next request.
+    #[must_use]
+    pub const fn may_sleep(&self) -> bool {
+        self.on_demand || self.idle_timeout.is_some()
+    }
 }
 
 /// Who may share an instance (`orchestrator.sharing`).
@@ -254,6 +270,20 @@ pub struct RestartPolicy {
     pub attempts_max: Option<u32>,
     /// Running this long forgets earlier crashes.
     pub reset_after: Span,
+    /// Whether a container that is killed for memory is made anew with a higher limit, once.
+    pub oom_raise: OomRaise,
+}
+
+/// The one step by which a memory limit may be raised (`restart.oomRaise`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OomRaise {
+    /// Not at all.
+    #[default]
+    No,
+    /// By half of it, in whole MiB.
+    Half,
+    /// To this many bytes, where that is more.
+    To(i64),
 }
 
 impl Default for RestartPolicy {
@@ -264,6 +294,7 @@ impl Default for RestartPolicy {
             delay_max: Span::secs(300),
             attempts_max: None,
             reset_after: Span::secs(600),
+            oom_raise: OomRaise::No,
         }
     }
 }

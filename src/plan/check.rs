@@ -16,6 +16,9 @@
 //! | I10 | a server's container with an open edge listener is only stopped beside its running replacement once requests were handed over to that one |
 //! | I11 | a leg of this run is only stopped or removed once its sessions were ended |
 //! | I12 | a server is only tried to be brought back on a verdict that it does not answer, not an old one, not while it is paused, and not beyond the bounds |
+//! | I13 | while this host is drained no target of it is registered |
+//! | I14 | a container's memory limit is the declared one, or the one step above it that is allowed |
+//! | I15 | a server is only put to sleep by its own `idleTimeout`, when nobody has used it for that long, not while it is paused, and its container is only stopped after the gateway holds its requests |
 //!
 //! I6, I7 and I9 are about servers: a leg that has ended or whose run is over serves nobody and may
 //! always go.
@@ -26,11 +29,12 @@ use crate::model::mark::{Mark, Role};
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::{ContainerRef, EdgeOp, EngineOp, Op};
-use crate::model::server::ServerKind;
+use crate::model::server::{Server, ServerKind};
 use crate::plan::action::Action;
 use crate::plan::fleet::main_name;
-use crate::plan::recovery::TRIES_MAX;
-use crate::plan::runs::paused;
+use crate::plan::oom;
+use crate::plan::recovery::{TRIES_MAX, recent};
+use crate::plan::runs::{Want, paused, want};
 use crate::plan::sweep::is_orphan;
 use crate::plan::{Input, Plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,11 +81,23 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
                 }
                 let_go(input, plan, &index_of, action, op, &mut broken);
                 engine(input, plan, &index_of, action, op, &mut broken);
+                limit(input, action, op, &mut broken);
             }
-            Op::Balancer(op) => balancer(input, action, op, &mut broken),
+            Op::Balancer(op) => {
+                if plan.report.drained.is_some() && matches!(op, BalancerOp::Register { .. }) {
+                    broken.push(Broken { number: 13, what: action.op.describe() });
+                }
+                balancer(input, action, op, &mut broken);
+            }
+            Op::Edge(EdgeOp::Sleep { server, .. }) => {
+                if plan.memory.naps.get(server).is_none_or(|nap| nap.awake || !nap.idle) {
+                    broken.push(Broken { number: 15, what: action.op.describe() });
+                }
+            }
             Op::Edge(_) => {}
         }
     }
+    naps(input, plan, &mut broken);
     removals(input, plan, &index_of, containers, &mut broken);
     recoveries(input, plan, &mut broken);
     broken
@@ -163,6 +179,14 @@ fn let_go(
     let name = main_name(input.policy, server);
     if seen.by_name.get(name.as_str()).is_none_or(|main| main.id != *id) {
         return;
+    }
+    let sleeps = |server: &Server| {
+        let container = matches!(server.kind, ServerKind::Container(_));
+        container && want(input.policy, &plan.memory, server) == Want::Sleep
+    };
+    let held = |op: &EdgeOp| matches!(op, EdgeOp::Sleep { server: of, .. } if of == server);
+    if input.desired.servers.get(server).is_some_and(sleeps) && !edge_ops().any(held) {
+        broken.push(Broken { number: 13, what: action.op.describe() });
     }
     let open = input.observed.edges.as_ref().is_some_and(|edges| edges.contains_key(server));
     let Some(new) = seen.replacements.get(server).filter(|_| open) else { return };
@@ -249,6 +273,18 @@ fn engine(
     }
 }
 
+/// I14: nothing but the declaration says how much memory there may be.
+fn limit(input: Input<'_>, action: &Action, op: &EngineOp, broken: &mut Vec<Broken>) {
+    let EngineOp::Create(create) = op else { return };
+    let Some(server) = action.server.as_ref().and_then(|id| input.desired.servers.get(id)) else { return };
+    let ServerKind::Container(decl) = &server.kind else { return };
+    let (declared, limit) = (decl.spec.resources.memory_bytes, create.spec.resources.memory_bytes);
+    let step = oom::allowed(server).map(|(_, to)| to);
+    if limit != declared && Some(limit) != step {
+        broken.push(Broken { number: 14, what: format!("{} with {limit} bytes", action.op.describe()) });
+    }
+}
+
 fn makes(action: Option<&Action>, name: &str) -> bool {
     matches!(action.map(|a| &a.op), Some(Op::Engine(EngineOp::Create(create))) if create.name == name)
 }
@@ -309,9 +345,11 @@ fn removals(
 }
 
 fn recoveries(input: Input<'_>, plan: &Plan, broken: &mut Vec<Broken>) {
-    let most = input.policy.restarts_per_minute_max.max(input.memory.unwanted.len());
-    if plan.memory.unwanted.len() > most {
-        let what = format!("{} restarts within a minute", plan.memory.unwanted.len());
+    let most = input.policy.restarts_per_minute_max;
+    let all = plan.memory.unwanted.len() + recent(input.observed, input.now).count();
+    let new = plan.memory.unwanted.contains(&input.now) && !input.memory.unwanted.contains(&input.now);
+    if new && all > most {
+        let what = format!("{all} restarts within a minute");
         broken.push(Broken { number: 12, what });
     }
     for (id, recovery) in &plan.memory.recoveries {
@@ -326,6 +364,25 @@ fn recoveries(input: Input<'_>, plan: &Plan, broken: &mut Vec<Broken>) {
         if !ill || paused || recovery.tries > TRIES_MAX {
             let what = format!("try {} of {id}", recovery.tries);
             broken.push(Broken { number: 12, what });
+        }
+    }
+}
+
+/// I13: who fell asleep in this plan had the right to.
+fn naps(input: Input<'_>, plan: &Plan, broken: &mut Vec<Broken>) {
+    for (id, _) in plan.memory.naps.iter().filter(|(_, nap)| nap.idle && !nap.awake) {
+        if input.memory.naps.get(id).is_some_and(|before| !before.awake) {
+            continue;
+        }
+        let server = input.desired.servers.get(id);
+        let unused = server.and_then(|server| server.idle_timeout).is_some_and(|after| {
+            let used = input.observed.uses.get(id);
+            used.is_some_and(|used| used.waiting == 0 && !used.busy && used.idle >= after)
+        });
+        let left =
+            server.is_some_and(|server| paused(input.policy, &plan.memory, server, input.now).is_some());
+        if !unused || left {
+            broken.push(Broken { number: 13, what: format!("{id} is put to sleep") });
         }
     }
 }

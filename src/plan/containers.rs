@@ -6,6 +6,7 @@
 //! run           the same           leave, start, wait       (steady)
 //! run           another            replace the gentlest way (replace)
 //! stop          runs               drain, stop
+//! sleep         runs               hold requests, stop      (demand)
 //! not in file   anything of ours   drain, stop, remove      (unless the guard says no)
 //! broken entry  anything           leave as it is
 //! paused        anything           leave as it is
@@ -16,7 +17,6 @@
 
 use crate::model::balancer::{BalancerSeen, RouteKind, RouteWant, Standing};
 use crate::model::id::ServerId;
-use crate::model::memory::Scope;
 use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::EngineOp;
@@ -27,8 +27,8 @@ use crate::plan::fleet::{Group, main_name};
 use crate::plan::images::{self, Chosen};
 use crate::plan::recovery::{self, Step};
 use crate::plan::report::{Reason, ReasonKind, Row, RowState};
-use crate::plan::runs::{Want, paused, restart_due, want};
-use crate::plan::{outside, replace, steady};
+use crate::plan::runs::{Want, restart_due, want};
+use crate::plan::{demand, depends, drain, outside, pause, replace, steady};
 
 /// Path of the MCP endpoint where nothing says another.
 const HTTP_PATH: &str = "/mcp";
@@ -53,15 +53,15 @@ pub(crate) struct Site<'a> {
     pub(crate) image: Option<Chosen>,
 }
 
-/// Decides for every server, in order of priority.
+/// Decides for every server, in the order in which they start.
 pub(crate) fn decide(draft: &mut Draft<'_>) {
     let desired = draft.input.desired;
     replace::count(draft);
-    let mut order: Vec<&Server> = desired.servers.values().collect();
-    order.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.id.cmp(&b.id)));
-    for server in order {
+    depends::prepare(draft);
+    for server in depends::in_order(draft) {
         describe(draft, server);
-        if busy(draft, &server.id) || left_paused(draft, server) {
+        depends::refresh(draft, server);
+        if busy(draft, &server.id) || pause::left_alone(draft, server) {
             continue;
         }
         match &server.kind {
@@ -94,41 +94,8 @@ fn busy(draft: &mut Draft<'_>, id: &ServerId) -> bool {
     true
 }
 
-/// Somebody wants it left alone: nothing of it is touched, and its row says who and until when.
-fn left_paused(draft: &mut Draft<'_>, server: &Server) -> bool {
-    let id = &server.id;
-    let held = paused(draft.input.policy, &draft.memory, server, draft.input.now);
-    let Some((scope, pause)) = held.map(|(scope, pause)| (scope, pause.clone())) else { return false };
-    let runs = match &server.kind {
-        ServerKind::Container(decl) => {
-            draft.row(id).image = Some(decl.spec.image.clone());
-            let main = show_untouched(draft, id);
-            draft.input.observed.containers.known().is_none() || main.is_some_and(runs)
-        }
-        ServerKind::Process(_) | ServerKind::Remote(_) => {
-            draft.keep.insert(id.clone());
-            draft.row(id).route = Some("edge");
-            want(draft.input.policy, &draft.memory, server) == Want::Run
-        }
-    };
-    let what = match scope {
-        Scope::Server(_) => "paused".to_owned(),
-        Scope::Section(section) => format!("section {section} is paused"),
-        Scope::Host => "this host is paused".to_owned(),
-    };
-    let reason = Reason {
-        until: pause.until,
-        ..Reason::new(ReasonKind::LeftAlone, format!("{what} by {}", pause.by))
-    };
-    draft.say(id, reason);
-    let row = draft.row(id);
-    row.paused = true;
-    row.state = if runs { RowState::Converged } else { RowState::Stopped };
-    true
-}
-
 /// Its row shows what is there, and nothing of it is touched.
-fn show_untouched<'a>(draft: &mut Draft<'a>, id: &ServerId) -> Option<&'a Container> {
+pub(crate) fn show_untouched<'a>(draft: &mut Draft<'a>, id: &ServerId) -> Option<&'a Container> {
     draft.keep.insert(id.clone());
     let group = draft.fleet.groups.get(id)?;
     let main = group.main.or_else(|| group.nexts.first().copied())?;
@@ -152,10 +119,13 @@ fn describe(draft: &mut Draft<'_>, server: &Server) {
     };
     let port = draft.port(&server.id);
     let attempts = draft.memory.attempts.get(&server.id).cloned().unwrap_or_default();
+    let asleep = server.may_sleep() && want(draft.input.policy, &draft.memory, server) != Want::Run;
     let row = draft.report.servers.entry(server.id.clone()).or_insert_with(|| Row::new(kind));
     row.kind = kind;
     row.port = port;
     row.restarts = attempts.crashes;
+    // Also while actions run, its last or those of its stop: nobody is to reach it meanwhile.
+    row.asleep = asleep;
     row.next_try = attempts.next_try;
     for note in &server.notes {
         draft.note(&server.id, note.clone());
@@ -187,11 +157,9 @@ fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerD
     }
     let name = main_name(draft.input.policy, id);
     match want(draft.input.policy, &draft.memory, server) {
-        Want::Stop { .. } if !may_stop_yet(draft, server) => {
-            draft.wait(id, "servers of a lower priority to stop first", None);
-            draft.keep.insert(id.clone());
-        }
+        Want::Stop { by_hand: true, .. } if !depends::may_stop(draft, server) => {}
         Want::Stop { why, by_hand } => stop(draft, id, &group, &why, by_hand),
+        Want::Sleep => demand::container(draft, server, &group),
         Want::Run => {
             if let Some(other) = draft.fleet.names.get(name.as_str()).filter(|_| group.main.is_none()) {
                 let whose =
@@ -216,16 +184,6 @@ fn container<'a>(draft: &mut Draft<'a>, server: &'a Server, decl: &'a ContainerD
     }
 }
 
-/// When the daemon ends and containers with it, what was started first stops last.
-fn may_stop_yet(draft: &Draft<'_>, server: &Server) -> bool {
-    let still_runs = |other: &&Server| {
-        let group = draft.fleet.groups.get(&other.id);
-        other.priority < server.priority && group.is_some_and(|group| group.all().any(runs))
-    };
-    draft.input.policy.ending != Ending::Stop
-        || !draft.input.desired.servers.values().any(|other| still_runs(&other))
-}
-
 fn show_site(draft: &mut Draft<'_>, site: &Site<'_>) {
     let row = draft.row(&site.server.id);
     row.transport = Some(site.transport);
@@ -233,7 +191,7 @@ fn show_site(draft: &mut Draft<'_>, site: &Site<'_>) {
 }
 
 /// Nothing reaches it through the load balancer any more; its container goes on running.
-fn leave(draft: &mut Draft<'_>, site: &Site<'_>) {
+pub(crate) fn leave(draft: &mut Draft<'_>, site: &Site<'_>) {
     show_site(draft, site);
     want_route(draft, site, Vec::new());
 }
@@ -278,7 +236,7 @@ fn make_anew(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, why: &str
 
 /// Transport, port and route, from the entry, then the container that was made from it, then the
 /// image; `None` when the row says what is missing.
-fn resolve<'a>(
+pub(crate) fn resolve<'a>(
     draft: &mut Draft<'a>,
     server: &'a Server,
     decl: &'a ContainerDecl,
@@ -460,6 +418,7 @@ pub(crate) fn want_route(draft: &mut Draft<'_>, site: &Site<'_>, ports: Vec<Host
         (Some(_), Transport::Sse) => RouteKind::Direct { transport: Transport::Sse, path: path(SSE_PATH) },
     };
     let health_path = server.health.path.clone();
+    let ports = if drain::holds(draft) { Vec::new() } else { ports };
     draft.routes.insert(server.id.clone(), RouteWant { server: server.id.clone(), kind, ports, health_path });
 }
 
@@ -488,7 +447,7 @@ fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_h
 }
 
 /// A stopped server starts its count of crashes anew.
-fn forget_start(draft: &mut Draft<'_>, id: &ServerId) {
+pub(crate) fn forget_start(draft: &mut Draft<'_>, id: &ServerId) {
     draft.memory.recoveries.remove(id);
     if let Some(attempts) = draft.memory.attempts.get_mut(id) {
         attempts.crashes = 0;

@@ -9,6 +9,7 @@ use crate::model::observed::{Container, ContainerHealth, ContainerState, Questio
 use crate::model::op::{ContainerRef, EngineOp, Op};
 use crate::model::time::Timestamp;
 use crate::plan::action::Action;
+use crate::plan::depends::Order;
 use crate::plan::fleet::Fleet;
 use crate::plan::report::{Reason, ReasonKind, Report, Row, RowState};
 use crate::plan::{Input, Plan};
@@ -24,6 +25,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) routes: BTreeMap<ServerId, RouteWant>,
     /// Servers whose objects must stay as they are.
     pub(crate) keep: BTreeSet<ServerId>,
+    /// Of these, those whose targets go while this host is drained.
+    pub(crate) leaving: BTreeSet<ServerId>,
     /// Nothing that no entry claims may be removed.
     pub(crate) keep_unclaimed: bool,
     /// Replacements in flight, and tries that failed.
@@ -35,6 +38,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) taken_ports: Option<BTreeSet<HostPort>>,
     /// How many of the free ports were looked at.
     pub(crate) free_ports_seen: usize,
+    /// Who comes first.
+    pub(crate) order: Order,
     actions: Vec<Action>,
     questions: BTreeSet<Question>,
     next_look: Option<Timestamp>,
@@ -55,12 +60,14 @@ impl<'a> Draft<'a> {
             report,
             routes: BTreeMap::new(),
             keep: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             keep_unclaimed: false,
             in_flight: BTreeSet::new(),
             failed: BTreeSet::new(),
             read_next: BTreeSet::new(),
             taken_ports: None,
             free_ports_seen: 0,
+            order: Order::default(),
             actions: Vec::new(),
             questions: BTreeSet::new(),
             next_look: None,
@@ -70,7 +77,10 @@ impl<'a> Draft<'a> {
     /// Adds an effect; the index is for later effects' `after`.
     pub(crate) fn act(&mut self, server: Option<&ServerId>, op: Op, why: &str, after: &[usize]) -> usize {
         if let Some(row) = server.and_then(|id| self.report.servers.get_mut(id))
-            && matches!(row.state, RowState::Converged | RowState::Stopped | RowState::Waiting)
+            && matches!(
+                row.state,
+                RowState::Converged | RowState::Stopped | RowState::Asleep | RowState::Waiting
+            )
         {
             row.state = RowState::Changing;
         }

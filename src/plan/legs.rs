@@ -63,6 +63,7 @@ pub fn create(
         // It alone has them, and nobody can come back to them.
         remove_volumes: true,
         run: Some(leg.run.clone()),
+        raised: None,
     };
     let mut spec = decl.spec.clone();
     spec.open_stdin = true;
@@ -133,11 +134,14 @@ mod tests {
             request_timeout: None,
             tools: crate::model::access::ToolPolicy::default(),
             forward_headers: Vec::new(),
+            depends_on: Vec::new(),
             traffic: crate::model::traffic::TrafficPolicy::default(),
             http_path: None,
             restart: RestartPolicy::default(),
             health: HealthPolicy::default(),
             pull: PullPolicy::Missing,
+            on_demand: false,
+            idle_timeout: None,
             priority: 0,
             notes: Vec::new(),
         }
@@ -154,6 +158,7 @@ mod tests {
             replacements_max: 2,
             rollout_failures_max: 3,
             restarts_per_minute_max: 10,
+            dependency_wait: Span::secs(30),
             settle: Span::secs(2),
             ending: Ending::None,
             balancer: BalancerPolicy {

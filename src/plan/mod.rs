@@ -13,13 +13,18 @@ pub mod action;
 pub mod balancer;
 pub mod check;
 pub mod containers;
+mod demand;
+mod depends;
 pub mod display;
 mod draft;
+mod drain;
 mod fleet;
 mod guard;
 mod images;
 pub mod legs;
+pub mod oom;
 mod outside;
+mod pause;
 mod ports;
 pub mod recovery;
 pub mod replace;
@@ -28,6 +33,8 @@ mod routes;
 mod runs;
 mod steady;
 mod sweep;
+
+pub use demand::WOKEN;
 
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
@@ -85,10 +92,14 @@ impl Plan {
 pub fn plan(input: Input<'_>) -> Plan {
     let mut draft = Draft::new(input);
     runs::settle_intents(&mut draft);
+    drain::settle(&mut draft);
+    oom::settle(&mut draft);
+    demand::settle(&mut draft);
     recovery::settle(&mut draft);
     guard::guard_removals(&mut draft);
     ports::lease(&mut draft);
     containers::decide(&mut draft);
+    drain::report(&mut draft);
     routes::decide(&mut draft);
     sweep::sweep(&mut draft);
     draft.finish()

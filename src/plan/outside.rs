@@ -8,6 +8,7 @@
 //!                                                    nothing is under way to it, then it goes
 //! a container of an older entry, on its own port     it is drained and goes, then the listener opens
 //! a process that was to be restarted by hand         it ends, and the gateway starts it anew
+//! one that sleeps                                    requests are held, the process ends, see demand
 //! a process that ended                               the gateway starts it again, or leaves it so
 //! a process or server elsewhere that does not answer it is restarted or reached anew, see recovery
 //! ```
@@ -19,21 +20,31 @@ use crate::model::observed::{Contact, ContactState, Container, ContainerState};
 use crate::model::op::{EdgeOp, Op};
 use crate::model::policy::Ending;
 use crate::model::server::{Server, ServerKind};
+use crate::model::time::Span;
 use crate::plan::containers::{drained, show};
+use crate::plan::demand;
 use crate::plan::draft::{Draft, runs};
 use crate::plan::recovery::{self, Step};
-use crate::plan::report::{Reason, ReasonKind, RowState};
+use crate::plan::report::{Hold, Reason, ReasonKind, RowState};
 use crate::plan::runs::{Want, restart_due, want};
+use crate::plan::{depends, drain};
+
+/// A try that is due is under way: its news come by themselves; this is between two looks all the same.
+const UNDER_WAY_AGAIN: Span = Span::secs(1);
 
 /// Decides for one server; `what` names its kind.
 pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
     let id = &server.id;
     draft.row(id).route = Some("edge");
-    let stop = match want(draft.input.policy, &draft.memory, server) {
-        Want::Stop { why, .. } => Some(why),
-        Want::Run => None,
+    let (stop, asleep) = match want(draft.input.policy, &draft.memory, server) {
+        Want::Stop { why, .. } => (Some(why), false),
+        Want::Sleep => (None, true),
+        Want::Run => (None, false),
     };
-    let left = remove_containers(draft, id, stop.is_some());
+    if stop.is_some() && !depends::may_stop(draft, server) {
+        return;
+    }
+    let left = remove_containers(draft, id, stop.is_some() || asleep);
     if let Some(why) = stop {
         draft.memory.recoveries.remove(id);
         if left == Left::Nothing {
@@ -53,11 +64,15 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
         draft.routes.insert(id.clone(), want);
         return;
     }
+    if asleep {
+        return demand::process(draft, server);
+    }
     let served = draft.input.observed.edges.as_ref().and_then(|edges| edges.get(id)).copied();
     if draft.input.observed.edges.is_none() {
         draft.note(id, format!("{what}: served while the daemon runs"));
     }
-    let served = served.filter(|_| draft.input.policy.ending != Ending::Leave);
+    let leaves = draft.input.policy.ending == Ending::Leave || drain::holds(draft);
+    let served = served.filter(|_| !leaves);
     let ports = served.filter(|port| Some(*port) == draft.port(id)).into_iter().collect();
     let want = RouteWant { server: id.clone(), kind: RouteKind::Edge, ports, health_path: None };
     draft.routes.insert(id.clone(), want);
@@ -68,6 +83,18 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
         return restart(draft, id, &why);
     }
     say_ends(draft, server, contact);
+    let up = contact.is_some_and(|contact| contact.state == ContactState::Up);
+    let hold = depends::hold(draft, server, up);
+    draft.row(id).hold = hold;
+    if hold == Hold::Start {
+        return;
+    }
+    stands(draft, server, what, contact);
+}
+
+/// How it stands, and what is done about that.
+fn stands(draft: &mut Draft<'_>, server: &Server, what: &str, contact: Option<&Contact>) {
+    let id = &server.id;
     match contact.map(|contact| &contact.state) {
         Some(ContactState::Up) => {
             if let Step::Restart(why) = recovery::decide(draft, server, None) {
@@ -75,6 +102,11 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
             }
         }
         Some(ContactState::Failed { .. }) => say_silent(draft, id),
+        Some(ContactState::Held { why, until }) => {
+            draft.row(id).next_try = Some(*until);
+            let reason = Reason::new(ReasonKind::WaitingOn, why.clone()).code("MCPO-P044");
+            draft.say(id, reason.until(*until));
+        }
         None | Some(ContactState::Starting) => draft.wait(id, format!("{what} to answer"), None),
         Some(ContactState::Left(why)) => {
             draft.row(id).state = RowState::Stopped;
@@ -111,9 +143,14 @@ fn say_ends(draft: &mut Draft<'_>, server: &Server, contact: Option<&Contact>) {
 pub(crate) fn say_silent(draft: &mut Draft<'_>, id: &ServerId) {
     let contact = draft.input.observed.contacts.as_ref().and_then(|contacts| contacts.get(id));
     let Some(ContactState::Failed { why, next_try }) = contact.map(|contact| &contact.state) else { return };
-    draft.row(id).next_try = Some(*next_try);
     let text = format!("the server to answer MCP: {why}");
-    draft.say(id, Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P043").until(*next_try));
+    let mut reason = Reason::new(ReasonKind::WaitingOn, text).code("MCPO-P043");
+    reason.until = Some(*next_try).filter(|due| *due > draft.input.now);
+    if reason.until.is_none() {
+        draft.look_at(draft.input.now.after(UNDER_WAY_AGAIN));
+    }
+    draft.row(id).next_try = reason.until;
+    draft.say(id, reason);
 }
 
 /// What an older entry left.

@@ -49,7 +49,8 @@ pub(crate) fn lease(draft: &mut Draft<'_>) {
 
 /// A server that is not to run gets its port when it first runs.
 fn wants_port(draft: &Draft<'_>, server: &Server) -> bool {
-    crate::plan::runs::want(draft.input.policy, &draft.memory, server) == crate::plan::runs::Want::Run
+    use crate::plan::runs::{Want, want};
+    !matches!(want(draft.input.policy, &draft.memory, server), Want::Stop { .. })
 }
 
 /// `-p H:C` of a container.

@@ -23,6 +23,23 @@ pub struct Report {
     pub in_flight: usize,
     /// False when the engine could not be asked.
     pub engine_known: bool,
+    /// This host is out of the load balancer, or on its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Drained>,
+}
+
+/// Somebody wants this host out of the load balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drained {
+    /// Who.
+    pub by: String,
+    /// Since when.
+    pub at: Timestamp,
+    /// Until when; `None`: until taken back.
+    pub until: Option<Timestamp>,
+    /// Servers that are not out yet.
+    pub waits: usize,
 }
 
 /// One server's row.
@@ -66,6 +83,24 @@ pub struct Row {
     pub ended: bool,
     /// Somebody wants it left alone.
     pub paused: bool,
+    /// Requests start it: it is not to run until one comes.
+    #[serde(skip)]
+    pub asleep: bool,
+    /// What a section that it depends on and that is down means to whoever runs its process.
+    #[serde(skip)]
+    pub hold: Hold,
+}
+
+/// What whoever runs a process is told of sections that it depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing.
+    #[default]
+    No,
+    /// One is down: where it ends it is not started again by itself.
+    Ends,
+    /// One is down: it is not started.
+    Start,
 }
 
 /// How a server stands.
@@ -82,6 +117,8 @@ pub enum RowState {
     Blocked,
     /// Not to run, and does not.
     Stopped,
+    /// Not running, as it should be: the next request starts it.
+    Asleep,
 }
 
 impl RowState {
@@ -94,6 +131,7 @@ impl RowState {
             Self::Waiting => "waiting",
             Self::Blocked => "blocked",
             Self::Stopped => "stopped",
+            Self::Asleep => "asleep",
         }
     }
 }
@@ -187,6 +225,8 @@ impl Row {
             next_try: None,
             ended: false,
             paused: false,
+            hold: Hold::No,
+            asleep: false,
         }
     }
 }
@@ -203,11 +243,11 @@ impl Report {
     #[must_use]
     pub fn sentence(&self) -> String {
         let total = self.servers.len();
-        let well = self.count(RowState::Converged) + self.count(RowState::Stopped);
+        let well = [RowState::Converged, RowState::Stopped, RowState::Asleep];
+        let well: usize = well.into_iter().map(|state| self.count(state)).sum();
         let mut out = format!("{well} of {total} server{} converged", if total == 1 { "" } else { "s" });
-        for (state, word) in
-            [(RowState::Changing, "changing"), (RowState::Waiting, "waiting"), (RowState::Blocked, "blocked")]
-        {
+        for state in [RowState::Asleep, RowState::Changing, RowState::Waiting, RowState::Blocked] {
+            let word = state.as_str();
             let n = self.count(state);
             if n > 0 {
                 out.push_str(&format!(", {n} {word}"));
@@ -218,6 +258,13 @@ impl Report {
         }
         out.push_str(", ALB ");
         out.push_str(&self.balancer);
+        match &self.drained {
+            Some(drained) if drained.waits > 0 => {
+                out.push_str(&format!(", this host is draining ({} to go)", drained.waits));
+            }
+            Some(_) => out.push_str(", this host is drained"),
+            None => {}
+        }
         out
     }
 }

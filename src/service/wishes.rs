@@ -55,6 +55,14 @@ pub(super) fn intend(
     asked: &Asked<'_, impl Fn(&ServerId) -> bool>,
 ) {
     for id in servers {
+        let mut act = act;
+        if let Some(nap) = memory.naps.get_mut(id).filter(|_| act != Act::Stop) {
+            // Who starts it wakes it, and it counts as used then. One that sleeps is started, not more.
+            if !nap.awake {
+                act = Act::Start;
+            }
+            (nap.awake, nap.idle, nap.since) = (true, false, asked.now);
+        }
         let file_enabled = desired.servers.get(id).is_some_and(|server| server.enabled);
         // Nothing keeps it stopped but its own end: only another start helps.
         let stopped = memory.intents.get(id).is_some_and(|intent| !intent.run);

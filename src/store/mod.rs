@@ -7,15 +7,16 @@
 //! only: who loses power has no containers to count the crashes of.
 //! Sessions change too often for that and lie apart, see [`sessions`].
 //! A file that cannot be trusted is moved aside, never deleted, and a new one is made: labels on
-//! the containers are enough to rebuild the ledger. Run intents are what people asked for and stand
-//! nowhere else, so they are kept a second time in `intents.json` beside the database; a generation
-//! number in both tells which one is newer.
+//! the containers are enough to rebuild the ledger. Run intents, pauses and the drain of this host are
+//! what people asked for and stand nowhere else, so they are kept a second time in `intents.json` beside
+//! the database; a generation number in both tells which one is newer.
 //!
 //! Invariant: no secret of a server is ever in here, and a database of a newer program is refused
 //! and left exactly as it is (held by the tests of this module).
 
 mod files;
 mod intents;
+mod offers;
 pub mod records;
 mod rows;
 mod schema;
@@ -28,7 +29,7 @@ use crate::model::fingerprint::HashKey;
 use crate::model::memory::Memory;
 use crate::model::time::Timestamp;
 use crate::world::{Answer, ErrorKind, Store, WorldError};
-use intents::Mirror;
+use intents::{Mirror, Wishes};
 use rusqlite::Connection;
 use sessions::Sessions;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,7 @@ struct Inner {
     sessions: Sessions,
     /// What the tables hold; `None` after a failed save, until they are read again.
     kept: Option<Memory>,
-    /// Counts every change of the run intents.
+    /// Counts every change of what people asked for.
     generation: u64,
     mirror: Mirror,
     /// Held for as long as the store lives: two writers would overwrite each other's rows.
@@ -141,7 +142,7 @@ pub fn peek(path: &Path) -> Result<Option<Peeked>, WorldError> {
         return Ok(None);
     };
     if let Some(newer) = intents::read(path).ok().flatten().filter(|seen| seen.generation > generation) {
-        memory.intents = newer.intents;
+        newer.wishes.put_into(&mut memory);
     }
     Ok(Some(Peeked { memory, key }))
 }
@@ -242,18 +243,15 @@ impl Inner {
     ) -> Result<Memory, WorldError> {
         let mut memory = self.kept.clone().unwrap_or_default();
         if let Some(seen) = mirrored.filter(|seen| seen.generation > self.generation) {
-            if seen.intents != memory.intents || !existed {
-                notes.push(format!(
-                    "{} run intents were taken from {}",
-                    seen.intents.len(),
-                    self.mirror.path().display()
-                ));
+            if seen.wishes != Wishes::of(&memory) || !existed {
+                let (what, from) = (seen.wishes.words(), self.mirror.path().display());
+                notes.push(format!("{what} were taken from {from}"));
             }
-            memory.intents = seen.intents;
+            seen.wishes.put_into(&mut memory);
             self.write(&memory, seen.generation)
-                .map_err(|error| schema::sql_error("restoring run intents", &error))?;
+                .map_err(|error| schema::sql_error("restoring what was asked for by hand", &error))?;
         }
-        self.mirror.keep(self.generation, &memory.intents)?;
+        self.mirror.keep(self.generation, Wishes::of(&memory))?;
         self.kept = Some(memory.clone());
         Ok(memory)
     }
@@ -266,9 +264,10 @@ impl Inner {
             self.generation = schema::generation(&self.connection).map_err(failed)?;
             self.kept = Some(rows::load(&self.connection).map_err(failed)?.memory);
         }
-        let changed = self.kept.as_ref().is_none_or(|kept| kept.intents != memory.intents);
+        let wishes = Wishes::of(&memory);
+        let changed = self.kept.as_ref().is_none_or(|kept| Wishes::of(kept) != wishes);
         self.write(&memory, self.generation + u64::from(changed)).map_err(failed)?;
-        self.mirror.keep(self.generation, &memory.intents)?;
+        self.mirror.keep(self.generation, wishes)?;
         self.kept = Some(memory);
         Ok(())
     }

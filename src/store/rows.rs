@@ -8,7 +8,7 @@
 
 use crate::model::balancer::BalancerMemory;
 use crate::model::id::ContainerId;
-use crate::model::memory::{Attempts, Intent, Lease, Memory, Pause, Pin, Recovery};
+use crate::model::memory::{Attempts, Intent, Lease, Memory, Nap, Pause, Pin, Raise, Recovery};
 use crate::model::net::HostPort;
 use crate::model::time::Timestamp;
 use crate::store::schema;
@@ -171,6 +171,42 @@ const RECOVERIES: Table<Recovery> = Table {
     },
 };
 
+const WAITS: Table<Timestamp> = Table {
+    name: "dependency_waits",
+    columns: &["server", "since"],
+    write: |since| vec![since.0.into()],
+    read: |row| row.get(1).map(Timestamp),
+};
+
+const RAISES: Table<Raise> = Table {
+    name: "memory_raises",
+    columns: &["server", "from_bytes", "to_bytes", "raised_at"],
+    write: |raise| {
+        let Raise { from, to, at } = raise;
+        vec![(*from).into(), (*to).into(), at.0.into()]
+    },
+    read: |row| Ok(Raise { from: row.get(1)?, to: row.get(2)?, at: Timestamp(row.get(3)?) }),
+};
+
+const NAPS: Table<Nap> = Table {
+    name: "naps",
+    columns: &["server", "awake", "since", "idle", "used", "run"],
+    write: |nap| {
+        let Nap { awake, since, idle, used, run } = nap;
+        let used = i64::try_from(*used).unwrap_or(i64::MAX);
+        vec![(*awake).into(), since.0.into(), (*idle).into(), used.into(), run.clone().into()]
+    },
+    read: |row| {
+        Ok(Nap {
+            awake: row.get(1)?,
+            since: Timestamp(row.get(2)?),
+            idle: row.get(3)?,
+            used: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0),
+            run: row.get(5)?,
+        })
+    },
+};
+
 const PAUSES: Table<Pause> = Table {
     name: "pauses",
     columns: &["scope", "asked_by", "asked_at", "valid_until"],
@@ -222,14 +258,24 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     let mut strays = Vec::new();
     // A look at a state file of an older program finds no such tables.
     let recovers = there(connection, RECOVERIES.name)?;
+    let waits = there(connection, WAITS.name)?;
     let memory = Memory {
         leases: LEASES.load(connection, &mut strays)?,
         attempts: ATTEMPTS.load(connection, &mut strays)?,
         pins: PINS.load(connection, &mut strays)?,
         intents: INTENTS.load(connection, &mut strays)?,
         recoveries: if recovers { RECOVERIES.load(connection, &mut strays)? } else { BTreeMap::new() },
+        waits: if waits { WAITS.load(connection, &mut strays)? } else { BTreeMap::new() },
+        raises: if waits { RAISES.load(connection, &mut strays)? } else { BTreeMap::new() },
         unwanted: times(schema::meta_text(connection, schema::UNWANTED)?.as_deref().unwrap_or_default()),
         pauses: if recovers { PAUSES.load(connection, &mut strays)? } else { BTreeMap::new() },
+        drain: schema::meta_text(connection, schema::DRAIN)?
+            .and_then(|text| serde_json::from_str(&text).ok()),
+        naps: if there(connection, NAPS.name)? {
+            NAPS.load(connection, &mut strays)?
+        } else {
+            BTreeMap::new()
+        },
         balancer: BalancerMemory {
             target_id: schema::meta_text(connection, schema::TARGET_ID)?,
             draining: DRAINING.load(connection, &mut strays)?,
@@ -258,16 +304,26 @@ pub(super) fn drop_strays(
 
 /// Brings the tables, which hold `old`, to `new`.
 pub(super) fn save(connection: &Connection, old: &Memory, new: &Memory) -> rusqlite::Result<()> {
-    let Memory { leases, attempts, pins, intents, recoveries, unwanted, pauses, balancer } = new;
+    let Memory { leases, attempts, pins, intents, recoveries, waits, raises, .. } = new;
+    let Memory { unwanted, pauses, naps, drain, balancer, .. } = new;
     LEASES.save(connection, &old.leases, leases)?;
     ATTEMPTS.save(connection, &old.attempts, attempts)?;
     PINS.save(connection, &old.pins, pins)?;
     INTENTS.save(connection, &old.intents, intents)?;
     RECOVERIES.save(connection, &old.recoveries, recoveries)?;
+    WAITS.save(connection, &old.waits, waits)?;
+    RAISES.save(connection, &old.raises, raises)?;
     PAUSES.save(connection, &old.pauses, pauses)?;
+    NAPS.save(connection, &old.naps, naps)?;
     if *unwanted != old.unwanted {
         let words: Vec<String> = unwanted.iter().map(|at| at.0.to_string()).collect();
         schema::set_meta(connection, schema::UNWANTED, &words.join(" "))?;
+    }
+    if *drain != old.drain {
+        match drain.as_ref().and_then(|drain| serde_json::to_string(drain).ok()) {
+            Some(text) => schema::set_meta(connection, schema::DRAIN, &text)?,
+            None => schema::remove_meta(connection, schema::DRAIN)?,
+        }
     }
     let BalancerMemory { target_id, draining, empty_since, registered } = balancer;
     DRAINING.save(connection, &old.balancer.draining, draining)?;

@@ -34,6 +34,9 @@ pub(super) const TARGET_ID: &str = "balancer_target_id";
 /// `meta`: when servers were restarted lately that nobody wanted restarted.
 pub(super) const UNWANTED: &str = "unwanted_restarts";
 
+/// `meta`: who wants this host drained, as JSON.
+pub(super) const DRAIN: &str = "host_drain";
+
 /// Every version's way from the one before.
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "ledger, attempts, pins, intents, balancer", sql: V1 },
@@ -42,6 +45,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "usage", sql: usage::TABLES },
     Migration { name: "recoveries, pauses", sql: RECOVERIES },
     Migration { name: "calls", sql: records::CALLS },
+    Migration { name: "dependency waits, memory raises", sql: WAITS },
+    Migration { name: "naps, offers", sql: NAPS },
 ];
 /// The step that made the last table that [`peek`] cannot do without.
 const PEEKED: usize = 1;
@@ -112,6 +117,32 @@ CREATE TABLE pauses (
     asked_at INTEGER NOT NULL,
     valid_until INTEGER
 ) STRICT, WITHOUT ROWID;
+";
+
+const WAITS: &str = "
+CREATE TABLE dependency_waits (server TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE memory_raises (
+    server TEXT PRIMARY KEY,
+    from_bytes INTEGER NOT NULL,
+    to_bytes INTEGER NOT NULL,
+    raised_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+const NAPS: &str = "
+CREATE TABLE naps (
+    server TEXT PRIMARY KEY,
+    awake INTEGER NOT NULL CHECK (awake IN (0, 1)),
+    since INTEGER NOT NULL,
+    idle INTEGER NOT NULL CHECK (idle IN (0, 1)),
+    used INTEGER NOT NULL,
+    run TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE offers (
+    number INTEGER PRIMARY KEY,
+    server TEXT NOT NULL UNIQUE,
+    text TEXT NOT NULL
+) STRICT;
 ";
 
 /// Made outside of the numbered steps, because it records them.

@@ -79,6 +79,10 @@ impl Sessions {
         &self.connection
     }
 
+    pub(super) const fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
     /// All sessions, most recently used first; rows that mean nothing (any more) are removed.
     fn load(&mut self) -> rusqlite::Result<Vec<SessionRecord>> {
         let (mut records, mut strays) = (Vec::new(), Vec::new());
@@ -215,7 +219,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Result<SessionRecord, String>> {
 }
 
 impl SqliteStore {
-    fn with_sessions<T: Send + 'static>(
+    pub(super) fn with_sessions<T: Send + 'static>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&mut Sessions) -> rusqlite::Result<T> + Send + 'static,

@@ -12,7 +12,7 @@ use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::memory::Memory;
 use crate::model::net::{HostPort, PortRange};
-use crate::model::observed::{Contact, Container, Details, Image, LogAsk, LogLine};
+use crate::model::observed::{Contact, Container, Details, Image, LogAsk, LogLine, Use};
 use crate::model::op::{EdgeOp, EngineOp};
 use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task};
 use crate::model::session::{LegMemory, SessionChange, SessionRecord};
@@ -97,9 +97,17 @@ pub trait Edges: Send + Sync {
     fn contacts(&self) -> Option<BTreeMap<ServerId, Contact>> {
         None
     }
+    /// How servers that may sleep are used.
+    fn uses(&self) -> BTreeMap<ServerId, Use> {
+        BTreeMap::new()
+    }
     /// How well servers are; one that was not asked yet, or is not to run, is not in it.
     fn health(&self) -> BTreeMap<ServerId, Condition> {
         BTreeMap::new()
+    }
+    /// Restarts of local processes within the last minute that nobody asked for, oldest first.
+    fn restarts(&self) -> Vec<Timestamp> {
+        Vec::new()
     }
     /// Opens or closes a listener, moves requests from one container to another, ends legs.
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()>;
@@ -133,6 +141,18 @@ pub trait LegStore: Send + Sync {
     fn remove_leg<'a>(&'a self, container: &'a ContainerId) -> Answer<'a, ()>;
 }
 
+/// Offers kept; beyond that the oldest are forgotten.
+pub const OFFERS_MAX: usize = 1_000;
+
+/// What servers that may sleep said of themselves and offered, as lasting as [`SessionStore`]; at most
+/// [`OFFERS_MAX`] of them.
+pub trait OfferStore: Send + Sync {
+    /// All that are kept, oldest first.
+    fn load_offers(&self) -> Answer<'_, Vec<(ServerId, String)>>;
+    /// Keeps this in place of what was kept of the server.
+    fn put_offer<'a>(&'a self, server: &'a ServerId, text: String) -> Answer<'a, ()>;
+}
+
 /// Tasks and the audit, as lasting as [`SessionStore`]; bounded by whoever keeps them.
 pub trait Records: Send + Sync {
     /// Keeps a new task, and says its id.
@@ -143,6 +163,10 @@ pub trait Records: Send + Sync {
     fn task(&self, id: i64) -> Answer<'_, Option<Task>>;
     /// Tasks older than `before`, newest first.
     fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>>;
+    /// The same without what became of each server: for lists.
+    fn tasks_in_brief(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
+        self.tasks(before, limit)
+    }
     /// Adds lines to the audit, all or none.
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()>;
     /// Adds calls of clients, all or none.

@@ -18,8 +18,8 @@ use crate::config::vars::{self, Lookup, Resolved};
 use crate::model::container::Opaque;
 use crate::model::id::ServerId;
 use crate::model::server::{
-    HealthPolicy, PullPolicy, RestartPolicy, RestartWhen, RouteWish, Server, ServerKind, Sharing, Transport,
-    TransportWish,
+    HealthPolicy, OomRaise, PullPolicy, RestartPolicy, RestartWhen, RouteWish, Server, ServerKind, Sharing,
+    Transport, TransportWish,
 };
 
 mod container;
@@ -30,6 +30,7 @@ mod offer;
 mod ports;
 mod process;
 mod remote;
+mod sleep;
 mod traffic;
 
 pub(crate) use self::defaults::cpus_text;
@@ -46,7 +47,7 @@ const HIDDEN_STORED_LEN_MIN: usize = 4;
 
 /// Keys that this version accepts and does nothing with, and whether a server elsewhere can have
 /// them.
-const NOT_YET: [(&str, bool); 3] = [("replicas", false), ("startOnDemand", false), ("idleTimeout", false)];
+const NOT_YET: [(&str, bool); 1] = [("replicas", false)];
 
 /// What entries are built from.
 pub(crate) struct Builder<'a, 's> {
@@ -137,7 +138,8 @@ impl Builder<'_, '_> {
         }
         let kind = kind?;
         self.no_effect_yet(&mut work, &kind.kind);
-        if !self.check_offer(&work, &kind.kind) || !self.check_traffic(&mut work) {
+        let sleep = self.check_sleep(&work, &kind.kind);
+        if !self.check_offer(&work) || !self.check_traffic(&mut work) || !sleep {
             return None;
         }
         if self.shows_secret(&work, &kind.kind) {
@@ -190,6 +192,7 @@ impl Builder<'_, '_> {
         let health = health_policy(merged, &settings.health.policy);
         work.note_policies(&restart, &health);
         let section = raw.section.clone().or_else(|| merged.text("section"));
+        let sleeps = !matches!(kind.kind, ServerKind::Remote(_));
         Server {
             id,
             name: raw.name.clone(),
@@ -206,7 +209,7 @@ impl Builder<'_, '_> {
                 Some("direct") => RouteWish::Direct,
                 _ => RouteWish::Auto,
             },
-            gateway_reasons: gateway_reasons(merged),
+            gateway_reasons: gateway_reasons(merged, work.entry),
             sharing: match merged.text("sharing").as_deref() {
                 Some("shared") => Sharing::Shared,
                 Some("isolated") => Sharing::Isolated,
@@ -217,14 +220,17 @@ impl Builder<'_, '_> {
                 .get("timeout")
                 .and_then(Node::scalar)
                 .and_then(|text| units::span(&text).ok()),
-            tools: offer::tools(merged),
-            forward_headers: offer::forward_headers(merged),
+            tools: offer::tools(merged, work.entry),
+            forward_headers: offer::forward_headers(merged, work.entry),
             traffic: traffic::policy(merged),
             http_path: merged.text("httpPath"),
             restart,
             health,
             pull: kind.pull,
+            on_demand: sleeps && merged.flag("startOnDemand") == Some(true),
+            idle_timeout: merged.span("idleTimeout").filter(|_| sleeps),
             priority: merged.number("priority").unwrap_or(0),
+            depends_on: merged.depends.clone(),
             notes: std::mem::take(&mut work.notes),
         }
     }
@@ -396,6 +402,12 @@ pub(crate) fn restart_policy(merged: &Merged, base: &RestartPolicy) -> RestartPo
             None => base.attempts_max,
         },
         reset_after: merged.span("restart.resetAfter").unwrap_or(base.reset_after),
+        oom_raise: match merged.text("restart.oomRaise").as_deref() {
+            Some("true") => OomRaise::Half,
+            Some("false") => OomRaise::No,
+            Some(size) => units::size_bytes(size).map_or(base.oom_raise, OomRaise::To),
+            None => base.oom_raise,
+        },
     }
 }
 
@@ -412,7 +424,7 @@ pub(crate) fn health_policy(merged: &Merged, base: &HealthPolicy) -> HealthPolic
 }
 
 /// Why the gateway must stand in front of this server.
-fn gateway_reasons(merged: &Merged) -> Vec<String> {
+fn gateway_reasons(merged: &Merged, entry: &Node) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(replicas) = merged.number::<u32>("replicas").filter(|count| *count > 1) {
         reasons.push(format!("replicas = {replicas}"));
@@ -424,7 +436,7 @@ fn gateway_reasons(merged: &Merged) -> Vec<String> {
     if merged.get("idleTimeout").is_some() {
         reasons.push("idleTimeout".to_owned());
     }
-    if !offer::tools(merged).is_open() {
+    if !offer::tools(merged, entry).is_open() {
         reasons.push("tools".to_owned());
     }
     if merged.flag("startOnDemand") == Some(true) {

@@ -25,6 +25,7 @@ const CONTAINER_ONLY: &[&str] = &[
     "logMaxSize",
     "stdioLogs",
     "httpPath",
+    "restart.oomRaise",
 ];
 
 impl Builder<'_, '_> {

@@ -40,6 +40,7 @@ const LOCAL_ONLY: &[&str] = &[
     "startOnDemand",
     "idleTimeout",
     "allow",
+    "restart.oomRaise",
 ];
 
 impl Builder<'_, '_> {

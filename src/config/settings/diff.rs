@@ -112,6 +112,8 @@ rows! {
     AtOnce "recovery.max_attempts" => recovery.policy.attempts_max;
     AtOnce "recovery.reset_after_seconds" => recovery.policy.reset_after;
     AtOnce "recovery.restarts_per_minute_max" => recovery.restarts_per_minute_max;
+    AtOnce "recovery.oom_raise" => recovery.policy.oom_raise;
+    AtOnce "recovery.dependency_wait_seconds" => recovery.dependency_wait;
     Restart "storage.audit_days" => storage.audit_days;
     Restart "storage.audit_rows_max" => storage.audit_rows_max;
     AtOnce "storage.audit_calls" => storage.audit_calls;

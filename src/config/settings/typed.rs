@@ -13,7 +13,7 @@ use crate::model::fingerprint::sha256_hex;
 use crate::model::id::Stack;
 use crate::model::net::{Cidr, HostPort, PortRange};
 use crate::model::policy::{Ending, Policy};
-use crate::model::server::{HealthPolicy, PullPolicy, RestartPolicy, RestartWhen};
+use crate::model::server::{HealthPolicy, OomRaise, PullPolicy, RestartPolicy, RestartWhen};
 use crate::model::time::Span;
 
 /// Where the installed configuration lies; any other file is a developer's.
@@ -219,7 +219,7 @@ settings! {
     /// `[health]`.
     Health { policy: HealthPolicy, max_parallel_probes: usize, }
     /// `[recovery]`.
-    Recovery { policy: RestartPolicy, restarts_per_minute_max: usize, }
+    Recovery { policy: RestartPolicy, restarts_per_minute_max: usize, dependency_wait: Span, }
     /// `[storage]`.
     Storage {
         audit_days: u32, audit_rows_max: u64, audit_calls: bool, audit_calls_days: u32,
@@ -300,6 +300,7 @@ impl Settings {
             replacements_max: service.max_parallel_replacements,
             rollout_failures_max: service.max_failed_replacements,
             restarts_per_minute_max: self.recovery.restarts_per_minute_max,
+            dependency_wait: self.recovery.dependency_wait,
             settle: service.settle,
             ending: Ending::None,
             balancer: BalancerPolicy {
@@ -478,8 +479,10 @@ fn read_recovery(values: &Values) -> Recovery {
             delay_max: values.span("recovery.delay_max_seconds"),
             attempts_max: values.opt("recovery.max_attempts").and_then(|text| text.parse().ok()),
             reset_after: values.span("recovery.reset_after_seconds"),
+            oom_raise: if values.flag("recovery.oom_raise") { OomRaise::Half } else { OomRaise::No },
         },
         restarts_per_minute_max: values.count("recovery.restarts_per_minute_max"),
+        dependency_wait: values.span("recovery.dependency_wait_seconds"),
     }
 }
 

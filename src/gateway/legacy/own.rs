@@ -7,18 +7,18 @@ use crate::gateway::flow::negotiated;
 use crate::gateway::legacy::{ask_client, empty_object, legacy_version};
 use crate::gateway::places::Down;
 use crate::gateway::sessions::{Backing, NewSession, Session};
+use crate::gateway::slot::Unavailable;
 use crate::gateway::slot::own::{self as slot_own, Dedicated};
-use crate::gateway::slot::{Live, Unavailable};
 use crate::gateway::streams::Keep;
 use crate::mcp::build;
 use crate::mcp::wire::{Era, member};
 use crate::model::server::Sharing;
+use crate::upstream::leg::Greeting;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// A session below that of a client with all servers: with the client's own capabilities.
 pub(crate) async fn open_below(ask: &Ask<'_>, above: &Session) -> Result<Arc<Session>, Unavailable> {
-    let live = ask.entry.reach(ask.gateway, ask.origin).await?;
     let client = above.client.as_ref().map_or(r#"{"name":"unknown","version":"unknown"}"#, |info| info.get());
     let text = format!(
         r#"{{"protocolVersion":"{}","capabilities":{},"clientInfo":{client}}}"#,
@@ -26,14 +26,15 @@ pub(crate) async fn open_below(ask: &Ask<'_>, above: &Session) -> Result<Arc<Ses
         above.capabilities.get()
     );
     let params = RawValue::from_string(text).unwrap_or_default();
-    if wants_its_own(ask, &live, &params)
+    let greeting = greeted(ask, &params).await?;
+    if wants_its_own(ask, &greeting, &params)
         && let Some(own) = own_connection(ask, &params).await?
     {
         return Ok(own.session);
     }
     let new = NewSession {
         server: ask.entry.slot.id.clone(),
-        version: negotiated(Some(above.version), legacy_version(&live)),
+        version: negotiated(Some(above.version), legacy_version(&greeting)),
         principal: Arc::clone(ask.principal),
         backing: Backing::Shared,
         capabilities: above.capabilities.clone(),
@@ -46,8 +47,18 @@ pub(crate) async fn open_below(ask: &Ask<'_>, above: &Session) -> Result<Arc<Ses
     Ok(session)
 }
 
+/// What the server says of itself. While it rests, what is kept of it, unless the client will have an
+/// instance of its own.
+pub(super) async fn greeted(ask: &Ask<'_>, params: &RawValue) -> Result<Greeting, Unavailable> {
+    let known = ask.entry.resting();
+    if let Some(known) = known.filter(|known| !wants_its_own(ask, &known.greeting, params)) {
+        return Ok(known.greeting.clone());
+    }
+    Ok(ask.entry.reach(ask.gateway, ask.origin).await?.leg.greeting().clone())
+}
+
 /// Whether a client must not share: the server could ask it something.
-pub(super) fn wants_its_own(ask: &Ask<'_>, live: &Live, params: &RawValue) -> bool {
+pub(super) fn wants_its_own(ask: &Ask<'_>, greeting: &Greeting, params: &RawValue) -> bool {
     let Some(place) = ask.entry.slot.place() else { return false };
     match place.sharing {
         Sharing::Shared => false,
@@ -57,7 +68,7 @@ pub(super) fn wants_its_own(ask: &Ask<'_>, live: &Live, params: &RawValue) -> bo
             let any = ["sampling", "elicitation", "roots"]
                 .iter()
                 .any(|name| declared.is_some_and(|all| member(all, name).is_some()));
-            any && live.leg.greeting().era == Era::Legacy
+            any && greeting.era == Era::Legacy
         }
     }
 }
@@ -76,7 +87,9 @@ pub(super) struct Own {
 pub(super) async fn own_connection(ask: &Ask<'_>, params: &RawValue) -> Result<Option<Own>, Unavailable> {
     let later = Unavailable::Later;
     let Some(place) = ask.entry.slot.place() else { return Ok(None) };
-    if let Some(Down::Stopped(why) | Down::Coming(why) | Down::Failed(why, _)) = &place.down {
+    if let Some(Down::Stopped(why) | Down::Coming(why) | Down::Asleep(why) | Down::Failed(why, _)) =
+        &place.down
+    {
         return Err(later(why.clone()));
     }
     let Some(permit) = ask.entry.own_connections() else {

@@ -70,6 +70,7 @@ enum End {
 impl Relay {
     /// Relays until either side ends it.
     pub(super) async fn run(mut self, live: Arc<Live>) {
+        let _awake = self.slot.touch.hold();
         let (mut live, mut acknowledged) = (live, None);
         loop {
             let end = match self.subscribe(&live.leg) {

@@ -32,8 +32,10 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(30);
 pub const RESTART_DRAIN: Duration = Duration::from_secs(10);
 /// A process has this long to itself for its start; one that takes longer does not hold up the next.
 const START_HOLD: Duration = Duration::from_secs(5);
+/// A process that is held back is not looked at more often than this.
+const HELD_MIN: Duration = Duration::from_millis(100);
 /// Between two looks at whether a replaced connection is idle.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
+pub(super) const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Keeps a slot's connection open until the slot has no place any more.
 pub async fn keep(slot: Arc<Slot>, shared: Arc<Shared>) {
@@ -116,6 +118,9 @@ impl Keeping {
         if self.tries.over.is_some() {
             return None;
         }
+        if let Some(wait) = self.held_back(place) {
+            return Some(wait);
+        }
         self.slot.begins();
         let opened = tokio::select! {
             biased;
@@ -126,6 +131,22 @@ impl Keeping {
             Ok(()) => Some(Duration::ZERO),
             Err(why) => self.failed(place, &why),
         }
+    }
+
+    /// How long a process that ended again must wait because this host has had enough restarts lately.
+    fn held_back(&self, place: &Place) -> Option<Duration> {
+        // The first restart of one that was stable is free, and so is every first start.
+        if self.tries.failures < 2 || !matches!(place.source, Source::Process(_)) {
+            return None;
+        }
+        let now = self.shared.clock.now();
+        let until = self.shared.storm.take(now).err()?;
+        let wait = Duration::from_millis(until.since(now).0);
+        let how = lock(&self.slot.ends).1.clone();
+        let restart = self.tries.failures;
+        let why = format!("{how}; restart {restart}, once this host has had fewer restarts within a minute");
+        self.slot.publish_trouble(Trouble::Held(why, Instant::now() + wait));
+        Some(wait.max(HELD_MIN))
     }
 
     /// Tries at this place are counted from none.
@@ -249,6 +270,7 @@ impl Keepers {
     /// Lets the requests on it finish, then ends it.
     fn retire(&mut self, slot: &Arc<Slot>, old: &Arc<Live>) {
         let keeper = self.0.remove(&old.generation);
+        lock(&slot.draining).insert(old.generation, old.container.clone());
         let (slot, old) = (Arc::clone(slot), Arc::clone(old));
         tokio::spawn(async move {
             drain(&slot, &old, DRAIN_MAX).await;

@@ -287,6 +287,33 @@ async fn a_server_is_given_up_after_as_many_restarts_as_are_allowed_until_somebo
 }
 
 #[tokio::test(start_paused = true)]
+async fn processes_that_end_again_and_again_are_held_back_when_the_host_has_had_enough() {
+    let bench = Bench::new(&[], Act::Refuse);
+    // Half of what the host bears is taken by containers.
+    let now = bench.shared.clock.now();
+    bench.shared.storm.tell(4, &[now, now]);
+    let retry = Retry { delay: Duration::from_millis(10), delay_max: Duration::from_millis(10), ..RETRY };
+    bench.slot.set_place(place("k", retry));
+    bench.until("held back", |contact| matches!(contact, Contact::Held { .. })).await;
+    // A start, a first restart that is free, and two more.
+    assert_eq!(bench.stage.opened(), 4);
+    let Contact::Held { why, until } = bench.contact() else { panic!("held back") };
+    assert!(why.ends_with("; restart 4, once this host has had fewer restarts within a minute"), "{why}");
+    assert!(until.since(now) >= Span::secs(59), "{until:?}");
+    let refused = asked(&bench.slot).await.0.expect_err("a refusal");
+    assert!(refused.retry_after_secs().is_some_and(|secs| secs > 50), "{refused}");
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(bench.stage.opened(), 4);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(bench.stage.opened() > 4, "it goes on by itself");
+    // Who asks for it by hand is not held up.
+    let before = bench.stage.opened();
+    bench.slot.restart().await.expect("in time");
+    bench.until("tried", |contact| !matches!(contact, Contact::Starting)).await;
+    assert!(bench.stage.opened() > before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_ends_what_serves_before_it_starts_another_and_who_asks_meanwhile_waits() {
     let mut bench = Bench::new(&[], Act::Serve(Era::Legacy));
     bench.slot.restart().await.expect("nothing to end");

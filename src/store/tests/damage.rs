@@ -124,15 +124,33 @@ fn intents_survive_a_lost_database() {
     let again = opened(&path);
     assert_eq!(again.memory.intents, memory.intents);
     assert!(again.memory.leases.is_empty());
-    assert!(again.recovered.is_some_and(|said| said.contains("20 run intents")));
+    assert_eq!((&again.memory.pauses, &again.memory.drain), (&memory.pauses, &memory.drain));
+    assert_eq!(memory.pauses.len(), 2);
+    let said = again.recovered.expect("it is said");
+    assert!(said.contains("20 run intents, 2 pauses, the drain of this host were taken from"), "{said}");
     // The restored ones are in the database again, and later changes count on from there.
     memory.intents.clear();
+    memory.pauses.clear();
+    memory.drain = None;
     save(&again.store, &memory);
     drop(again.store);
     std::fs::remove_file(path.with_file_name("intents.json")).expect("removing");
     assert!(opened(&path).memory.intents.is_empty());
     std::fs::remove_file(&path).expect("removing");
-    assert!(opened(&path).memory.intents.is_empty(), "the mirror was written again");
+    let mirrored = opened(&path).memory;
+    assert!(mirrored.intents.is_empty(), "the mirror was written again");
+    assert!(mirrored.pauses.is_empty() && mirrored.drain.is_none());
+}
+
+#[test]
+fn a_mirror_of_an_older_program_has_no_pauses_and_is_read() {
+    let (_dir, path) = place();
+    std::fs::create_dir(path.parent().expect("parent")).expect("mkdir");
+    let intents = serde_json::to_string(&numbered(1).intents).expect("JSON");
+    let older = format!(r#"{{"version": 1, "generation": 7, "intents": {intents}}}"#);
+    std::fs::write(path.with_file_name("intents.json"), older).expect("writing");
+    let memory = opened(&path).memory;
+    assert_eq!((memory.intents.len(), memory.pauses.len(), memory.drain), (20, 0, None));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod sessions;
 use super::{NOTE_BYTES_MAX, Opened, SqliteStore, hint, open, peek};
 use crate::model::balancer::BalancerMemory;
 use crate::model::id::{ContainerId, ServerId};
-use crate::model::memory::{Attempts, Intent, Lease, Memory, Pause, Pin, Recovery, Scope};
+use crate::model::memory::{Attempts, Intent, Lease, Memory, Nap, Pause, Pin, Raise, Recovery, Scope};
 use crate::model::net::HostPort;
 use crate::model::time::Timestamp;
 use crate::world::{ErrorKind, Store as _};
@@ -57,6 +57,10 @@ fn numbered(number: u32) -> Memory {
         memory.intents.insert(id(server), intent(&mark));
         memory.balancer.draining.insert(format!("server-{server}:8000"), at);
     }
+    let pause = Pause { by: number.to_string(), at, until: Some(at) };
+    memory.pauses.insert(Scope::Server(id(1)), pause.clone());
+    memory.pauses.insert(Scope::Host, Pause { until: None, ..pause.clone() });
+    memory.drain = Some(pause);
     memory.balancer.target_id = Some(number.to_string());
     memory
 }
@@ -90,10 +94,13 @@ fn words() -> impl Strategy<Value = String> {
     "\\PC{0,12}"
 }
 
-fn memories() -> impl Strategy<Value = Memory> {
-    let leases = (ports(), proptest::option::of(ports()), times(), any::<bool>())
-        .prop_map(|(port, next, since, fixed)| Lease { port, next, since, fixed });
-    let attempts = (
+fn naps() -> impl Strategy<Value = Nap> {
+    (any::<bool>(), times(), any::<bool>(), any::<u32>(), words())
+        .prop_map(|(awake, since, idle, used, run)| Nap { awake, since, idle, used: u64::from(used), run })
+}
+
+fn attempts() -> impl Strategy<Value = Attempts> {
+    (
         (any::<u32>(), any::<u32>(), any::<bool>()),
         (maybe_time(), maybe_time(), maybe_time(), maybe_time(), maybe_time()),
         proptest::option::of(words()),
@@ -119,7 +126,13 @@ fn memories() -> impl Strategy<Value = Memory> {
                     last_error,
                 }
             },
-        );
+        )
+}
+
+fn memories() -> impl Strategy<Value = Memory> {
+    let leases = (ports(), proptest::option::of(ports()), times(), any::<bool>())
+        .prop_map(|(port, next, since, fixed)| Lease { port, next, since, fixed });
+    let attempts = attempts();
     let pins = (words(), words(), proptest::option::of(words()), maybe_time())
         .prop_map(|(reference, image, digest, pulled)| Pin { reference, image, digest, pulled });
     let intents = (any::<bool>(), words(), times(), maybe_time(), any::<bool>(), maybe_time()).prop_map(
@@ -140,19 +153,36 @@ fn memories() -> impl Strategy<Value = Memory> {
     let recoveries = (any::<u32>(), times(), words(), words(), proptest::option::of(words())).prop_map(
         |(tries, last, why, spec, anew)| Recovery { tries, last, why, spec, anew: anew.map(ContainerId) },
     );
-    let pauses = (words(), times(), maybe_time()).prop_map(|(by, at, until)| Pause { by, at, until });
+    let pauses = || (words(), times(), maybe_time()).prop_map(|(by, at, until)| Pause { by, at, until });
     let scopes = prop_oneof![Just(Scope::Host), ids().prop_map(Scope::Server)];
-    let recovered = (btree_map(ids(), recoveries, 0..4), vec(times(), 0..4), btree_map(scopes, pauses, 0..4));
+    let held = (btree_map(scopes, pauses(), 0..4), proptest::option::of(pauses()));
+    let raises = (any::<i64>(), any::<i64>(), times()).prop_map(|(from, to, at)| Raise { from, to, at });
+    let held = (
+        held,
+        btree_map(ids(), times(), 0..4),
+        btree_map(ids(), raises, 0..4),
+        btree_map(ids(), naps(), 0..4),
+    );
+    let recovered = (btree_map(ids(), recoveries, 0..4), vec(times(), 0..4), held);
     let maps = (btree_map(ids(), leases, 0..6), btree_map(ids(), attempts, 0..6), recovered);
     (maps, btree_map(ids(), pins, 0..6), btree_map(ids(), intents, 0..6), balancer).prop_map(
-        |((leases, attempts, (recoveries, unwanted, pauses)), pins, intents, balancer)| Memory {
+        |(
+            (leases, attempts, (recoveries, unwanted, ((pauses, drain), waits, raises, naps))),
+            pins,
+            intents,
+            balancer,
+        )| Memory {
             leases,
             attempts,
             pins,
             intents,
             recoveries,
+            waits,
+            raises,
             unwanted,
             pauses,
+            drain,
+            naps,
             balancer,
         },
     )
@@ -312,4 +342,23 @@ fn notes_are_kept_apart_and_bounded() {
     assert_eq!(runtime.block_on(store.note("hash_key")), Ok(None));
     drop(store);
     assert_eq!(opened(&path).key.bytes(), &KEY);
+}
+
+#[test]
+fn what_servers_offer_is_kept_and_has_a_bound() {
+    use crate::world::{OFFERS_MAX, OfferStore as _};
+    let (_dir, path) = place();
+    let name = |n: usize| ServerId::new(&format!("s{n}")).expect("an id");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    {
+        let store = opened(&path).store;
+        for n in 0..=OFFERS_MAX {
+            runtime.block_on(store.put_offer(&name(n), format!("offer {n}"))).expect("kept");
+        }
+        runtime.block_on(store.put_offer(&name(1), "newer".to_owned())).expect("kept");
+    }
+    let offers = runtime.block_on(opened(&path).store.load_offers()).expect("reading");
+    assert_eq!(offers.len(), OFFERS_MAX);
+    assert_eq!(offers.last(), Some(&(name(1), "newer".to_owned())), "the newest is the last");
+    assert!(!offers.iter().any(|(id, _)| *id == name(0)), "the oldest is forgotten");
 }

@@ -150,6 +150,19 @@ impl State {
         if self.is_blocked(server, decl) {
             return false;
         }
+        let edge = || self.host.edges.iter().any(|(server, _)| server == id);
+        if server.may_sleep() && up.is_empty() {
+            if self.is_waited_for(id) {
+                out.push(format!("a call waits for server {id}, which sleeps"));
+            }
+            if !edge() {
+                out.push(format!("nobody waits for requests of server {id}, which sleeps"));
+            }
+            return edge();
+        }
+        if server.idle_timeout.is_some() && !self.is_used(id) {
+            out.push(format!("server {id} runs although nobody uses it"));
+        }
         let name = format!("{}{id}", self.policy.name_prefix);
         let [unit] = up.as_slice() else {
             out.push(format!("server {id} has {} running containers", up.len()));

@@ -204,6 +204,7 @@ impl State {
             volumes: Vec::new(),
             remove_volumes: false,
             run: Some(run.to_owned()),
+            raised: None,
         });
         unit.ours = true;
         unit.ran = true;

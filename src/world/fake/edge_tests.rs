@@ -43,6 +43,7 @@ fn up(world: &FakeWorld, entry: &Entry, name: &str) {
         volumes: Vec::new(),
         remove_volumes: false,
         run: None,
+        raised: None,
     };
     let mut made = create(world, entry, name, None);
     made.labels = mark.labels();

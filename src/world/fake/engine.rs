@@ -53,6 +53,8 @@ pub(crate) struct Unit {
     pub(crate) end: Option<End>,
     pub(crate) serves_from: Option<Timestamp>,
     pub(crate) ran: bool,
+    /// Its memory limit, in bytes; 0: none.
+    pub(crate) memory: i64,
     /// How its program answers.
     pub(crate) mood: Mood,
 }
@@ -97,6 +99,7 @@ impl Unit {
             end: None,
             serves_from: None,
             ran: false,
+            memory: 0,
             mood: Mood::Well,
         }
     }
@@ -272,9 +275,11 @@ impl EngineState {
                 facts.behaviour = Behaviour::Stable { serves_after: Span::secs(1) };
             }
         }
+        for unit in &mut self.containers {
+            unit.mood = Mood::Well;
+        }
         for unit in self.containers.iter_mut().filter(|unit| unit.is_up()) {
             unit.end = None;
-            unit.mood = Mood::Well;
             unit.serves_from = unit.serves_from.or(Some(now));
             if unit.seen.state == ContainerState::Running(ContainerHealth::Unhealthy) {
                 unit.seen.state = ContainerState::Running(ContainerHealth::Starting);

@@ -102,6 +102,7 @@ impl State {
         let mut unit = Unit::new(self.ids.hex64(), &create.name, &create.image, self.now);
         unit.seen.mark = Mark::parse(&create.labels);
         unit.ours = unit.seen.mark.as_ref().is_some_and(|mark| mark.stack == self.policy.stack);
+        unit.memory = create.spec.resources.memory_bytes;
         unit.publishes = plain_ports(&create.spec, &mut self.ids);
         if let Some(publish) = &create.publish {
             let port = publish.host_port.or_else(|| ephemeral(&mut self.ids));
@@ -191,7 +192,7 @@ impl State {
         unit.details.started = Some(now);
         unit.details.error = None;
         unit.details.oom_killed = false;
-        unit.end = behaviour.end(now, starts);
+        unit.end = behaviour.end(now, starts, unit.memory);
         unit.serves_from = behaviour.serves(now);
         unit.seen.host_ports = unit.publishes.iter().map(|p| p.port).collect();
         unit.seen.state = ContainerState::Running(if health_check {

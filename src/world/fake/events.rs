@@ -27,6 +27,9 @@ pub enum Event {
     Act(Act),
     /// Somebody wants servers left alone, through the program.
     Pause(Scope, Pause),
+    /// Somebody asks for this host to be taken out of the load balancer, see
+    /// [`crate::world::fake::FakeWorld::take_drain`].
+    Drain(Pause),
     /// Somebody starts or stops a server through the program; see
     /// [`crate::world::fake::FakeWorld::take_intents`].
     Intent(ServerId, Intent),
@@ -70,13 +73,14 @@ pub enum Act {
     HangOurs,
     SlowOurs,
     LoseQuestions,
+    CallSleeper,
 }
 
 /// Acts that are drawn together; the others are drawn apart, so that a seed stays what it was.
 const DRAWN: usize = 31;
 
 /// All acts.
-pub const ACTS: [Act; 34] = [
+pub const ACTS: [Act; 35] = [
     Act::StopOurs,
     Act::KillOurs,
     Act::PauseOurs,
@@ -111,6 +115,7 @@ pub const ACTS: [Act; 34] = [
     Act::HangOurs,
     Act::SlowOurs,
     Act::LoseQuestions,
+    Act::CallSleeper,
 ];
 
 impl State {
@@ -130,6 +135,10 @@ impl State {
             Event::Pause(scope, pause) => {
                 self.note(By::Person, "asked to leave alone", &scope.to_string(), String::new());
                 self.pauses.push((scope, pause));
+            }
+            Event::Drain(drain) => {
+                self.note(By::Person, "asked to drain this host", "", String::new());
+                self.drain = Some(drain);
             }
             Event::Act(act) => {
                 if !self.faults.active(self.now) {
@@ -181,6 +190,7 @@ impl State {
             Act::OpenLeg => self.open_leg(),
             Act::HangOurs => self.hang(),
             Act::SlowOurs => self.slow_down(),
+            Act::CallSleeper => self.call_a_sleeper(),
             Act::LoseQuestions => Some(self.lose_questions()),
             Act::HostForgetsItself => {
                 self.balancer.nameless = !self.balancer.nameless;

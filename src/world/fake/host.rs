@@ -6,6 +6,7 @@ use crate::model::id::{ContainerId, ServerId};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::op::EdgeOp;
 use crate::world::ErrorKind;
+use crate::world::fake::demand::Used;
 use crate::world::fake::state::{No, State};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,8 @@ pub(crate) struct HostState {
     pub(crate) edges: Vec<(ServerId, HostPort)>,
     /// Containers that requests were handed over to.
     pub(crate) handed_over: BTreeMap<ServerId, ContainerId>,
+    /// Clients of servers that may sleep.
+    pub(crate) used: BTreeMap<ServerId, Used>,
     /// Legs whose sessions were ended.
     pub(crate) legs_let_go: BTreeSet<ContainerId>,
 }
@@ -86,6 +89,7 @@ impl State {
                 self.end_legs(legs);
                 Ok(())
             }
+            EdgeOp::Sleep { server, uses } => self.put_to_sleep(server, *uses),
             // Connections are not played here.
             EdgeOp::Restart { .. } => Ok(()),
         }

@@ -41,6 +41,13 @@ pub enum Behaviour {
         /// From start to end.
         after: Span,
     },
+    /// The kernel kills it for memory where its limit is lower than this; else it runs for ever.
+    NeedsMemory {
+        /// In bytes.
+        bytes: i64,
+        /// From start to end.
+        after: Span,
+    },
 }
 
 /// The end of a program that is already known when it starts.
@@ -51,6 +58,8 @@ pub(crate) struct End {
     pub(crate) oom: bool,
 }
 
+/// What a program needs that ends for want of memory: more than an entry has, less than one step more.
+const NEEDED: i64 = 300 * 1024 * 1024;
 /// Time between start and end of a program that ends at once.
 const AT_ONCE: Span = Span::millis(20);
 /// Exit code of a program killed by SIGKILL.
@@ -63,8 +72,9 @@ impl Behaviour {
         matches!(self, Self::Stable { .. } | Self::CrashTimes { .. })
     }
 
-    /// When a program started at `now` ends, if it does; `earlier` counts starts before this one.
-    pub(crate) fn end(self, now: Timestamp, earlier: u32) -> Option<End> {
+    /// When a program started at `now` with a memory limit ends, if it does; `earlier` counts starts
+    /// before this one.
+    pub(crate) fn end(self, now: Timestamp, earlier: u32, limit: i64) -> Option<End> {
         let end = |after, exit, oom| Some(End { at: now.after(after), exit, oom });
         match self {
             Self::Stable { .. } | Self::NeverHealthy => None,
@@ -72,6 +82,9 @@ impl Behaviour {
             Self::CrashAfter { after, exit } => end(after, exit, false),
             Self::CrashTimes { times, after } => (earlier < times).then(|| end(after, 1, false)).flatten(),
             Self::OutOfMemory { after } => end(after, KILLED, true),
+            Self::NeedsMemory { bytes, after } => {
+                (limit > 0 && limit < bytes).then(|| end(after, KILLED, true)).flatten()
+            }
         }
     }
 
@@ -83,6 +96,7 @@ impl Behaviour {
             Self::CrashAtOnce { .. }
             | Self::CrashAfter { .. }
             | Self::CrashTimes { .. }
+            | Self::NeedsMemory { .. }
             | Self::OutOfMemory { .. } => Some(now.after(Span::millis(100))),
         }
     }
@@ -97,6 +111,7 @@ impl Behaviour {
             1 => Self::CrashAfter { after, exit },
             2 | 3 => Self::CrashTimes { times: u32::try_from(rng.between(1, 4)).unwrap_or(1), after },
             4 => Self::NeverHealthy,
+            5 if exit == 2 => Self::NeedsMemory { bytes: NEEDED, after },
             5 => Self::OutOfMemory { after },
             _ => Self::Stable { serves_after: rng.millis(50, 5_000) },
         }
@@ -141,7 +156,7 @@ mod tests {
     #[test]
     fn some_programs_settle_after_tries() {
         let behaviour = Behaviour::CrashTimes { times: 2, after: Span::secs(1) };
-        let ends: Vec<bool> = (0..4).map(|n| behaviour.end(Timestamp(0), n).is_some()).collect();
+        let ends: Vec<bool> = (0..4).map(|n| behaviour.end(Timestamp(0), n, 0).is_some()).collect();
         assert_eq!(ends, [true, true, false, false]);
         assert!(behaviour.settles() && !Behaviour::NeverHealthy.settles());
     }

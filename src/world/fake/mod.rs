@@ -27,6 +27,7 @@ mod acts_engine;
 mod balancer;
 mod balancer_ops;
 mod check;
+mod demand;
 mod edge;
 #[cfg(test)]
 mod edge_tests;
@@ -64,7 +65,7 @@ use crate::model::health::Condition;
 use crate::model::id::{ContainerId, IdError, ServerId};
 use crate::model::memory::{Intent, Memory, Pause, Scope};
 use crate::model::net::{HostPort, PortRange};
-use crate::model::observed::{Container, Details, Image, LogAsk, LogLine};
+use crate::model::observed::{Container, Details, Image, LogAsk, LogLine, Use};
 use crate::model::op::{EdgeOp, EngineOp};
 use crate::model::policy::Policy;
 use crate::model::time::{Span, Timestamp};
@@ -253,6 +254,11 @@ impl FakeWorld {
         std::mem::take(&mut self.lock().pauses)
     }
 
+    /// The drain of this host that somebody asked for since the last call.
+    pub fn take_drain(&self) -> Option<Pause> {
+        self.lock().drain.take()
+    }
+
     /// Whether the program under test was killed. Until [`FakeWorld::restart`] every call fails.
     #[must_use]
     pub fn crashed(&self) -> bool {
@@ -396,6 +402,10 @@ impl Edges for FakeWorld {
         self.lock().run()
     }
 
+    fn uses(&self) -> BTreeMap<ServerId, Use> {
+        self.lock().uses()
+    }
+
     fn health(&self) -> BTreeMap<ServerId, Condition> {
         self.lock().health()
     }
@@ -411,6 +421,7 @@ impl Edges for FakeWorld {
                 let names: Vec<&str> = legs.iter().map(crate::model::op::ContainerRef::name).collect();
                 ("end legs", format!("{server}: {}", names.join(" ")))
             }
+            EdgeOp::Sleep { server, .. } => ("put to sleep", server.to_string()),
             EdgeOp::Restart { server } => ("restart", server.to_string()),
         };
         ready(self.lock().call(Call::effect(Side::Edges, kind, &target), |state| state.edge_op(op)))

@@ -4,11 +4,11 @@
 
 use crate::model::balancer::BalancerPolicy;
 use crate::model::desired::Desired;
-use crate::model::id::{IdError, ServerId, Stack};
+use crate::model::id::{IdError, SectionId, ServerId, Stack};
 use crate::model::memory::{Intent, Pause, Scope};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::policy::{Ending, Policy};
-use crate::model::server::{PullPolicy, RestartPolicy, RestartWhen, RouteWish, ServerKind};
+use crate::model::server::{OomRaise, PullPolicy, RestartPolicy, RestartWhen, RouteWish, ServerKind};
 use crate::model::time::{Span, Timestamp};
 use crate::world::fake::FakeWorld;
 use crate::world::fake::effect::START;
@@ -21,6 +21,8 @@ use crate::world::fake::state::State;
 use std::fmt;
 use std::sync::Arc;
 
+/// Memory limit of the entries that have one: 256 MiB.
+const MEMORY: i64 = 256 * 1024 * 1024;
 /// Most entries in the files.
 const ENTRIES_MAX: u64 = 8;
 /// First port of the range.
@@ -57,6 +59,9 @@ pub struct Scenario {
     pub quotas: (usize, usize),
 }
 
+/// Makes another sequence of a seed.
+const DRAINS: u64 = 0x6472_6169_6e73;
+
 /// The scenario of `seed`.
 ///
 /// # Errors
@@ -65,7 +70,7 @@ pub fn generate(seed: u64) -> Result<Scenario, IdError> {
     let mut rng = Rng::new(seed);
     let until = START.after(Span::secs(60 * rng.between(1, FAULT_MINUTES_MAX)));
     let images = images(&mut rng);
-    let mut files = Files::generate(&mut rng, &images);
+    let mut files = Files::generate(&mut rng, &images, seed);
     let desired = Arc::new(files.desired());
     let mut events = files.edits(&mut rng, until);
     events.extend(acts(&mut rng, START, until));
@@ -75,6 +80,8 @@ pub fn generate(seed: u64) -> Result<Scenario, IdError> {
     events.extend(sessions(&mut apart, until));
     let stale_legs = stale_legs(&mut apart, &desired);
     events.extend(illness(&mut apart, &desired, until));
+    events.extend(drains(seed, until));
+    events.extend(calls(&mut apart, until));
     events.sort_by_key(|(at, _)| *at);
     let faults = FaultPlan::generate(&mut rng, START, until);
     let room = if rng.chance(150) { rng.between(0, 6) } else { ENTRIES_MAX + rng.between(4, 12) };
@@ -133,6 +140,26 @@ fn illness(rng: &mut Rng, desired: &Desired, until: Timestamp) -> Vec<(Timestamp
     out
 }
 
+/// Drains of this host, in some runs; they end with the faults at the latest. Drawn apart.
+fn drains(seed: u64, until: Timestamp) -> Vec<(Timestamp, Event)> {
+    let mut rng = Rng::new(seed ^ DRAINS);
+    let many = rng.below(2) * rng.below(3);
+    let all = until.since(START).0;
+    let one = |_| {
+        let from = START.after(Span::millis(rng.below(all)));
+        let end = from.after(rng.millis(1_000, 300_000)).min(until);
+        (from, Event::Drain(Pause { by: "fake".to_owned(), at: from, until: Some(end) }))
+    };
+    (0..many).map(one).collect()
+}
+
+/// Calls of servers that may sleep, in some runs.
+fn calls(rng: &mut Rng, until: Timestamp) -> Vec<(Timestamp, Event)> {
+    let many = rng.below(4) * rng.below(8);
+    let at = |rng: &mut Rng| START.after(Span::millis(rng.below(until.since(START).0)));
+    (0..many).map(|_| (at(rng), Event::Act(Act::CallSleeper))).collect()
+}
+
 /// What a kill left of the run before, in some runs: also of a server that no entry has.
 fn stale_legs(rng: &mut Rng, desired: &Desired) -> Vec<(ServerId, bool)> {
     let gone = ServerId::new("gone").ok();
@@ -160,6 +187,7 @@ pub fn policy(room: u16) -> Result<Policy, IdError> {
         replacements_max: 2,
         rollout_failures_max: 3,
         restarts_per_minute_max: 10,
+        dependency_wait: Span::secs(30),
         settle: Span::secs(2),
         ending: Ending::None,
         balancer: BalancerPolicy {
@@ -306,10 +334,23 @@ fn images(rng: &mut Rng) -> Vec<(String, ImageFacts, bool)> {
     out
 }
 
+/// The section of entry number `number`, and those it waits for: every other one is in none.
+fn place(number: u32) -> (Option<SectionId>, Vec<SectionId>) {
+    let section = |name: &str| SectionId(name.to_owned());
+    match number % 6 {
+        1 => (Some(section("base")), Vec::new()),
+        2 => (Some(section("app")), vec![section("base")]),
+        3 => (None, vec![section("app"), section("base")]),
+        _ => (None, Vec::new()),
+    }
+}
+
 /// The files while they are edited.
 struct Files {
     entries: Vec<Entry>,
     images: Vec<String>,
+    /// Draws what each entry has of its own.
+    seed: u64,
     /// Counts up for names.
     made: u32,
     nameless: bool,
@@ -320,12 +361,13 @@ struct Files {
 }
 
 impl Files {
-    fn generate(rng: &mut Rng, images: &[(String, ImageFacts, bool)]) -> Self {
+    fn generate(rng: &mut Rng, images: &[(String, ImageFacts, bool)], seed: u64) -> Self {
         let images = images.iter().map(|(reference, ..)| reference.clone()).collect();
         let last_good = Desired::default();
         let mut files = Self {
             entries: Vec::new(),
             images,
+            seed,
             made: 0,
             nameless: false,
             empty: false,
@@ -366,6 +408,17 @@ impl Files {
             entry.route = RouteWish::Edge;
         }
         entry.broken = rng.chance(40);
+        (entry.section, entry.depends_on) = place(self.made);
+        if self.made.is_multiple_of(3) {
+            entry.memory = MEMORY;
+            entry.restart.oom_raise = if self.made.is_multiple_of(2) { OomRaise::Half } else { OomRaise::No };
+        }
+        // Drawn apart, so that the rest of a seed stays what it is.
+        let mut own = Rng::new(self.seed.rotate_left(17) ^ u64::from(number));
+        if own.chance(300) {
+            entry.on_demand = own.chance(700);
+            entry.idle_timeout = own.chance(700).then(|| Span::secs(own.between(5, 120)));
+        }
         self.entries.push(entry);
     }
 

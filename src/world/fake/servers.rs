@@ -4,14 +4,17 @@
 //! Must stay the only place here that builds a declaration, so that a change of
 //! [`crate::model::container`] meets one function.
 
-use crate::model::container::{Bind, ContainerSpec, EnvVar, HostPorts, PortProtocol, PublishedPort};
+use crate::model::container::{
+    Bind, ContainerSpec, EnvVar, HostPorts, PortProtocol, PublishedPort, Resources,
+};
 use crate::model::fingerprint::{Fingerprint, HashKey};
-use crate::model::id::ServerId;
+use crate::model::id::{SectionId, ServerId};
 use crate::model::net::HostPort;
 use crate::model::server::{
     ContainerDecl, HealthPolicy, McpPort, ProcessDecl, ProcessLimits, PullPolicy, RemoteDecl, RestartPolicy,
     RouteWish, Server, ServerKind, TransportWish,
 };
+use crate::model::time::Span;
 use std::collections::BTreeMap;
 
 /// Where HTTP images listen.
@@ -61,8 +64,18 @@ pub struct Entry {
     pub pull: PullPolicy,
     /// `orchestrator.route`.
     pub route: RouteWish,
+    /// `orchestrator.startOnDemand`.
+    pub on_demand: bool,
+    /// `orchestrator.idleTimeout`.
+    pub idle_timeout: Option<Span>,
     /// The entry has a problem.
     pub broken: bool,
+    /// The section it is in.
+    pub section: Option<SectionId>,
+    /// Sections it waits for.
+    pub depends_on: Vec<SectionId>,
+    /// `--memory`, in bytes; 0: none.
+    pub memory: i64,
 }
 
 impl Entry {
@@ -82,7 +95,12 @@ impl Entry {
             restart: RestartPolicy::default(),
             pull: PullPolicy::Missing,
             route: RouteWish::Auto,
+            on_demand: false,
+            idle_timeout: None,
             broken: false,
+            section: None,
+            depends_on: Vec::new(),
+            memory: 0,
         }
     }
 }
@@ -109,6 +127,7 @@ pub fn container_spec(entry: &Entry) -> ContainerSpec {
         anonymous_volumes: entry.anonymous_volume.then(|| "/data".to_owned()).into_iter().collect(),
         binds: entry.bind.then(bind).into_iter().collect(),
         published: entry.plain_port.map(published).into_iter().collect(),
+        resources: Resources { memory_bytes: entry.memory, ..Resources::default() },
         ..ContainerSpec::default()
     }
 }
@@ -116,15 +135,17 @@ pub fn container_spec(entry: &Entry) -> ContainerSpec {
 /// What the entry means; `None` when its name is no id.
 #[must_use]
 pub fn server(entry: &Entry) -> Option<Server> {
+    let local = entry.kind != EntryKind::Remote;
+    let sleeps = local && (entry.on_demand || entry.idle_timeout.is_some());
     Some(Server {
         id: ServerId::new(&entry.name).ok()?,
         name: entry.name.clone(),
-        section: None,
+        section: entry.section.clone(),
         enabled: entry.enabled,
         kind: kind(entry),
         transport: TransportWish::Auto,
         route: entry.route,
-        gateway_reasons: Vec::new(),
+        gateway_reasons: sleeps.then(|| "startOnDemand".to_owned()).into_iter().collect(),
         sharing: crate::model::server::Sharing::Auto,
         request_timeout: None,
         tools: crate::model::access::ToolPolicy::default(),
@@ -134,7 +155,10 @@ pub fn server(entry: &Entry) -> Option<Server> {
         restart: entry.restart.clone(),
         health: HealthPolicy::default(),
         pull: entry.pull,
+        on_demand: local && entry.on_demand,
+        idle_timeout: entry.idle_timeout.filter(|_| local),
         priority: 0,
+        depends_on: entry.depends_on.clone(),
         notes: Vec::new(),
     })
 }
@@ -167,8 +191,8 @@ fn kind(entry: &Entry) -> ServerKind {
     };
     let spec = container_spec(entry);
     let text = format!(
-        "{} {:?} {} {} {:?}",
-        entry.image, entry.kind, entry.anonymous_volume, entry.bind, entry.plain_port
+        "{} {:?} {} {} {:?} {}",
+        entry.image, entry.kind, entry.anonymous_volume, entry.bind, entry.plain_port, entry.memory
     );
     ServerKind::Container(Box::new(ContainerDecl {
         spec,

@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub(crate) intents: Vec<(ServerId, Intent)>,
     /// Pauses that the program has not been told of.
     pub(crate) pauses: Vec<(Scope, Pause)>,
+    /// A drain of this host that the program has not been told of yet.
+    pub(crate) drain: Option<Pause>,
     /// Things to come, by time.
     pub(crate) events: VecDeque<(Timestamp, Event)>,
     pub(crate) effects: Vec<Effect>,
@@ -121,6 +123,7 @@ impl State {
             faults: FaultPlan::none(),
             intents: Vec::new(),
             pauses: Vec::new(),
+            drain: None,
             events: VecDeque::new(),
             effects: Vec::new(),
             effects_dropped: 0,
@@ -213,6 +216,7 @@ impl State {
         self.crashed = true;
         self.host.edges.clear();
         self.host.handed_over.clear();
+        self.host.used.clear();
         self.health.forget();
     }
 
