@@ -91,6 +91,8 @@ impl Fleet {
             edges: None,
             contacts: None,
             health: BTreeMap::new(),
+            restarts: Vec::new(),
+            uses: BTreeMap::new(),
             run: None,
         };
         Ok(Self { desired, observed, memory: Memory::default(), policy, now: BEGIN })

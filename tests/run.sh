@@ -15,7 +15,7 @@ readonly STAGES=(fmt shellcheck setup aws clippy build test live schemathesis br
 readonly QUICK_STAGES=(fmt shellcheck setup clippy build test)
 # Seconds; a stage that is late has failed. They are for one that hangs: all together take less than 40 minutes.
 declare -rA LIMITS=([fmt]=30 [shellcheck]=30 [setup]=90 [aws]=120 [clippy]=600 [build]=900 [test]=360 [live]=900
-  [schemathesis]=150 [browser]=240 [release]=900 [conformance]=420 [interop]=420
+  [schemathesis]=200 [browser]=330 [release]=900 [conformance]=420 [interop]=420
   [package]=360 [boot]=600)
 readonly LOG_LINES_SHOWN=150
 readonly READY_WAIT_SECS=60
@@ -51,7 +51,7 @@ USAGE
 
 wants() { [[ " ${CHOSEN[*]} " = *" $1 "* ]]; }
 wants_python() { wants aws || wants live || wants schemathesis; }
-wants_engine() { wants live || wants browser || wants conformance || wants package; }
+wants_engine() { wants live || wants browser || wants conformance || wants interop || wants package; }
 
 python() { if [ -x /usr/bin/python3 ]; then /usr/bin/python3 "$@"; else python3 "$@"; fi; }
 
@@ -275,7 +275,7 @@ stage_conformance() {
 # Official clients and real servers, each at the version that is pinned.
 stage_interop() {
   local out=$LOGS/interop.out rc=0
-  tests/interop/run.sh "$TARGET_DIR/release/mcp-orchestrator" >"$out" || rc=$?
+  as_docker tests/interop/run.sh "$TARGET_DIR/release/mcp-orchestrator" >"$out" || rc=$?
   cat "$out"
   # The column `passed` is `PASSED/ALL`; a row that says nothing has failed.
   awk 'match($0, / [0-9]+\/[0-9]+ /) { split(substr($0, RSTART + 1, RLENGTH - 2), n, "/"); passed += n[1]; failed += n[2] - n[1] }

@@ -225,6 +225,8 @@ fn world(images: &[(&str, &[u16])]) -> Observed {
         edges: None,
         contacts: None,
         health: BTreeMap::new(),
+        restarts: Vec::new(),
+        uses: BTreeMap::new(),
         run: None,
     }
 }

@@ -59,6 +59,7 @@ fn container(name: &str, role: Role, env: u32, run: Option<&str>) -> Container {
             volumes: Vec::new(),
             remove_volumes: false,
             run: run.map(str::to_owned),
+            raised: None,
         }),
         state: ContainerState::Running(ContainerHealth::None),
         image: ImageId("sha256:x".to_owned()),
@@ -90,6 +91,8 @@ impl Bench {
                 edges: Some(BTreeMap::from([(id(), port)])),
                 contacts: None,
                 health: BTreeMap::new(),
+                restarts: Vec::new(),
+                uses: BTreeMap::new(),
                 run: Some(RUN.to_owned()),
             },
             memory: Memory {

@@ -32,6 +32,8 @@ fn seen(contact: Option<Contact>) -> Observed {
         edges: Some([(id(), HostPort::new(8000).unwrap())].into()),
         contacts: Some(contact.map(|contact| (id(), contact)).into_iter().collect()),
         health: BTreeMap::new(),
+        restarts: Vec::new(),
+        uses: BTreeMap::new(),
         run: Some("now".to_owned()),
     }
 }
@@ -116,4 +118,18 @@ fn how_a_process_stands_decides_what_is_said_of_it() {
     assert_eq!(say(left, 1), (RowState::Stopped, String::new(), 0, true));
     let gave_up = ContactState::GaveUp("gave up".to_owned());
     assert_eq!(say(gave_up, 4), (RowState::Blocked, "MCPO-P041".to_owned(), 3, false));
+}
+
+#[test]
+fn a_try_that_is_under_way_is_not_looked_at_again_and_again() {
+    let look = |next_try: Timestamp| {
+        let failed = ContactState::Failed { why: "no".to_owned(), next_try };
+        let plan = planned(EntryKind::Process, &seen(Some(contact(failed, 1))), &lease());
+        (plan.next_look, row(&plan).next_try, row(&plan).state)
+    };
+    let later = NOW.after(Span::secs(60));
+    assert_eq!(look(later), (Some(later), Some(later), RowState::Waiting));
+    let soon = Some(NOW.after(Span::secs(1)));
+    assert_eq!(look(NOW), (soon, None, RowState::Waiting));
+    assert_eq!(look(Timestamp(NOW.0 - 3_000)), (soon, None, RowState::Waiting));
 }

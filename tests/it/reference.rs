@@ -49,7 +49,10 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("MCP_REPEATED", "how often the event came again since it was told, see below"),
     ("MCP_SERVER", "the id of the server"),
     ("MCP_SESSION", "the first 8 digits of the session's hash, never its id (access log)"),
-    ("MCP_STATUS", "what became of the request: `ok`, `error`, or `abandoned` by its client (access log)"),
+    (
+        "MCP_STATUS",
+        "what became of the request: `ok`, `error`, `refused`, or `abandoned` by its client (access log); `failed` for `error` (audit of calls)",
+    ),
     ("MCP_TOOL", "the tool that was called (access log)"),
     ("MESSAGE_ID", "the kind of event, for those worth an alert; see below"),
 ];

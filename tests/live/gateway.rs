@@ -2,6 +2,8 @@
 //! `tests/fixture` in them, plain HTTP. Numbers are those of the list of requirements.
 
 pub(crate) mod client;
+mod demand;
+mod faults;
 mod fidelity;
 mod front;
 mod kinds;

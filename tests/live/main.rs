@@ -21,6 +21,7 @@ mod defects;
 mod discovery;
 mod docker_run;
 mod gateway;
+mod health;
 mod legs;
 mod listener;
 mod panel;
