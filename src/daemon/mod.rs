@@ -9,6 +9,7 @@ pub mod edges;
 mod editor;
 pub mod files;
 mod finder;
+pub mod first;
 pub mod handover;
 pub mod importing;
 pub mod listeners;
@@ -44,7 +45,7 @@ use crate::model::id::Stack;
 use crate::model::policy::Policy;
 use crate::store;
 use crate::terminal::failure::{Exit, Failure};
-use crate::world::{Balancer, Calls, Edges, MANAGER_VARIABLES, Store, World, WorldError};
+use crate::world::{Balancer, Calls, Edges, Engine, MANAGER_VARIABLES, Store, World, WorldError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -371,7 +372,7 @@ impl Home {
     /// The whole world of this process.
     pub async fn world(
         &self,
-        engine: Arc<DockerEngine>,
+        engine: Arc<dyn Engine>,
         store: Arc<dyn Store>,
         edges: Option<Arc<dyn Edges>>,
     ) -> World {

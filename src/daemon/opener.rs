@@ -3,6 +3,7 @@
 //! Must never stop or remove a container that the loop looks after.
 
 use crate::config::settings::ProcessRunner;
+use crate::daemon::first::FirstWords;
 use crate::docker::DockerEngine;
 use crate::docker::legs::STOP_GRACE;
 use crate::gateway::places::{END_WITHIN, HowEnded, Keeper, Opened, Opener, Place, Source};
@@ -52,6 +53,8 @@ const REMOVED_WITHIN: Duration = Duration::from_secs(4);
 pub struct Connections {
     /// The engine.
     pub engine: Arc<DockerEngine>,
+    /// Streams of containers that were just started.
+    pub first: Arc<FirstWords>,
     /// The files as they are in force.
     pub wishes: watch::Receiver<Arc<Wish>>,
     /// The loop, for starting an instance anew.
@@ -106,7 +109,13 @@ impl Connections {
             Source::Remote(decl) => Ok(Opened { io: remote::connect_any(decl)?, keeper: None, fresh: true }),
             Source::Container(_, image) if own => self.own_container(server, image).await,
             Source::Container(container, _) => {
-                Ok(Opened { io: self.engine.attach_streams(container).await?, keeper: None, fresh: false })
+                let first = self.first.take(server, container);
+                let fresh = first.is_some();
+                let io = match first {
+                    Some(io) => io,
+                    None => self.engine.attach_streams(container).await?,
+                };
+                Ok(Opened { io, keeper: None, fresh })
             }
             Source::Nowhere => Err(WorldError::new(
                 format!("reaching {server}"),

@@ -6,6 +6,7 @@ use crate::api::recorder::Recorder;
 use crate::config::settings::OnShutdown;
 use crate::daemon::edges::ServedEdges;
 use crate::daemon::editor::FileEditor;
+use crate::daemon::first::{Attentive, FirstWords};
 use crate::daemon::handover::{CONTROL, Handover};
 use crate::daemon::listeners::Begin;
 use crate::daemon::logging::Log;
@@ -72,7 +73,7 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
     let Serving { gateway, edges, front, sources, opener } =
         serving::start((&home, policy, certificate), &engine, &store, &begun.wishes, &handover).await?;
     serving::open_again(&edges, &opened.memory.leases, &begun.wishes.borrow());
-    let world = world(&home, &engine, store, &edges).await;
+    let world = world(&home, &opener.first, store, &edges).await;
     let figures = Arc::new(Figures::new(owner.since, Arc::clone(&home.calls)));
     let noted = (recorder.clone(), Arc::clone(&figures));
     let tell = dashboard::teller(noted.clone(), Arc::clone(&gateway.shared().memory));
@@ -241,14 +242,17 @@ fn held(home: &Home, other: Option<&Owner>) -> Failure {
 /// The whole world; ports that were taken over and not asked for yet are there to be given away.
 async fn world(
     home: &Home,
-    engine: &Arc<DockerEngine>,
+    first: &Arc<FirstWords>,
     store: Arc<SqliteStore>,
     edges: &Arc<ServedEdges>,
 ) -> World {
     let served = Some(Arc::clone(edges) as Arc<dyn Edges>);
     let edges = Arc::clone(edges);
     let host = Arc::new(ThisHost::holding(Arc::new(move || edges.listeners.adopted())));
-    World { host, ..home.world(Arc::clone(engine), store as Arc<dyn Store>, served).await }
+    World {
+        host,
+        ..home.world(Arc::new(Attentive(Arc::clone(first))), store as Arc<dyn Store>, served).await
+    }
 }
 
 /// Takes the control socket over, or makes it; what a dead daemon left behind goes (the lock says it

@@ -5,6 +5,7 @@
 
 use crate::config::settings::{GatewayAuth, Unscoped};
 use crate::daemon::edges::ServedEdges;
+use crate::daemon::first::FirstWords;
 use crate::daemon::handover::Handover;
 use crate::daemon::offers::KeptOffers;
 use crate::daemon::opener::{Connections, KeptHandshakes, Processes};
@@ -71,6 +72,7 @@ pub(super) async fn start(
     let run = sessions::hex(random_bytes()?.get(..8).unwrap_or_default());
     let opener = Arc::new(Connections {
         engine: Arc::clone(engine),
+        first: Arc::new(FirstWords::new(Arc::clone(engine), wishes.subscribe())),
         wishes: wishes.subscribe(),
         requests: OnceLock::new(),
         processes: Processes::new(
@@ -94,6 +96,7 @@ pub(super) async fn start(
     };
     let kept = store.load().await;
     let gateway = Gateway::new(shared, Arc::clone(store) as Arc<dyn SessionStore>, random_bytes()?);
+    opener.first.tell(&gateway);
     gateway.set_probes_max(home.settings.health.max_parallel_probes);
     match kept {
         Ok(sessions) => gateway.sessions().restore(sessions),

@@ -424,6 +424,12 @@ impl Slot {
         Contact { state, uses, ends: self.ends() }
     }
 
+    /// Keeps what a server said that no connection heard.
+    pub(crate) async fn note(&self, said: Diagnostic) {
+        // Nobody keeps the words of a server that is gone.
+        let _gone = self.diagnostics.send(said).await;
+    }
+
     /// A server that has run long enough has its ends counted anew.
     fn ends(&self) -> (u32, String) {
         let stable = self.place().map(|place| place.retry.stable);

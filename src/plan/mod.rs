@@ -18,7 +18,7 @@ mod depends;
 pub mod display;
 mod draft;
 mod drain;
-mod fleet;
+pub(crate) mod fleet;
 mod guard;
 mod images;
 pub mod legs;

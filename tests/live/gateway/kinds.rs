@@ -1,7 +1,7 @@
 //! Servers that are no stdio containers, clients of the first transport, and clients of one era at
 //! servers of the other.
 
-use crate::gateway::client::{At, LEGACY, fixture, fixture_path, text_of};
+use crate::gateway::client::{At, LEGACY, fixture, fixture_path, fixture_with, text_of};
 use crate::gateway::wire::{Ask, Reply};
 use crate::support::{Site, eventually};
 use serde_json::{Value, json};
@@ -323,4 +323,17 @@ fn logs_of_http_containers_come_from_the_engine_both_streams_and_followed() {
     // A driver that keeps nothing is said to.
     let none = site.run(&["logs", "mute"]).exits(1);
     assert!(none.all().contains("MCPO-H014"), "{}", none.all());
+}
+
+/// It has ended before any look could find it running; what it said is all there is to know why.
+#[test]
+fn the_words_of_a_container_that_ends_at_once_are_kept() {
+    let site = Site::new("gw-first-words");
+    site.write(&json!({ "brief": fixture_with(&["--init=false"], &["--no-such-option"]) }));
+    let _daemon = site.daemon();
+    let told = eventually("its words are kept", 60, || {
+        let told = site.run(&["logs", "brief"]).out;
+        told.contains("unknown option --no-such-option").then_some(told)
+    });
+    assert!(told.contains("Usage: mcp-fixture"), "{told}");
 }
