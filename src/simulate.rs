@@ -11,7 +11,7 @@ use crate::model::health::{Condition, State};
 use crate::model::id::{ContainerId, IdError, ServerId};
 use crate::model::mark::Role;
 use crate::model::memory::{Intent, Memory, Pause, Scope};
-use crate::model::observed::Seen;
+use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::{EdgeOp, EngineOp, Op};
 use crate::model::policy::Policy;
 use crate::model::time::{Span, Timestamp};
@@ -107,9 +107,25 @@ fn is_to_sleep(pass: &Pass, desired: &Desired) -> bool {
     let rows = &pass.plan.report.servers;
     desired.servers.values().filter(|server| server.idle_timeout.is_some()).any(|server| {
         let used = pass.observed.uses.get(&server.id).is_none_or(|used| used.busy);
-        let up = rows.get(&server.id).is_some_and(|row| row.state == RowState::Converged && !row.paused);
+        let row = rows.get(&server.id).filter(|row| !row.paused).map(|row| row.state);
+        let up = match row {
+            Some(RowState::Converged) => true,
+            Some(RowState::Blocked) => runs(pass, &server.id),
+            _ => false,
+        };
         up && !used
     })
+}
+
+/// Its own container runs.
+fn runs(pass: &Pass, id: &ServerId) -> bool {
+    let own = |one: &&Container| {
+        one.mark
+            .as_ref()
+            .is_some_and(|mark| mark.server.as_ref() == Some(id) && mark.role == Some(Role::Server))
+    };
+    let mut containers = pass.observed.containers.known().into_iter().flatten().filter(own);
+    containers.any(|one| matches!(one.state, ContainerState::Running(_)))
 }
 
 /// Whether a target of ours still drains.
@@ -282,7 +298,8 @@ impl Driver {
         );
         still.extend(pass.plan.read_next.iter().map(|id| format!("targets of {id} are to be read")));
         if pass.plan.report.in_flight > 0 {
-            still.push(format!("{} in flight", pass.plan.report.in_flight));
+            let who: Vec<&str> = pass.observed.busy.iter().map(ServerId::as_str).collect();
+            still.push(format!("{} in flight ({})", pass.plan.report.in_flight, who.join(" ")));
         }
         Look { rest, wait, still }
     }

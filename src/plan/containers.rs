@@ -27,7 +27,7 @@ use crate::plan::fleet::{Group, main_name};
 use crate::plan::images::{self, Chosen};
 use crate::plan::recovery::{self, Step};
 use crate::plan::report::{Reason, ReasonKind, Row, RowState};
-use crate::plan::runs::{Want, restart_due, want};
+use crate::plan::runs::{Want, paused, restart_due, want};
 use crate::plan::{demand, depends, drain, outside, pause, replace, steady};
 
 /// Path of the MCP endpoint where nothing says another.
@@ -251,13 +251,19 @@ pub(crate) fn resolve<'a>(
         TransportWish::Auto => None,
     };
     let said_port = decl.mcp_port.as_ref().map(|port| port.container_port);
+    // What is left alone stays what its container was made as, and nothing is fetched for it.
+    let held = paused(draft.input.policy, &draft.memory, server, draft.input.now).is_some();
     let made =
         group.main.into_iter().chain(group.nexts.iter().copied()).filter_map(|one| one.mark.as_ref()).find(
             |mark| {
                 use crate::model::fingerprint::Likeness;
-                mark.fingerprint.as_ref().is_some_and(|f| {
-                    matches!(decl.fingerprint.likeness(f), Likeness::Same | Likeness::SameButSecretsUnknown)
-                })
+                let same = |made_from| {
+                    matches!(
+                        decl.fingerprint.likeness(made_from),
+                        Likeness::Same | Likeness::SameButSecretsUnknown
+                    )
+                };
+                held || mark.fingerprint.as_ref().is_some_and(same)
             },
         );
     let mut image = None;
@@ -269,6 +275,8 @@ pub(crate) fn resolve<'a>(
                 made.and_then(|mark| Some((mark.transport?, mark.container_port)))
             {
                 (transport, port)
+            } else if held {
+                return None;
             } else {
                 let chosen = images::choose(draft, server, decl)?;
                 let found = from_image(draft, id, &chosen, said)?;
@@ -427,10 +435,10 @@ pub(crate) fn want_route(draft: &mut Draft<'_>, site: &Site<'_>, ports: Vec<Host
 fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_hand: bool) {
     draft.row(id).state = RowState::Stopped;
     draft.say(id, Reason::new(ReasonKind::LeftAlone, why.to_owned()));
-    if group.main.is_some_and(|main| group.nexts.iter().any(|next| next.id != main.id)) {
-        for next in group.nexts.clone() {
-            draft.stop_and_remove(id, next, Some(Vec::new()), "a replacement that is no longer wanted", &[]);
-        }
+    // One whose name somebody took away stands for the server all the same.
+    let main = group.main.or_else(|| group.nexts.first().copied());
+    for next in group.nexts.iter().filter(|next| main.is_some_and(|main| main.id != next.id)) {
+        draft.stop_and_remove(id, next, Some(Vec::new()), "a replacement that is no longer wanted", &[]);
     }
     let running: Vec<&Container> = group.all().filter(|container| runs(container)).collect();
     if running.is_empty() {
@@ -440,7 +448,7 @@ fn stop(draft: &mut Draft<'_>, id: &ServerId, group: &Group<'_>, why: &str, by_h
     if !drained(draft, id, group, by_hand) {
         return;
     }
-    for container in running.into_iter().filter(|c| group.main.is_none_or(|main| main.id == c.id)) {
+    for container in running.into_iter().filter(|c| main.is_none_or(|main| main.id == c.id)) {
         draft.engine(id, EngineOp::Stop(refer(container)), why, &[]);
     }
     forget_start(draft, id);

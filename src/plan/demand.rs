@@ -175,19 +175,25 @@ pub(crate) fn container(draft: &mut Draft<'_>, server: &Server, group: &Group<'_
     let made = group.main.and_then(|main| main.mark.as_ref()).and_then(|mark| mark.transport);
     draft.row(id).transport = made;
     let running: Vec<&Container> = group.all().filter(|container| runs(container)).collect();
+    let ending = draft.input.policy.ending != Ending::None;
+    let main = group.main.or_else(|| group.nexts.first().copied());
+    let others = group.nexts.iter().filter(|next| main.is_some_and(|main| main.id != next.id));
+    let unwanted = "a replacement that is no longer wanted";
     if running.is_empty() {
+        for next in others.filter(|_| !ending) {
+            draft.stop_and_remove(id, next, Some(Vec::new()), unwanted, &[]);
+        }
         forget_start(draft, id);
         return;
     }
-    if draft.input.observed.edges.is_none() || draft.input.policy.ending != Ending::None {
+    if draft.input.observed.edges.is_none() || ending {
         return;
     }
     let Some(let_go) = let_go(draft, id, &why) else { return };
-    for next in group.nexts.iter().filter(|_| group.main.is_some()) {
-        let all = Some(Vec::new());
-        draft.stop_and_remove(id, next, all, "a replacement that is no longer wanted", &[let_go]);
+    for next in others {
+        draft.stop_and_remove(id, next, Some(Vec::new()), unwanted, &[let_go]);
     }
-    let kept = |one: &&Container| group.main.is_none_or(|main| main.id == one.id);
+    let kept = |one: &&Container| main.is_none_or(|main| main.id == one.id);
     for container in running.into_iter().filter(kept) {
         if container.state != ContainerState::Restarting {
             draft.engine(id, EngineOp::Stop(refer(container)), &why, &[let_go]);
