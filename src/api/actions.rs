@@ -137,12 +137,8 @@ pub(super) async fn drain(context: Context, call: Call) -> Response {
     }
     let (by, at) = (who(&call, &query), now());
     let begins = !query.undo.unwrap_or(false);
-    if !begins && query.secs.is_some() {
-        let detail = "a drain that is taken back has no end";
-        return problem(StatusCode::BAD_REQUEST, "MCPO-H400", "the query cannot be read", detail)
-            .into_response();
-    }
-    let until = query.secs.map(|secs| at.after(Span::secs(secs)));
+    // One that is taken back has no end.
+    let until = query.secs.filter(|_| begins).map(|secs| at.after(Span::secs(secs)));
     let drain = begins.then(|| Pause { by: by.clone(), at, until });
     let (reply, answer) = oneshot::channel();
     if context.handle.requests.send(Request::Drain { drain, reply }).await.is_err() {

@@ -254,7 +254,7 @@ fn a_container_killed_for_memory_is_told_apart_with_advice() {
     }
     let view = site.run(&["status", "--json"]).json();
     let reasons = view["snapshot"]["report"]["servers"]["hungry"]["reasons"].to_string();
-    assert!(reasons.contains("killed for memory") && reasons.contains("MCPO-P042"), "{reasons}");
+    assert!(reasons.contains("killed for memory") && reasons.contains("MCPO-P045"), "{reasons}");
     let found = site.run(&["doctor", "--json"]).json();
     let check = found["checks"].as_array().expect("checks").iter().find(|check| check["topic"] == "memory");
     let check = check.cloned().unwrap_or_default();

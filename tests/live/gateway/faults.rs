@@ -53,7 +53,6 @@ fn faults_of_a_process_have_their_answers_at_every_door_and_leave_nothing() {
         ("nasty_crash", json!({"half": true}), (502, "MCPO-G064")),
         ("nasty_hang", json!({}), (504, "MCPO-G063")),
         ("nasty_big", json!({"bytes": 50 << 20}), (502, "MCPO-G066")),
-        ("nasty_no_newline", json!({"exit": true}), (502, "MCPO-G064")),
     ];
     for (tool, arguments, (status, code)) in &faults {
         let back = || eventually("it comes back", 60, || answers(&own, "echo").then_some(()));
