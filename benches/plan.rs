@@ -9,7 +9,6 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench is a program that prints a table")]
 
 use mcp_orchestrator::execute::lanes;
-use mcp_orchestrator::model::balancer::BalancerSeen;
 use mcp_orchestrator::model::desired::Desired;
 use mcp_orchestrator::model::id::{ContainerId, ImageId, ServerId};
 use mcp_orchestrator::model::mark::Mark;
@@ -23,7 +22,7 @@ use mcp_orchestrator::model::time::{Span, Timestamp};
 use mcp_orchestrator::plan::check::check;
 use mcp_orchestrator::plan::{Input, Plan, plan};
 use mcp_orchestrator::world::fake;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -81,19 +80,9 @@ impl Fleet {
             (name.to_owned(), Seen::Known(Some(Image { id, digest: None, exposed })))
         };
         let observed = Observed {
-            containers: Seen::Known(Vec::new()),
             images: BTreeMap::from([image(HTTP_IMAGE, vec![8080]), image(STDIO_IMAGE, Vec::new())]),
-            details: BTreeMap::new(),
-            reachable: BTreeMap::new(),
             free_ports: Some(Seen::Known(policy.ports.ports().collect())),
-            balancer: BalancerSeen::Off("no listener configured".to_owned()),
-            busy: BTreeSet::new(),
-            edges: None,
-            contacts: None,
-            health: BTreeMap::new(),
-            restarts: Vec::new(),
-            uses: BTreeMap::new(),
-            run: None,
+            ..fake::nothing_seen()
         };
         Ok(Self { desired, observed, memory: Memory::default(), policy, now: BEGIN })
     }

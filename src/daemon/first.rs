@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 use crate::model::id::{ContainerId, ServerId};
 use crate::model::observed::{Container, Details, Image, LogAsk, LogLine};
 use crate::model::op::{ContainerRef, EngineOp};
-use crate::model::server::{Server, ServerKind, Transport, TransportWish};
+use crate::model::server::{Server, Transport};
 use crate::plan::fleet::main_name;
 use crate::service::Wish;
 use crate::upstream::leg::LegIo;
@@ -95,7 +95,7 @@ impl FirstWords {
             .servers
             .values()
             .find(own)
-            .filter(|server| is_stdio(server))
+            .filter(|server| server.said_transport() == Some(Transport::Stdio))
             .map(|server| server.id.clone())
     }
 
@@ -162,14 +162,6 @@ impl FirstWords {
         for line in lines(&noise).map(Diagnostic::Noise).chain(said) {
             entry.slot.note(line).await;
         }
-    }
-}
-
-fn is_stdio(server: &Server) -> bool {
-    let ServerKind::Container(decl) = &server.kind else { return false };
-    match server.transport {
-        TransportWish::Is(transport) => transport == Transport::Stdio,
-        TransportWish::Auto => decl.interactive,
     }
 }
 

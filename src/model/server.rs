@@ -66,6 +66,19 @@ pub struct Server {
 }
 
 impl Server {
+    /// How a container speaks, as far as its entry and its line say; `None` where only its image can, and for
+    /// what is no container.
+    #[must_use]
+    pub const fn said_transport(&self) -> Option<Transport> {
+        let ServerKind::Container(decl) = &self.kind else { return None };
+        match self.transport {
+            TransportWish::Is(transport) => Some(transport),
+            TransportWish::Auto if decl.interactive => Some(Transport::Stdio),
+            TransportWish::Auto if decl.mcp_port.is_some() => Some(Transport::Http),
+            TransportWish::Auto => None,
+        }
+    }
+
     /// Whether it may be asleep: not running, and started with the next request.
     #[must_use]
     pub const fn may_sleep(&self) -> bool {

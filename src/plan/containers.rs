@@ -21,7 +21,7 @@ use crate::model::net::HostPort;
 use crate::model::observed::{Container, ContainerState, Seen};
 use crate::model::op::EngineOp;
 use crate::model::policy::Ending;
-use crate::model::server::{ContainerDecl, RouteWish, Server, ServerKind, Transport, TransportWish};
+use crate::model::server::{ContainerDecl, RouteWish, Server, ServerKind, Transport};
 use crate::plan::draft::{Draft, refer, runs, state_words};
 use crate::plan::fleet::{Group, main_name};
 use crate::plan::images::{self, Chosen};
@@ -244,12 +244,7 @@ pub(crate) fn resolve<'a>(
     name: String,
 ) -> Option<Site<'a>> {
     let id = &server.id;
-    let said = match server.transport {
-        TransportWish::Is(transport) => Some(transport),
-        TransportWish::Auto if decl.interactive => Some(Transport::Stdio),
-        TransportWish::Auto if decl.mcp_port.is_some() => Some(Transport::Http),
-        TransportWish::Auto => None,
-    };
+    let said = server.said_transport();
     let said_port = decl.mcp_port.as_ref().map(|port| port.container_port);
     // What is left alone stays what its container was made as, and nothing is fetched for it.
     let held = paused(draft.input.policy, &draft.memory, server, draft.input.now).is_some();

@@ -17,7 +17,7 @@ use crate::model::id::ServerId;
 use crate::model::memory::Pause;
 use crate::model::net::HostPort;
 use crate::model::policy::Ending;
-use crate::plan::containers::{balancer_on, standing};
+use crate::plan::containers::{balancer_on, port_drained, standing};
 use crate::plan::draft::Draft;
 use crate::plan::report::{Drained, Reason, ReasonKind};
 use std::collections::BTreeSet;
@@ -81,28 +81,17 @@ fn is_out(draft: &mut Draft<'_>, id: &ServerId) -> bool {
     let mut out = true;
     for port in ports(draft, id) {
         out &= match standing(draft, id, port) {
-            Standing::Absent => true,
             // Nothing was read, and nothing has changed since the last reading.
             Standing::Unknown(_) if left(draft, id) => true,
-            standing => {
+            Standing::Unknown(why) => {
                 draft.read_next.insert(id.clone());
-                wait(draft, id, port, standing);
+                draft.wait(id, format!("the load balancer: {why}"), None);
                 false
             }
+            _ => port_drained(draft, id, port, false),
         };
     }
     out
-}
-
-fn wait(draft: &mut Draft<'_>, id: &ServerId, port: HostPort, standing: Standing) {
-    match standing {
-        Standing::Draining(until) => {
-            let text = format!("connections through the load balancer to end (port {port})");
-            draft.wait(id, text, Some(until));
-        }
-        Standing::Unknown(why) => draft.wait(id, format!("the load balancer: {why}"), None),
-        _ => draft.wait(id, format!("port {port} to be deregistered"), None),
-    }
 }
 
 /// The last reading found no target of a server, and none is on its way out.

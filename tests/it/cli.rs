@@ -12,7 +12,6 @@ use clap::CommandFactory as _;
 use mcp_orchestrator::cli::args::Cli;
 use mcp_orchestrator::config::load::{Contents, Input, load};
 use mcp_orchestrator::config::settings::{self, PolicyWorld, Settings};
-use mcp_orchestrator::model::balancer::BalancerSeen;
 use mcp_orchestrator::model::desired::Desired;
 use mcp_orchestrator::model::fingerprint::HashKey;
 use mcp_orchestrator::model::id::{ImageId, Stack};
@@ -215,19 +214,9 @@ fn world(images: &[(&str, &[u16])]) -> Observed {
         ((*name).to_owned(), Seen::Known(Some(Image { id, digest: None, exposed: exposed.to_vec() })))
     };
     Observed {
-        containers: Seen::Known(Vec::new()),
         images: images.iter().map(image).collect(),
-        details: BTreeMap::new(),
-        reachable: BTreeMap::new(),
         free_ports: Some(Seen::Known((8000..=9000).filter_map(HostPort::new).collect())),
-        balancer: BalancerSeen::Off("no listener configured".to_owned()),
-        busy: std::collections::BTreeSet::new(),
-        edges: None,
-        contacts: None,
-        health: BTreeMap::new(),
-        restarts: Vec::new(),
-        uses: BTreeMap::new(),
-        run: None,
+        ..mcp_orchestrator::world::fake::nothing_seen()
     }
 }
 

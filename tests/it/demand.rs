@@ -2,10 +2,9 @@
 //! and what clients of a daemon with a local process see of it.
 
 use crate::editing::site::{Daemon, Reply, Site, eventually};
-use mcp_orchestrator::model::balancer::BalancerSeen;
 use mcp_orchestrator::model::desired::Desired;
 use mcp_orchestrator::model::id::{ContainerId, ImageId, ServerId};
-use mcp_orchestrator::model::mark::{Mark, Role};
+use mcp_orchestrator::model::mark::Mark;
 use mcp_orchestrator::model::memory::{Lease, Memory, Nap, Pause, Scope};
 use mcp_orchestrator::model::net::HostPort;
 use mcp_orchestrator::model::observed::{
@@ -13,12 +12,12 @@ use mcp_orchestrator::model::observed::{
 };
 use mcp_orchestrator::model::op::{EdgeOp, EngineOp, Op};
 use mcp_orchestrator::model::policy::Policy;
-use mcp_orchestrator::model::server::{ServerKind, Transport};
+use mcp_orchestrator::model::server::ServerKind;
 use mcp_orchestrator::model::time::{Span, Timestamp};
 use mcp_orchestrator::plan::check::check;
 use mcp_orchestrator::plan::report::RowState;
 use mcp_orchestrator::plan::{Input, Plan, plan};
-use mcp_orchestrator::world::fake::{Entry, EntryKind, policy, server};
+use mcp_orchestrator::world::fake::{Entry, EntryKind, edge_mark, nothing_seen, policy, server};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,19 +46,10 @@ impl Bench {
         let mut bench = Self {
             desired: Desired::default(),
             observed: Observed {
-                containers: Seen::Known(Vec::new()),
-                images: BTreeMap::new(),
-                details: BTreeMap::new(),
-                reachable: BTreeMap::new(),
-                free_ports: Some(Seen::Known(Vec::new())),
-                balancer: BalancerSeen::Off(String::new()),
-                busy: BTreeSet::new(),
                 edges: Some([(id(), port)].into()),
                 contacts: Some(BTreeMap::new()),
-                health: BTreeMap::new(),
-                restarts: Vec::new(),
-                uses: BTreeMap::new(),
                 run: Some("now".to_owned()),
+                ..nothing_seen()
             },
             memory: Memory::default(),
             now: NOW,
@@ -73,21 +63,8 @@ impl Bench {
     /// Its container is in this state.
     fn container(&mut self, state: ContainerState) {
         let ServerKind::Container(decl) = &self.desired.servers[&id()].kind else { panic!("none") };
-        let mark = Mark {
-            stack: policy(0).unwrap().stack,
-            server: Some(id()),
-            role: Some(Role::Server),
-            fingerprint: Some(decl.fingerprint.clone()),
-            port: HostPort::new(8000),
-            container_port: None,
-            transport: Some(Transport::Stdio),
-            route: Some("edge".to_owned()),
-            image_digest: None,
-            volumes: Vec::new(),
-            remove_volumes: false,
-            run: None,
-            raised: None,
-        };
+        let mark = edge_mark(policy(0).unwrap().stack, &id(), decl);
+        let mark = Mark { port: HostPort::new(8000), ..mark };
         let one = Container {
             id: ContainerId("a-c1".to_owned()),
             name: "mcp-a".to_owned(),

@@ -1,7 +1,6 @@
 //! Hand-over of a server behind the gateway, and its legs.
 
 use mcp_orchestrator::execute::learn::{ActionResult, learn};
-use mcp_orchestrator::model::balancer::BalancerSeen;
 use mcp_orchestrator::model::desired::Desired;
 use mcp_orchestrator::model::id::{ContainerId, ImageId, ServerId};
 use mcp_orchestrator::model::mark::{Mark, Role};
@@ -12,13 +11,13 @@ use mcp_orchestrator::model::observed::{
 };
 use mcp_orchestrator::model::op::Op;
 use mcp_orchestrator::model::policy::{Ending, Policy};
-use mcp_orchestrator::model::server::{ServerKind, Transport};
+use mcp_orchestrator::model::server::ServerKind;
 use mcp_orchestrator::model::time::{Span, Timestamp};
 use mcp_orchestrator::plan::check::check;
 use mcp_orchestrator::plan::{Input, Plan, plan};
-use mcp_orchestrator::world::fake::{Entry, EntryKind, policy, server};
+use mcp_orchestrator::world::fake::{Entry, EntryKind, edge_mark, nothing_seen, policy, server};
 use mcp_orchestrator::world::{ErrorKind, WorldError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
 const RUN: &str = "now";
@@ -47,19 +46,10 @@ fn container(name: &str, role: Role, env: u32, run: Option<&str>) -> Container {
         id: ContainerId(format!("id-{name}")),
         name: name.to_owned(),
         mark: Some(Mark {
-            stack: policy(0).unwrap().stack,
-            server: Some(id()),
             role: Some(role),
-            fingerprint: Some(decl.fingerprint),
             port: HostPort::new(8000),
-            container_port: None,
-            transport: Some(Transport::Stdio),
-            route: Some("edge".to_owned()),
-            image_digest: None,
-            volumes: Vec::new(),
-            remove_volumes: false,
             run: run.map(str::to_owned),
-            raised: None,
+            ..edge_mark(policy(0).unwrap().stack, &id(), &decl)
         }),
         state: ContainerState::Running(ContainerHealth::None),
         image: ImageId("sha256:x".to_owned()),
@@ -82,18 +72,10 @@ impl Bench {
             },
             observed: Observed {
                 containers: Seen::Known(containers),
-                images: BTreeMap::new(),
                 details,
-                reachable: BTreeMap::new(),
-                free_ports: Some(Seen::Known(Vec::new())),
-                balancer: BalancerSeen::Off(String::new()),
-                busy: BTreeSet::new(),
                 edges: Some(BTreeMap::from([(id(), port)])),
-                contacts: None,
-                health: BTreeMap::new(),
-                restarts: Vec::new(),
-                uses: BTreeMap::new(),
                 run: Some(RUN.to_owned()),
+                ..nothing_seen()
             },
             memory: Memory {
                 leases: BTreeMap::from([(id(), Lease { port, next: None, since: NOW, fixed: false })]),

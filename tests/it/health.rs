@@ -2,7 +2,7 @@
 //! thresholds, is taken out of the balancer alone, and comes back, by itself or by a restart.
 
 use crate::editing::site::{Daemon, Site, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -22,19 +22,6 @@ fn started(servers: &[(&str, Value)]) -> (Site, Daemon) {
     site.write(&json!({ "mcpServers": servers }).to_string());
     let daemon = site.start(&[]);
     (site, daemon)
-}
-
-/// The process of a server.
-fn process(site: &Site, server: &str) -> Option<Pid> {
-    let mark = format!("WHO={server} of {}\0", site.config().display());
-    let has = |path: std::path::PathBuf, what: &str| {
-        std::fs::read(path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(what))
-    };
-    let mut all = std::fs::read_dir("/proc").expect("processes").flatten();
-    let found = all.find(|entry| {
-        has(entry.path().join("environ"), &mark) && has(entry.path().join("cmdline"), "demo-server\0")
-    })?;
-    Pid::from_raw(found.file_name().to_str()?.parse().ok()?)
 }
 
 fn row(site: &Site, server: &str) -> Value {
@@ -63,7 +50,7 @@ fn one_that_hangs_is_taken_out_alone_and_comes_back() {
         eventually("all are healthy", || is(&site, server, "healthy"));
         assert_eq!(probe(&site, server), 200);
     }
-    let hung = process(&site, "b").expect("a process");
+    let hung = site.process("b").expect("a process");
     kill_process(hung, Signal::STOP).expect("a signal");
     eventually("it is unhealthy", || is(&site, "b", "unhealthy"));
     let told = row(&site, "b");
@@ -87,7 +74,7 @@ fn one_that_hangs_is_taken_out_alone_and_comes_back() {
     kill_process(hung, Signal::CONT).expect("a signal");
     eventually("it is healthy again", || is(&site, "b", "healthy"));
     assert_eq!(probe(&site, "b"), 200);
-    assert_eq!(process(&site, "b"), Some(hung), "nobody restarted it");
+    assert_eq!(site.process("b"), Some(hung), "nobody restarted it");
     assert_eq!(site.command(&["health", "--json"]).output().expect("the program").status.code(), Some(0));
 }
 
@@ -98,11 +85,11 @@ fn one_that_goes_on_hanging_is_restarted_and_the_others_are_not() {
     for server in ["a", "b"] {
         eventually("both are healthy", || is(&site, server, "healthy"));
     }
-    let (other, hung) = (process(&site, "a"), process(&site, "b").expect("a process"));
+    let (other, hung) = (site.process("a"), site.process("b").expect("a process"));
     kill_process(hung, Signal::STOP).expect("a signal");
-    eventually("another process serves", || process(&site, "b").is_some_and(|new| new != hung));
+    eventually("another process serves", || site.process("b").is_some_and(|new| new != hung));
     eventually("it is healthy again", || is(&site, "b", "healthy"));
-    assert_eq!(process(&site, "a"), other);
+    assert_eq!(site.process("a"), other);
     let restart = |line: &Value| {
         line["what"] == "restart b" && line["why"].as_str().is_some_and(|why| why.contains("try 1 of 5"))
     };
@@ -124,17 +111,17 @@ fn one_that_is_to_be_left_is_left() {
     });
     let (site, _daemon) = started(&[("b", left)]);
     eventually("it is healthy", || is(&site, "b", "healthy"));
-    let hung = process(&site, "b").expect("a process");
+    let hung = site.process("b").expect("a process");
     kill_process(hung, Signal::STOP).expect("a signal");
     eventually("it is given up", || {
         let view = site.get("/api/v1/servers/b").json();
         view["state"] == "blocked" && view["reasons"][0]["code"] == "MCPO-P041"
     });
-    assert_eq!(process(&site, "b"), Some(hung));
+    assert_eq!(site.process("b"), Some(hung));
     let done = site.command(&["restart-server", "b"]).output().expect("the program");
     assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stdout));
     eventually("it is healthy again", || is(&site, "b", "healthy"));
-    assert_ne!(process(&site, "b"), Some(hung));
+    assert_ne!(site.process("b"), Some(hung));
 }
 
 #[test]
@@ -144,7 +131,7 @@ fn what_is_paused_is_left_as_it_is_until_it_is_resumed() {
     eventually("it is healthy", || is(&site, "b", "healthy"));
     let done = site.command(&["pause", "b", "--for", "1h"]).output().expect("the program");
     assert_eq!(done.status.code(), Some(0), "{done:?}");
-    let hung = process(&site, "b").expect("a process");
+    let hung = site.process("b").expect("a process");
     kill_process(hung, Signal::STOP).expect("a signal");
     eventually("it is unhealthy", || is(&site, "b", "unhealthy"));
     let why = site.command(&["why", "b"]).output().expect("the program");
@@ -154,11 +141,11 @@ fn what_is_paused_is_left_as_it_is_until_it_is_resumed() {
     assert_eq!((&view["paused"], &view["state"]), (&json!(true), &json!("converged")), "{view}");
     // Long after it would have been restarted.
     std::thread::sleep(std::time::Duration::from_secs(6));
-    assert_eq!(process(&site, "b"), Some(hung));
+    assert_eq!(site.process("b"), Some(hung));
     assert_eq!(probe(&site, "b"), 503, "the balancer is told all the same");
     let done = site.command(&["resume", "b"]).output().expect("the program");
     assert!(matches!(done.status.code(), Some(0 | 1)), "{done:?}");
-    eventually("another process serves", || process(&site, "b").is_some_and(|new| new != hung));
+    eventually("another process serves", || site.process("b").is_some_and(|new| new != hung));
     eventually("it is healthy again", || is(&site, "b", "healthy"));
     // Nothing is well as a whole here: there is no engine.
     let whole = site.command(&["pause"]).output().expect("the program");

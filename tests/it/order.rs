@@ -2,7 +2,7 @@
 //! host that restarts enough: with a daemon and real processes.
 
 use crate::editing::site::{Site, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -15,19 +15,6 @@ const BINARY: &str = env!("CARGO_BIN_EXE_mcp-orchestrator");
 fn good(site: &Site, name: &str, own: &Value) -> Value {
     let env = json!({ "WHO": format!("{name} of {}", site.config().display()) });
     json!({ "command": BINARY, "args": ["demo-server"], "env": env, "orchestrator": own })
-}
-
-/// The process of a server.
-fn process(site: &Site, server: &str) -> Option<Pid> {
-    let mark = format!("WHO={server} of {}\0", site.config().display());
-    let has = |path: PathBuf, what: &str| {
-        std::fs::read(path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(what))
-    };
-    let mut all = std::fs::read_dir("/proc").expect("processes").flatten();
-    let found = all.find(|entry| {
-        has(entry.path().join("environ"), &mark) && has(entry.path().join("cmdline"), "demo-server\0")
-    })?;
-    Pid::from_raw(found.file_name().to_str()?.parse().ok()?)
 }
 
 fn run(site: &Site, args: &[&str]) -> (Option<i32>, String, String) {
@@ -138,19 +125,19 @@ fn a_process_is_started_once_its_section_is_up_and_waits_where_it_ends() {
         says(&site, "api", "MCPO-P046", "section base, which it depends on, to be up: db")
     });
     eventually("its row says so", || server(&site, "api")["state"] == "waiting");
-    assert_eq!(process(&site, "api"), None);
+    assert_eq!(site.process("api"), None);
     write(good(&site, "db", &json!({ "section": "base" })));
     eventually("both answer", || is_up(&site, "db") && is_up(&site, "api"));
-    let first = process(&site, "api").expect("a process");
+    let first = site.process("api").expect("a process");
     // It runs on while its section is down, and waits where it ends.
     run(&site, &["stop-server", "db"]);
-    eventually("it is stopped", || process(&site, "db").is_none());
+    eventually("it is stopped", || site.process("db").is_none());
     eventually("a pass has seen it", || server(&site, "db")["state"] == "stopped");
-    assert_eq!(process(&site, "api"), Some(first));
+    assert_eq!(site.process("api"), Some(first));
     kill_process(first, Signal::KILL).expect("a signal");
     eventually("it waits", || says(&site, "api", "MCPO-P046", "db is stopped by "));
     std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(process(&site, "api"), None, "it is not started meanwhile");
+    assert_eq!(site.process("api"), None, "it is not started meanwhile");
     run(&site, &["start-server", "db"]);
     eventually("both answer", || is_up(&site, "db") && is_up(&site, "api"));
 }

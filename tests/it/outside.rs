@@ -5,12 +5,12 @@ use mcp_orchestrator::model::desired::Desired;
 use mcp_orchestrator::model::id::ServerId;
 use mcp_orchestrator::model::memory::{Intent, Lease, Memory};
 use mcp_orchestrator::model::net::HostPort;
-use mcp_orchestrator::model::observed::{Contact, ContactState, Observed, Seen};
+use mcp_orchestrator::model::observed::{Contact, ContactState, Observed};
 use mcp_orchestrator::model::op::{EdgeOp, Op};
 use mcp_orchestrator::model::time::{Span, Timestamp};
 use mcp_orchestrator::plan::report::{Row, RowState};
 use mcp_orchestrator::plan::{Input, Plan, plan};
-use mcp_orchestrator::world::fake::{Entry, EntryKind, policy, server};
+use mcp_orchestrator::world::fake::{Entry, EntryKind, nothing_seen, policy, server};
 use std::collections::{BTreeMap, BTreeSet};
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -22,19 +22,12 @@ fn id() -> ServerId {
 /// A world in which `a` is served on its port and stands so.
 fn seen(contact: Option<Contact>) -> Observed {
     Observed {
-        containers: Seen::Known(Vec::new()),
-        images: BTreeMap::new(),
-        details: BTreeMap::new(),
-        reachable: BTreeMap::new(),
         free_ports: None,
         balancer: BalancerSeen::Off("off".to_owned()),
-        busy: BTreeSet::new(),
         edges: Some([(id(), HostPort::new(8000).unwrap())].into()),
         contacts: Some(contact.map(|contact| (id(), contact)).into_iter().collect()),
-        health: BTreeMap::new(),
-        restarts: Vec::new(),
-        uses: BTreeMap::new(),
         run: Some("now".to_owned()),
+        ..nothing_seen()
     }
 }
 

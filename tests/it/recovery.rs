@@ -1,11 +1,10 @@
 //! What a plan does about servers that do not answer, or end again and again: how often, how strongly,
 //! and when it leaves them alone.
 
-use mcp_orchestrator::model::balancer::BalancerSeen;
 use mcp_orchestrator::model::desired::Desired;
 use mcp_orchestrator::model::health::{Condition, Event, Health};
 use mcp_orchestrator::model::id::{ContainerId, ImageId, ServerId};
-use mcp_orchestrator::model::mark::{Mark, Role};
+use mcp_orchestrator::model::mark::Mark;
 use mcp_orchestrator::model::memory::{Attempts, Lease, Memory, Pause, Pin, Scope};
 use mcp_orchestrator::model::net::HostPort;
 use mcp_orchestrator::model::observed::{
@@ -13,12 +12,12 @@ use mcp_orchestrator::model::observed::{
 };
 use mcp_orchestrator::model::op::{EdgeOp, EngineOp, Op};
 use mcp_orchestrator::model::policy::{Ending, Policy};
-use mcp_orchestrator::model::server::{RestartWhen, ServerKind, Transport};
+use mcp_orchestrator::model::server::{RestartWhen, ServerKind};
 use mcp_orchestrator::model::time::{Span, Timestamp};
 use mcp_orchestrator::plan::check::check;
 use mcp_orchestrator::plan::report::{Row, RowState};
 use mcp_orchestrator::plan::{Input, Plan, plan};
-use mcp_orchestrator::world::fake::{Entry, EntryKind, policy, server};
+use mcp_orchestrator::world::fake::{Entry, EntryKind, edge_mark, nothing_seen, policy, server};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod sections;
@@ -49,19 +48,10 @@ impl Bench {
         let mut bench = Self {
             desired: Desired::default(),
             observed: Observed {
-                containers: Seen::Known(Vec::new()),
-                images: BTreeMap::new(),
-                details: BTreeMap::new(),
-                reachable: BTreeMap::new(),
-                free_ports: Some(Seen::Known(Vec::new())),
-                balancer: BalancerSeen::Off(String::new()),
-                busy: BTreeSet::new(),
                 edges: Some(BTreeMap::new()),
                 contacts: Some(BTreeMap::new()),
-                health: BTreeMap::new(),
-                restarts: Vec::new(),
-                uses: BTreeMap::new(),
                 run: Some("now".to_owned()),
+                ..nothing_seen()
             },
             memory: Memory::default(),
             now: NOW,
@@ -92,21 +82,8 @@ impl Bench {
     /// The server's container is this one.
     fn put_container(&mut self, name: &str, container: &str, state: ContainerState) {
         let ServerKind::Container(decl) = &self.desired.servers[&id(name)].kind else { panic!("none") };
-        let mark = Mark {
-            stack: policy(0).unwrap().stack,
-            server: Some(id(name)),
-            role: Some(Role::Server),
-            fingerprint: Some(decl.fingerprint.clone()),
-            port: self.memory.leases.get(&id(name)).map(|lease| lease.port),
-            container_port: None,
-            transport: Some(Transport::Stdio),
-            route: Some("edge".to_owned()),
-            image_digest: None,
-            volumes: Vec::new(),
-            remove_volumes: false,
-            run: None,
-            raised: None,
-        };
+        let mark = edge_mark(policy(0).unwrap().stack, &id(name), decl);
+        let mark = Mark { port: self.memory.leases.get(&id(name)).map(|lease| lease.port), ..mark };
         let one = Container {
             id: ContainerId(format!("{name}-{container}")),
             name: format!("mcp-{name}"),

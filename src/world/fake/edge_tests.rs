@@ -2,13 +2,12 @@
 //! loop that stops what still has them.
 
 use crate::model::desired::Desired;
-use crate::model::id::ServerId;
-use crate::model::mark::{Mark, Role};
+use crate::model::mark::Mark;
 use crate::model::op::{EdgeOp, EngineOp};
 use crate::model::server::ServerKind;
 use crate::model::time::Span;
 use crate::world::fake::tests::{IMAGE, create, engine, id, named, port, stable, world};
-use crate::world::fake::{Act, Behaviour, Entry, EntryKind, FakeWorld, block_on, server};
+use crate::world::fake::{Act, Behaviour, Entry, EntryKind, FakeWorld, block_on, edge_mark, server};
 use crate::world::{Edges, Engine, ErrorKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,21 +29,7 @@ fn up(world: &FakeWorld, entry: &Entry, name: &str) {
     let Some(ServerKind::Container(decl)) = server(entry).map(|server| server.kind) else {
         panic!("no container")
     };
-    let mark = Mark {
-        stack: world.policy().stack,
-        server: ServerId::new("a").ok(),
-        role: Some(Role::Server),
-        fingerprint: Some(decl.fingerprint),
-        port: None,
-        container_port: None,
-        transport: None,
-        route: Some("edge".to_owned()),
-        image_digest: None,
-        volumes: Vec::new(),
-        remove_volumes: false,
-        run: None,
-        raised: None,
-    };
+    let mark = Mark { transport: None, ..edge_mark(world.policy().stack, &id("a"), &decl) };
     let mut made = create(world, entry, name, None);
     made.labels = mark.labels();
     engine(world, EngineOp::Create(Box::new(made))).unwrap();

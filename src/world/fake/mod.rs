@@ -54,7 +54,7 @@ pub use self::faults::{FaultPlan, Outage, Side};
 pub use self::image::{Behaviour, ImageFacts};
 pub use self::rng::Rng;
 pub use self::scenario::{Scenario, generate, policy};
-pub use self::servers::{Entry, EntryKind, container_spec, key, server};
+pub use self::servers::{Entry, EntryKind, container_spec, edge_mark, key, nothing_seen, server};
 pub use self::sessions::FakeSessions;
 pub use self::state::CRASHED;
 

@@ -4,18 +4,21 @@
 //! Must stay the only place here that builds a declaration, so that a change of
 //! [`crate::model::container`] meets one function.
 
+use crate::model::balancer::BalancerSeen;
 use crate::model::container::{
     Bind, ContainerSpec, EnvVar, HostPorts, PortProtocol, PublishedPort, Resources,
 };
 use crate::model::fingerprint::{Fingerprint, HashKey};
-use crate::model::id::{SectionId, ServerId};
+use crate::model::id::{SectionId, ServerId, Stack};
+use crate::model::mark::{Mark, Role};
 use crate::model::net::HostPort;
+use crate::model::observed::{Observed, Seen};
 use crate::model::server::{
     ContainerDecl, HealthPolicy, McpPort, ProcessDecl, ProcessLimits, PullPolicy, RemoteDecl, RestartPolicy,
-    RouteWish, Server, ServerKind, TransportWish,
+    RouteWish, Server, ServerKind, Transport, TransportWish,
 };
 use crate::model::time::Span;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where HTTP images listen.
 pub(crate) const HTTP_PORT: u16 = 8080;
@@ -129,6 +132,46 @@ pub fn container_spec(entry: &Entry) -> ContainerSpec {
         published: entry.plain_port.map(published).into_iter().collect(),
         resources: Resources { memory_bytes: entry.memory, ..Resources::default() },
         ..ContainerSpec::default()
+    }
+}
+
+/// What a look finds on a host with nothing on it, where nothing is served and no load balancer is configured.
+#[must_use]
+pub fn nothing_seen() -> Observed {
+    Observed {
+        containers: Seen::Known(Vec::new()),
+        images: BTreeMap::new(),
+        details: BTreeMap::new(),
+        reachable: BTreeMap::new(),
+        free_ports: Some(Seen::Known(Vec::new())),
+        balancer: BalancerSeen::Off("no listener configured".to_owned()),
+        busy: BTreeSet::new(),
+        edges: None,
+        contacts: None,
+        health: BTreeMap::new(),
+        restarts: Vec::new(),
+        uses: BTreeMap::new(),
+        run: None,
+    }
+}
+
+/// What the labels of a server's own container behind its edge listener say, made from this declaration.
+#[must_use]
+pub fn edge_mark(stack: Stack, id: &ServerId, decl: &ContainerDecl) -> Mark {
+    Mark {
+        stack,
+        server: Some(id.clone()),
+        role: Some(Role::Server),
+        fingerprint: Some(decl.fingerprint.clone()),
+        port: None,
+        container_port: None,
+        transport: Some(Transport::Stdio),
+        route: Some("edge".to_owned()),
+        image_digest: None,
+        volumes: Vec::new(),
+        remove_volumes: false,
+        run: None,
+        raised: None,
     }
 }
 

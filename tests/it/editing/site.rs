@@ -1,5 +1,6 @@
 //! A daemon with files of its own, and two ways to ask it: over the network and over its socket.
 
+use rustix::process::Pid;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -111,6 +112,19 @@ impl Site {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The process of a server that has its own name and this site in `WHO`.
+    pub(crate) fn process(&self, server: &str) -> Option<Pid> {
+        let mark = format!("WHO={server} of {}\0", self.config().display());
+        let has = |path: PathBuf, what: &str| {
+            std::fs::read(path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(what))
+        };
+        let mut all = std::fs::read_dir("/proc").expect("processes").flatten();
+        let found = all.find(|entry| {
+            has(entry.path().join("environ"), &mark) && has(entry.path().join("cmdline"), "demo-server\0")
+        })?;
+        Pid::from_raw(found.file_name().to_str()?.parse().ok()?)
     }
 
     pub(crate) fn config(&self) -> PathBuf {
