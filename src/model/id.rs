@@ -10,6 +10,10 @@ pub const SERVER_ID_LEN_MAX: usize = 63;
 /// Ids that would collide with routes of the main listener.
 pub const RESERVED_IDS: [&str; 9] =
     ["docs", "redoc", "openapi", "health", "healthz", "metrics", "mcp", "sse", "messages"];
+/// Most instances of one server.
+pub const REPLICAS_MAX: u32 = 64;
+/// Comes between a server's id and the number of a further instance; ids have no capitals.
+const REPLICA: &str = "-R";
 /// Longest stack name, in bytes: it becomes an AWS tag value and a lock file name.
 pub const STACK_LEN_MAX: usize = 63;
 
@@ -78,6 +82,39 @@ impl ServerId {
         Self(section.map_or_else(|| "mcp".to_owned(), |section| format!("mcp~{section}")))
     }
 
+    /// A further instance of this server: 2 is the second one, the first has the server's own id. No entry of
+    /// a file can have it.
+    #[must_use]
+    pub fn replica(&self, number: u32) -> Self {
+        Self(format!("{}{REPLICA}{number}", self.server().0))
+    }
+
+    /// Which instance of its server this is: 1 for the server's own id.
+    #[must_use]
+    pub fn replica_number(&self) -> u32 {
+        self.0.split_once(REPLICA).and_then(|(_, number)| number.parse().ok()).unwrap_or(1)
+    }
+
+    /// The server that this is an instance of.
+    #[must_use]
+    pub fn server(&self) -> Self {
+        Self(self.0.split_once(REPLICA).map_or(&*self.0, |(server, _)| server).to_owned())
+    }
+
+    /// An id of an entry, or of a further instance as [`Self::replica`] makes them.
+    ///
+    /// # Errors
+    /// The first rule that `text` breaks.
+    pub fn instance(text: &str) -> Result<Self, IdError> {
+        let Some((server, number)) = text.split_once(REPLICA) else { return Self::new(text) };
+        let server = Self::new(server)?;
+        let count = number.parse().ok().filter(|count| (2..=REPLICAS_MAX).contains(count));
+        match count {
+            Some(count) if count.to_string() == number => Ok(server.replica(count)),
+            _ => Err(IdError::Characters),
+        }
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -119,7 +156,7 @@ fn check_id(text: &str) -> Result<(), IdError> {
 impl TryFrom<String> for ServerId {
     type Error = IdError;
     fn try_from(text: String) -> Result<Self, IdError> {
-        Self::new(&text)
+        Self::instance(&text)
     }
 }
 
@@ -241,6 +278,22 @@ mod tests {
             assert_eq!(ServerId::new(text), Err(why), "{text}");
         }
         assert_eq!(ServerId::new(&"x".repeat(64)), Err(IdError::TooLong));
+    }
+
+    #[test]
+    fn instances_have_ids_that_no_entry_can_have() {
+        let server = ServerId::new("time").expect("an id");
+        let third = server.replica(3);
+        assert_eq!((third.as_str(), third.replica_number()), ("time-R3", 3));
+        assert_eq!((third.server(), third.replica(4)), (server.clone(), server.replica(4)));
+        assert_eq!((server.server(), server.replica_number()), (server.clone(), 1));
+        assert_eq!(ServerId::new("time-R3"), Err(IdError::Characters));
+        assert_eq!(ServerId::instance("time-R3"), Ok(third.clone()));
+        let kept = serde_json::to_string(&third).expect("text");
+        assert_eq!(serde_json::from_str::<ServerId>(&kept).ok(), Some(third));
+        for bad in ["time-R1", "time-R0", "time-R03", "time-R65", "time-R", "time-R2-R3", "-R2", "mcp-R2"] {
+            assert!(ServerId::instance(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
