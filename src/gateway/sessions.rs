@@ -108,6 +108,8 @@ struct Inner {
     in_flight: HashMap<String, Noted>,
     asked: BTreeMap<String, Asker>,
     subscriptions: BTreeSet<String>,
+    /// Subscriptions at all servers, of an earlier process, that nobody has taken up.
+    lost: BTreeSet<String>,
     log_level: Option<String>,
     next_asked: u64,
 }
@@ -234,6 +236,12 @@ impl Session {
     #[must_use]
     pub fn subscriptions(&self) -> BTreeSet<String> {
         self.inner().subscriptions.clone()
+    }
+
+    /// What an earlier process had subscribed to for it, once.
+    #[must_use]
+    pub fn take_lost(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.inner().lost)
     }
 
     /// Whether it subscribed to `uri`.
@@ -454,6 +462,9 @@ fn restored(record: &SessionRecord, clock: &Arc<dyn Clock>) -> Option<Session> {
     {
         let mut inner = session.inner();
         inner.subscriptions = record.subscriptions.iter().cloned().collect();
+        if record.server.is_combined() {
+            inner.lost = inner.subscriptions.clone();
+        }
         inner.log_level.clone_from(&record.log_level);
     }
     Some(session)

@@ -115,6 +115,27 @@ impl ServerId {
         }
     }
 
+    /// Whether it stands for servers put together.
+    #[must_use]
+    pub fn is_combined(&self) -> bool {
+        self.0 == "mcp" || self.0.starts_with("mcp~")
+    }
+
+    /// What a client's session may be with: a server, an instance of one, or servers put together as in
+    /// [`Self::combined`].
+    ///
+    /// # Errors
+    /// The first rule that `text` breaks.
+    pub fn endpoint(text: &str) -> Result<Self, IdError> {
+        match text.split_once('~') {
+            None if text == "mcp" => Ok(Self::combined(None)),
+            Some(("mcp", section)) => {
+                check_id(section).map(|()| Self::combined(Some(&SectionId(section.to_owned()))))
+            }
+            _ => Self::instance(text),
+        }
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -293,6 +314,17 @@ mod tests {
         assert_eq!(serde_json::from_str::<ServerId>(&kept).ok(), Some(third));
         for bad in ["time-R1", "time-R0", "time-R03", "time-R65", "time-R", "time-R2-R3", "-R2", "mcp-R2"] {
             assert!(ServerId::instance(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_with_servers_instances_or_all() {
+        for good in ["time", "time-R2", "mcp", "mcp~ops"] {
+            assert_eq!(ServerId::endpoint(good).map(String::from), Ok(good.to_owned()));
+            assert_eq!(ServerId::endpoint(good).map(|id| id.is_combined()), Ok(good.starts_with("mcp")));
+        }
+        for bad in ["", "mcp~", "mcp~A", "mcp-R2", "other~ops", "docs", "mcp~a~b"] {
+            assert!(ServerId::endpoint(bad).is_err(), "{bad}");
         }
     }
 

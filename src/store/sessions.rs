@@ -200,7 +200,7 @@ fn write(connection: &Connection, change: &SessionChange) -> rusqlite::Result<i6
 /// A row as a record, or the key of one that is none.
 fn record(row: &Row<'_>) -> rusqlite::Result<Result<SessionRecord, String>> {
     let (id_hash, server, subscriptions): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(7)?);
-    let (Ok(server), Ok(subscriptions)) = (ServerId::new(&server), serde_json::from_str(&subscriptions))
+    let (Ok(server), Ok(subscriptions)) = (ServerId::endpoint(&server), serde_json::from_str(&subscriptions))
     else {
         return Ok(Err(id_hash));
     };

@@ -6,8 +6,8 @@
 //!
 //! Must never outlive the session above.
 
-use crate::gateway::combined::All;
 use crate::gateway::combined::route::Routed;
+use crate::gateway::combined::{All, kept};
 use crate::gateway::flow::Out;
 use crate::gateway::legacy::{self, ASKED_WITHIN, error_object};
 use crate::gateway::sessions::{Asker, Session};
@@ -58,6 +58,7 @@ pub(super) async fn of(
     }
     let ask = all.ask(routed);
     let session = legacy::own::open_below(&ask, above).await?;
+    kept::opened_below(all, above, &session).await;
     *lock(&place.session) = Some(Arc::clone(&session));
     let events = Events::new(session.outside().body(Greeting::None));
     tokio::spawn(pass_up(Arc::clone(all.gateway), Arc::clone(above), Arc::clone(&session), events));

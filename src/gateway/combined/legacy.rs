@@ -4,7 +4,7 @@
 
 use crate::gateway::body::{self, Refusal as Boxed, Response};
 use crate::gateway::combined::route::{self, Routed};
-use crate::gateway::combined::{All, CAPABILITIES, below, no_such, server_info};
+use crate::gateway::combined::{All, CAPABILITIES, below, kept, no_such, server_info};
 use crate::gateway::flow::{Flow, Out, negotiated};
 use crate::gateway::legacy::{self, busy, code, empty_object, opened};
 use crate::gateway::lens::Lens;
@@ -28,7 +28,7 @@ pub(super) async fn post(all: &All<'_>, message: Message<'_>) -> Response {
     if let Message::Request { id, method, params } = &message
         && method == "initialize"
     {
-        return initialize(all, id, *params);
+        return initialize(all, id, *params).await;
     }
     let session = match session(all) {
         Ok(session) => session,
@@ -49,7 +49,9 @@ pub(super) async fn post(all: &All<'_>, message: Message<'_>) -> Response {
 }
 
 fn session(all: &All<'_>) -> Result<Arc<Session>, Boxed> {
-    legacy::named(all.gateway, all.head, &all.view.id, all.principal)
+    let session = legacy::named(all.gateway, all.head, &all.view.id, all.principal)?;
+    kept::resume(all, &session);
+    Ok(session)
 }
 
 /// GET: the stream outside of requests, or what was missed of any stream.
@@ -71,7 +73,7 @@ pub(super) fn delete(all: &All<'_>) -> Response {
     }
 }
 
-fn initialize(all: &All<'_>, id: &RawValue, params: Option<&RawValue>) -> Response {
+async fn initialize(all: &All<'_>, id: &RawValue, params: Option<&RawValue>) -> Response {
     let asked = params.and_then(|params| member(params, "protocolVersion")).and_then(text_of);
     let (Some(params), Some(asked)) = (params, asked) else {
         return refused(Some(id), &Refusal::new(200, INVALID_PARAMS, "params.protocolVersion is missing"));
@@ -88,7 +90,7 @@ fn initialize(all: &All<'_>, id: &RawValue, params: Option<&RawValue>) -> Respon
     let Some((session_id, session)) = all.gateway.sessions.open(new) else {
         return unavailable(Some(id), &Unavailable::Later("too many sessions are open".to_owned()));
     };
-    session.forget_at_the_end();
+    kept::begin(all, &session).await;
     let instructions = all
         .instructions()
         .map_or_else(String::new, |text| format!(r#","instructions":{}"#, serde_json::Value::from(text)));
@@ -119,7 +121,10 @@ async fn request(
         "ping" => body::json(StatusCode::OK, build::result(id, &empty_object())),
         "logging/setLevel" => set_level(all, session, id, params).await,
         _ if route::is_for_one(method) => match route::route(all, method, params).await {
-            Ok(routed) => pass_on(all, (session, guard), (id, method), &routed).await,
+            Ok(routed) => {
+                kept::note(all, session, method, params);
+                pass_on(all, (session, guard), (id, method), &routed).await
+            }
             Err(refusal) => no_such(id, &refusal),
         },
         _ => no_such(id, &Refusal::new(200, METHOD_NOT_FOUND, "method not found")),
@@ -208,6 +213,7 @@ async fn set_level(
         return no_such(id, &Refusal::new(200, INVALID_PARAMS, "params.level is missing"));
     };
     session.set_log_level(&level);
+    all.gateway.keep_session(session);
     for below in session.all_below() {
         if let Some(routed) = of_server(all, &below) {
             below::set_level(&all.ask(&routed), &below, &level).await;

@@ -7,12 +7,13 @@
 //! modern   each request is passed on under the server's own names
 //! lists    from what is kept of every server; a server that hangs keeps nobody waiting for long
 //! ```
-//! Lists come from the connection that clients share. Sessions do not outlive the process. There are
-//! no batches here, and of a client's own notifications only changes of its roots are passed on.
+//! Lists come from the connection that clients share. Sessions outlive the process as far as [`kept`] says.
+//! There are no batches here, and of a client's own notifications only changes of its roots are passed on.
 //!
 //! Must never hand a session below one client's to another's, nor send a request twice.
 
 pub mod below;
+mod kept;
 mod legacy;
 mod modern;
 mod route;

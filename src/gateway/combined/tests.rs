@@ -12,8 +12,8 @@ use crate::mcp::front::Head;
 use crate::mcp::wire::Era;
 use crate::model::access::{Grant, ToolPolicy};
 use crate::model::id::{SectionId, ServerId};
-use crate::world::Answer;
 use crate::world::fake::FakeSessions;
+use crate::world::{Answer, SessionStore};
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -60,6 +60,7 @@ struct World {
     say: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<String>>>>,
     grant: Arc<Grant>,
     view: View,
+    store: Arc<FakeSessions>,
 }
 
 fn tools(name: &str) -> Value {
@@ -120,6 +121,11 @@ async fn play(name: String, era: Era, does: Does, mut played: Played, heard: Hea
 impl World {
     /// Servers by name, each with its era and what it does.
     fn new(servers: &[(&str, Era, Does)]) -> Self {
+        Self::after(Arc::default(), servers)
+    }
+
+    /// The same, with what an earlier process kept.
+    fn after(store: Arc<FakeSessions>, servers: &[(&str, Era, Does)]) -> Self {
         let (heard, say): (Heard, Arc<Mutex<BTreeMap<_, _>>>) = Default::default();
         let mut theatre = BTreeMap::new();
         let mut places = Places::new();
@@ -137,9 +143,9 @@ impl World {
         }
         let (stage, _) = Stage::new(&[], Act::Refuse);
         let shared = Shared { opener: Arc::new(Theatre(theatre)), ..shared(&stage) };
-        let gateway = Gateway::new(shared, Arc::new(FakeSessions::default()), [7; 32]);
+        let gateway = Gateway::new(shared, Arc::clone(&store) as Arc<dyn SessionStore>, [7; 32]);
         gateway.set_places(&places);
-        Self { gateway, places, heard, say, grant: Arc::default(), view: View::new(None) }
+        Self { gateway, places, heard, say, grant: Arc::default(), view: View::new(None), store }
     }
 
     /// Changes what is said of a server's place.
@@ -470,4 +476,56 @@ async fn a_resource_that_changed_is_told_to_who_subscribed_under_its_name_among_
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_goes_on_in_the_next_process_with_what_it_subscribed_to() {
+    let before = World::new(&BOTH);
+    let session = {
+        let client = before.open(&json!({})).await;
+        let uri = json!({"uri": "mcp://a/file:///a"});
+        assert_eq!(client.ask("resources/subscribe", uri).await["result"], json!({}));
+        assert_eq!(client.ask("resources/subscribe", json!({"uri": "mcp://b/file:///b"})).await["id"], 9);
+        assert_eq!(client.ask("resources/unsubscribe", json!({"uri": "mcp://b/file:///b"})).await["id"], 9);
+        assert_eq!(client.ask("logging/setLevel", json!({"level": "error"})).await["result"], json!({}));
+        client.session.clone()
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let world = World::after(Arc::clone(&before.store), &BOTH);
+    drop(before);
+    world.gateway.sessions().restore(world.store.load().await.expect("what was kept"));
+    let client = Client { world: &world, session };
+    let mut outside = client.listen().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = |method: &str| -> Vec<(String, Value)> {
+        let heard = world.heard.lock().unwrap();
+        let of = heard.iter().filter(|(_, message)| message["method"] == method);
+        of.map(|(server, message)| (server.clone(), message["params"].clone())).collect()
+    };
+    let subscribed = asked("resources/subscribe");
+    let right = ("a".to_owned(), json!({"uri": "file:///a"}));
+    assert!(!subscribed.is_empty() && subscribed.iter().all(|one| *one == right), "{subscribed:?}");
+    assert_eq!(asked("logging/setLevel"), [("a".to_owned(), json!({"level": "error"}))]);
+    let params = json!({"uri": "file:///a"});
+    let updated = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params});
+    world.say.lock().unwrap()["a"].send(updated.to_string()).unwrap();
+    while next(&mut outside).await["params"]["uri"] != "mcp://a/file:///a" {}
+    assert_eq!(client.names().await.len(), 4);
+    assert_eq!(asked("resources/subscribe"), subscribed, "no more than needed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_with_an_instance_of_its_own_below_ends_with_the_process() {
+    let world = World::new(&[("a", Era::Legacy, Does::Answer)]);
+    let client = world.open(&json!({"roots": {}})).await;
+    assert_eq!(world.store.load().await.expect("what is kept").len(), 1);
+    assert_eq!(client.ask("tools/call", json!({"name": "a__echo"})).await["id"], 9);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.store.load().await.expect("what is kept"), []);
+    assert_eq!(client.names().await.len(), 2);
+    let other = world.open(&json!({})).await;
+    let gone = world.send(Method::DELETE, &head(Some(&other.session)), "").await;
+    assert_eq!(gone.status(), 200);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.store.load().await.expect("what is kept"), []);
 }

@@ -16,6 +16,9 @@ fn sessions_outlive_kill_9_of_the_daemon_under_load_and_nothing_is_orphaned() {
     let clients: Vec<Client> = (0..6).map(|n| if n % 2 == 0 { old.open() } else { new.open() }).collect();
     clients[0].request("resources/subscribe", &json!({"uri": "test://watched-resource"}));
     let own = old.open_as(LEGACY, &json!({"sampling": {}}));
+    // One with all servers, too.
+    let all = At { port: site.main_port(), path: "/mcp".to_owned(), ..old.clone() }.open();
+    all.request("resources/subscribe", &json!({"uri": "mcp://old/test://watched-resource"}));
     assert_eq!(site.names().len(), 3, "{:?}", site.names());
     let before = ["old", "new"].map(|server| site.running(server));
     let who = [&clients[0], &clients[1]].map(|client| client.call("nasty_who", &json!({})));
@@ -59,9 +62,17 @@ fn sessions_outlive_kill_9_of_the_daemon_under_load_and_nothing_is_orphaned() {
     }
     // Nobody was greeted a second time, and subscriptions are still there.
     assert_eq!(clients[0].counters()["initializes"], 1);
-    let stream = clients[0].listen();
+    let said = eventually("the session with all servers answers", 30, || {
+        all.try_call("old__echo", &json!({"message": "all"})).ok()
+    });
+    assert_eq!(said, "all");
+    let (stream, among_all) = (clients[0].listen(), all.listen());
     clients[2].call("test_touch_resource", &json!({"uri": "test://watched-resource"}));
     assert_eq!(stream.message()["method"], "notifications/resources/updated");
+    eventually("it hears of the resource", 20, || {
+        let told = among_all.message();
+        (told["params"]["uri"] == "mcp://old/test://watched-resource").then_some(())
+    });
     // A connection of one client's own died with the daemon; the protocol says 404.
     assert_eq!(own.post(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).status, 404);
     site.run(&["sync"]);
