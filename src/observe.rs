@@ -5,11 +5,15 @@
 
 use crate::model::balancer::BalancerSeen;
 use crate::model::id::ServerId;
-use crate::model::observed::{Observed, Question, Seen};
+use crate::model::observed::{LogAsk, Observed, Question, Seen};
 use crate::model::policy::Policy;
+use crate::model::time::Span;
 use crate::world::{TargetsToRead, World, WorldError};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Lines read of a container whose last words are asked for: those of its next run are among them.
+const WORDS_TAIL: usize = 100;
 
 /// The first look: containers, the load balancer, our own listeners, at the same time.
 pub async fn look(world: &World, targets: &TargetsToRead, busy: BTreeSet<ServerId>) -> Observed {
@@ -33,6 +37,8 @@ pub async fn look(world: &World, targets: &TargetsToRead, busy: BTreeSet<ServerI
         contacts: world.edges.as_ref().and_then(|edges| edges.contacts()),
         health: world.edges.as_ref().map(|edges| edges.health()).unwrap_or_default(),
         restarts: world.edges.as_ref().map(|edges| edges.restarts()).unwrap_or_default(),
+        ends: world.edges.as_ref().map(|edges| edges.ends()).unwrap_or_default(),
+        words: BTreeMap::new(),
         uses: world.edges.as_ref().map(|edges| edges.uses()).unwrap_or_default(),
         run: world.edges.as_ref().map(|edges| edges.run()),
     }
@@ -51,6 +57,10 @@ pub async fn answer(world: &World, policy: &Policy, observed: &mut Observed, que
         match question {
             Question::Image(reference) => Told::Image(reference, seen(world.engine.image(reference).await)),
             Question::Details(id) => Told::Details(id, seen(world.engine.details(id).await)),
+            Question::Words(id) => {
+                let ask = LogAsk { container: id.clone(), after: 0, tail: WORDS_TAIL, wait: Span::ZERO };
+                Told::Words(id, seen(world.engine.log(&ask).await))
+            }
             Question::Reachable(port) => {
                 Told::Reachable(*port, world.host.reachable(*port).await.unwrap_or(false))
             }
@@ -67,6 +77,9 @@ pub async fn answer(world: &World, policy: &Policy, observed: &mut Observed, que
             Told::Details(id, details) => {
                 observed.details.insert(id.clone(), details);
             }
+            Told::Words(id, lines) => {
+                observed.words.insert(id.clone(), lines);
+            }
             Told::Reachable(port, yes) => {
                 observed.reachable.insert(port, yes);
             }
@@ -79,6 +92,7 @@ pub async fn answer(world: &World, policy: &Policy, observed: &mut Observed, que
 enum Told<'a> {
     Image(&'a String, Seen<Option<crate::model::observed::Image>>),
     Details(&'a crate::model::id::ContainerId, Seen<Option<crate::model::observed::Details>>),
+    Words(&'a crate::model::id::ContainerId, Seen<Vec<crate::model::observed::LogLine>>),
     Reachable(crate::model::net::HostPort, bool),
     FreePorts(Seen<Vec<crate::model::net::HostPort>>),
 }

@@ -107,7 +107,12 @@ impl Snapshot {
     /// by itself but tries after failures.
     #[must_use]
     pub fn finished_with(&self, server: &ServerId) -> bool {
-        !self.busy.contains(server) && self.report.servers.get(server).is_none_or(at_rest)
+        let of = |id: &ServerId| id == server || id.server() == *server;
+        let rest = match self.report.servers.get(server) {
+            Some(row) => row.each(server).all(|(_, row)| at_rest(row)),
+            None => self.report.instance(server).is_none_or(at_rest),
+        };
+        rest && !self.busy.iter().any(of)
     }
 
     /// Whether everything is as the file wants it.
@@ -500,19 +505,32 @@ impl<O: Observer> Service<O> {
     ) -> Result<(), String> {
         let wish = Arc::clone(&self.wishes.borrow());
         let all: Vec<ServerId> = wish.desired.servers.keys().cloned().collect();
+        let all_instances = wish.desired.instances();
         let unknown: Vec<String> = servers
             .iter()
-            .filter(|id| !wish.desired.servers.contains_key(id))
+            .filter(|id| !all_instances.servers.contains_key(id))
             .map(ToString::to_string)
             .collect();
         if !unknown.is_empty() {
             return Err(format!("no server is called {}", unknown.join(", ")));
         }
+        let further = servers.iter().find(|id| id.replica_number() > 1);
+        if let Some(id) = further.filter(|_| act != Act::Restart) {
+            let all = id.server();
+            return Err(format!(
+                "{id} is one instance of {all}: {all} is started and stopped as a whole, an instance can only be restarted"
+            ));
+        }
+        if let Some(id) = further
+            .filter(|id| self.reconciler.memory().intents.get(&id.server()).is_some_and(|intent| !intent.run))
+        {
+            return Err(format!("{id} is stopped with {}: start that first", id.server()));
+        }
         let chosen = if servers.is_empty() { all } else { servers.to_vec() };
         let now = self.clock.now();
         let desired = Arc::clone(&wish.desired);
         let rows = Arc::clone(&self.publish.borrow());
-        let over = |id: &ServerId| rows.report.servers.get(id).is_some_and(is_over);
+        let over = |id: &ServerId| rows.report.instance(id).is_some_and(is_over);
         // A start of everything is one of the whole host.
         let undrains = act == Act::Start && servers.is_empty();
         let wished = |memory: &mut Memory| {
@@ -560,7 +578,7 @@ pub fn look_again(since: Option<Timestamp>, began: Timestamp, interval: Span) ->
 /// Nothing to do, nothing running, nothing waiting that ends by itself but tries after failures.
 #[must_use]
 pub fn settled(plan: &Plan, idle: bool) -> bool {
-    let still = plan.report.servers.values().all(at_rest);
+    let still = plan.report.each().all(|(_, row)| at_rest(row));
     idle && plan.actions.is_empty() && plan.read_next.is_empty() && plan.report.in_flight == 0 && still
 }
 

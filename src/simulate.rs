@@ -104,10 +104,10 @@ fn reconciler(fake: &Arc<FakeWorld>, memory: Memory) -> Reconciler {
 
 /// D2: whether a server is up that is not used, and falls asleep in its time.
 fn is_to_sleep(pass: &Pass, desired: &Desired) -> bool {
-    let rows = &pass.plan.report.servers;
+    let desired = desired.instances();
     desired.servers.values().filter(|server| server.idle_timeout.is_some()).any(|server| {
         let used = pass.observed.uses.get(&server.id).is_none_or(|used| used.busy);
-        let row = rows.get(&server.id).filter(|row| !row.paused).map(|row| row.state);
+        let row = pass.plan.report.instance(&server.id).filter(|row| !row.paused).map(|row| row.state);
         let up = match row {
             Some(RowState::Converged) => true,
             Some(RowState::Blocked) => runs(pass, &server.id),
@@ -120,9 +120,9 @@ fn is_to_sleep(pass: &Pass, desired: &Desired) -> bool {
 /// Its own container runs.
 fn runs(pass: &Pass, id: &ServerId) -> bool {
     let own = |one: &&Container| {
-        one.mark
-            .as_ref()
-            .is_some_and(|mark| mark.server.as_ref() == Some(id) && mark.role == Some(Role::Server))
+        one.mark.as_ref().is_some_and(|mark| {
+            mark.server.as_ref() == Some(id) && matches!(mark.role, Some(Role::Server | Role::Replica))
+        })
     };
     let mut containers = pass.observed.containers.known().into_iter().flatten().filter(own);
     containers.any(|one| matches!(one.state, ContainerState::Running(_)))
@@ -146,6 +146,7 @@ fn drains(seen: &BalancerSeen) -> bool {
 ///
 /// That everything is well in bounded time once faults stop (H6) is part of coming to rest.
 fn recovery(pass: &Pass, desired: &Desired, policy: &Policy, memory: &Memory) -> Vec<String> {
+    let desired = desired.instances();
     let mut out = Vec::new();
     if memory.unwanted.len() > policy.restarts_per_minute_max {
         out.push(format!("H2: {} restarts within a minute", memory.unwanted.len()));
@@ -178,7 +179,7 @@ fn recovery(pass: &Pass, desired: &Desired, policy: &Policy, memory: &Memory) ->
             out.push(format!("H7: {}", did()));
         }
         let host = memory.pauses.contains_key(&Scope::Host);
-        let paused = host || memory.pauses.contains_key(&Scope::Server(server.id.clone()));
+        let paused = host || memory.pauses.contains_key(&Scope::Server(server.id.server()));
         let leg = action.op.container().is_some_and(|id| is_leg(pass, id));
         let leaves = pass.plan.report.drained.is_some() && matches!(action.op, Op::Balancer(_));
         if paused && !leg && !leaves && !matches!(action.op, Op::Edge(_)) {
@@ -203,6 +204,7 @@ fn starts_early(pass: &Pass, action: &Action, policy: &Policy, waits: Option<Tim
 /// That they sleep in the end when nobody uses them (D2), and that no call waits for ever (D3), is part
 /// of coming to rest.
 fn demand(pass: &Pass, desired: &Desired) -> Vec<String> {
+    let desired = desired.instances();
     let mut out = Vec::new();
     for action in pass.plan.actions.iter().filter(|action| action.why.starts_with("stopped: idle")) {
         let server = action.server.as_ref().and_then(|id| desired.servers.get(id));
@@ -273,7 +275,7 @@ impl Driver {
             code.is_some_and(|code| tried_again.contains(&code)) && run.passes < PATIENCE
         };
         let pending =
-            pass.plan.report.servers.values().any(|row| row.reasons.iter().any(|reason| again(reason.code)));
+            pass.plan.report.each().any(|(_, row)| row.reasons.iter().any(|reason| again(reason.code)));
         // H6: the verdict on every server that can answer is on its way.
         let ill = pass.observed.health.values().any(|seen| seen.health.state == State::Unhealthy);
         let rest = settled(&pass.plan, true)
@@ -288,7 +290,7 @@ impl Driver {
         } else {
             SOON.max(wait_after_failures(self.failing))
         };
-        let rows = pass.plan.report.servers.iter().filter(|(_, row)| {
+        let rows = pass.plan.report.each().filter(|(_, row)| {
             !matches!(row.state, RowState::Converged | RowState::Stopped | RowState::Asleep)
         });
         let mut still: Vec<String> =

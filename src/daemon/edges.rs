@@ -10,6 +10,7 @@ use crate::gateway::front::GatewayFront;
 use crate::gateway::places::{Place, Source};
 use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
+use crate::model::memory::End;
 use crate::model::net::HostPort;
 use crate::model::observed::{Contact, Use};
 use crate::model::op::{ContainerRef, EdgeOp};
@@ -104,6 +105,10 @@ impl Edges for ServedEdges {
     fn restarts(&self) -> Vec<Timestamp> {
         let shared = self.gateway.shared();
         shared.storm.recent(shared.clock.now())
+    }
+
+    fn ends(&self) -> BTreeMap<ServerId, End> {
+        self.gateway.ends()
     }
 
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()> {

@@ -91,8 +91,8 @@ impl FirstWords {
     fn speaks(&self, container: &ContainerRef) -> Option<ServerId> {
         let wish = self.wishes.borrow();
         let own = |server: &&Server| main_name(&wish.policy, &server.id) == container.name();
-        wish.desired
-            .servers
+        let all = wish.desired.instances();
+        all.servers
             .values()
             .find(own)
             .filter(|server| server.said_transport() == Some(Transport::Stdio))

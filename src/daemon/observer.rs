@@ -98,7 +98,7 @@ impl Journal {
     }
 
     fn rows(&mut self, pass: u64, report: &Report) {
-        for (id, row) in &report.servers {
+        for (id, row) in report.each() {
             let reason = row.reasons.first().map(|reason| reason.text.clone());
             let now = Told { state: row.state, reason, event: message::of_row(row) };
             let last = self.last.get(id);
@@ -112,7 +112,7 @@ impl Journal {
                 self.last.insert(id.clone(), Told { event: now.event.or(kept), ..now });
             }
         }
-        self.last.retain(|id, _| report.servers.contains_key(id));
+        self.last.retain(|id, _| report.instance(id).is_some());
     }
 
     /// What concerns no single server, once when it comes up.
@@ -169,17 +169,20 @@ fn log_row(pass: u64, id: &ServerId, row: &Row, event: Option<Event>) {
     let port = row.port.map(|port| port.to_string());
     let (port, container) = (port.as_deref(), row.container_id.as_deref());
     let (event, state) = (event.map(|event| event.id), row.state.as_str());
+    // All instances of a server are found by its id.
+    let server = id.server();
     if row.state == RowState::Blocked {
         let why = reason.unwrap_or_default();
-        tracing::warn!(MESSAGE_ID = event, MCP_SERVER = %id, CONTAINER_ID = container, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}: {why}");
+        tracing::warn!(MESSAGE_ID = event, MCP_SERVER = %server, CONTAINER_ID = container, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}: {why}");
     } else {
-        tracing::info!(MESSAGE_ID = event, MCP_SERVER = %id, CONTAINER_ID = container, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}");
+        tracing::info!(MESSAGE_ID = event, MCP_SERVER = %server, CONTAINER_ID = container, MCP_PASS = pass, MCP_PORT = port, MCP_REASON = reason, MCP_ERROR_CODE = code, "{id} is {state}");
     }
 }
 
 /// Logs one moment of an action.
 pub fn log_step(action: &Action, step: &Step) {
-    let server = action.server.as_ref().map(ServerId::as_str);
+    let server = action.server.as_ref().map(ServerId::server);
+    let server = server.as_ref().map(ServerId::as_str);
     let container = action.op.container().map(ContainerId::as_str);
     let what = action.op.describe();
     match step {

@@ -86,7 +86,8 @@ impl Connections {
     async fn own_container(&self, server: &ServerId, image: &ImageId) -> Result<Opened, WorldError> {
         let wish = Arc::clone(&self.wishes.borrow());
         let doing = || format!("making an instance of {server} for one client");
-        let Some(entry) = wish.desired.servers.get(server) else {
+        // One client's own is of the entry, whichever instance it was sent to.
+        let Some(entry) = wish.desired.servers.get(&server.server()) else {
             return Err(WorldError::new(doing(), ErrorKind::NotFound, "the file no longer has it"));
         };
         let ServerKind::Container(decl) = &entry.kind else {
@@ -252,8 +253,8 @@ struct Running(Process);
 impl Keeper for Running {
     fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<HowEnded>> + Send>> {
         Box::pin(async move {
-            let client::Outcome { how, clean } = self.0.stop(TERM_AFTER, KILL_AFTER).await;
-            Some(HowEnded { how, clean })
+            let client::Outcome { how, clean, oom } = self.0.stop(TERM_AFTER, KILL_AFTER).await;
+            Some(HowEnded { how, clean, oom })
         })
     }
 }

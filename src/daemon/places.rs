@@ -40,10 +40,11 @@ const RETRY_REMOTE: Retry = Retry {
     restarts_max: None,
 };
 
-/// All places. A broken entry keeps the one it had.
+/// All places, one for each instance of a server. A broken entry keeps those it had.
 #[must_use]
 pub fn all(desired: &Desired, report: &Report, before: &Places) -> Places {
-    let mut places: Places = desired
+    let instances = desired.instances();
+    let mut places: Places = instances
         .servers
         .iter()
         .map(|(id, server)| {
@@ -57,15 +58,13 @@ pub fn all(desired: &Desired, report: &Report, before: &Places) -> Places {
                     Arc::new(Place { offer: offer(server), ..(**held).clone() })
                 }
                 Some(held) => Arc::clone(held),
-                None => Arc::new(one(server, report.servers.get(id))),
+                None => Arc::new(one(server, report.instance(id))),
             };
             (id.clone(), place)
         })
         .collect();
-    for id in desired.broken.keys() {
-        if let Some(place) = before.get(id) {
-            places.insert(id.clone(), Arc::clone(place));
-        }
+    for (id, place) in before.iter().filter(|(id, _)| desired.is_broken(id)) {
+        places.insert(id.clone(), Arc::clone(place));
     }
     places
 }
@@ -119,11 +118,12 @@ fn declared(server: &Server) -> String {
 }
 
 fn offer(server: &Server) -> Arc<Offer> {
-    let Server { section, tools, forward_headers, traffic, .. } = server;
+    let Server { section, tools, forward_headers, openapi_path, traffic, .. } = server;
     Arc::new(Offer {
         section: section.clone(),
         tools: tools.clone(),
         forward_headers: forward_headers.clone(),
+        openapi_path: openapi_path.clone(),
         traffic: traffic.clone(),
     })
 }

@@ -189,6 +189,7 @@ fn context(
         usage,
         ending,
         about,
+        kept: Arc::default(),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::gateway::http::tls::Tls;
 use crate::gateway::places::{Opener, Places};
 use crate::gateway::room::Room;
 use crate::gateway::storm::Storm;
-use crate::gateway::toolproxy::ToolProxy;
+use crate::gateway::toolproxy::{Mount, ToolProxy};
 use crate::gateway::{Gateway, sessions, slot};
 use crate::host::clock::SystemClock;
 use crate::model::id::ServerId;
@@ -111,6 +111,7 @@ pub(super) async fn start(
         tracing::warn!(MCP_ERROR_CODE = warning.code, "{warning}");
     }
     let tools = Arc::new(ToolProxy::new(tool_key(home)));
+    tools.set_mount(tool_mount(home));
     tools.set_pages(Arc::new(crate::panel::tools::ToolPages));
     let (gateway_of, beside) = (Arc::clone(&gateway), OnceLock::new());
     let front = Arc::new(GatewayFront { gateway: gateway_of, guard, tools, beside, tls });
@@ -154,6 +155,13 @@ pub(super) async fn learn_sources(home: Home, sources: Arc<Sources>) {
 /// `[openapi] api_key`.
 pub(super) fn tool_key(home: &Home) -> Option<Key> {
     home.settings.openapi.api_key.as_ref().and_then(|key| Key::new(key.expose()))
+}
+
+/// `[openapi] path_prefix` and `root_path`.
+pub(super) fn tool_mount(home: &Home) -> Mount {
+    let settings = &home.settings.openapi;
+    let path = |path: &Option<String>| path.clone().unwrap_or_default();
+    Mount { prefix: path(&settings.path_prefix), root: path(&settings.root_path) }
 }
 
 /// `[gateway] auth`, `tokens_file` and `allowed_origins`, and the SHA-256 of the tokens.

@@ -48,7 +48,7 @@ impl Meter for Meters {
             let each = running.into_iter().filter_map(|(server, pids)| {
                 let whose: Vec<String> = pids.iter().map(ToString::to_string).collect();
                 let all = pids.into_iter().map(usage::of_process).reduce(together)?;
-                Some((ServerId::new(&server).ok()?, (whose.join(" "), all)))
+                Some((ServerId::instance(&server).ok()?, (whose.join(" "), all)))
             });
             each.collect()
         }))

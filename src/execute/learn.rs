@@ -35,6 +35,7 @@ pub fn learn(
     done: &[(Action, ActionResult)],
     now: Timestamp,
 ) -> Memory {
+    let desired = &*desired.instances();
     for (action, result) in done {
         match result {
             ActionResult::Skipped => {}

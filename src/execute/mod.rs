@@ -32,10 +32,26 @@ pub enum Step {
 /// Limits on what runs at the same time, shared by all lanes of a process.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    starts: Arc<Mutex<Arc<Semaphore>>>,
+    starts: Arc<Mutex<Starts>>,
     pulls: Arc<Semaphore>,
     stops: Arc<Semaphore>,
     balancer: Arc<Semaphore>,
+}
+
+/// What starts and creations wait for.
+#[derive(Clone, Debug)]
+struct Starts {
+    all: Arc<Semaphore>,
+    /// Creations wait here first, so that few of them stand before a start: the first server is up long
+    /// before the last one is made, and what waits for the disk runs beside what does not.
+    creations: Arc<Semaphore>,
+}
+
+impl Starts {
+    fn new(starts: usize) -> Self {
+        let permits = || Arc::new(Semaphore::new(starts.max(1)));
+        Self { all: permits(), creations: permits() }
+    }
 }
 
 /// Images fetched at once: the network is shared.
@@ -51,7 +67,7 @@ impl Limits {
     pub fn new(starts: usize) -> Self {
         let permits = |n: usize| Arc::new(Semaphore::new(n.max(1)));
         Self {
-            starts: Arc::new(Mutex::new(permits(starts))),
+            starts: Arc::new(Mutex::new(Starts::new(starts))),
             pulls: permits(PULLS_MAX),
             stops: permits(STOPS_MAX),
             balancer: permits(BALANCER_MAX),
@@ -60,14 +76,23 @@ impl Limits {
 
     /// From now on as many starts at once; those under way are not counted.
     pub fn set_starts(&self, starts: usize) {
-        *self.starts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Semaphore::new(starts.max(1)));
+        *self.starts.lock().unwrap_or_else(PoisonError::into_inner) = Starts::new(starts);
+    }
+
+    fn starts(&self) -> Starts {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where an operation waits before it waits for its limit.
+    fn before(&self, op: &Op) -> Option<Arc<Semaphore>> {
+        matches!(op, Op::Engine(EngineOp::Create(_))).then(|| self.starts().creations)
     }
 
     fn of(&self, op: &Op) -> Arc<Semaphore> {
         Arc::clone(match op {
             Op::Engine(EngineOp::Pull { .. }) => &self.pulls,
             Op::Engine(EngineOp::Create(_) | EngineOp::Start(_) | EngineOp::Unpause(_)) => {
-                return Arc::clone(&self.starts.lock().unwrap_or_else(PoisonError::into_inner));
+                return self.starts().all;
             }
             Op::Engine(EngineOp::Stop(_) | EngineOp::Remove { .. } | EngineOp::Rename { .. }) => &self.stops,
             // Like stops, these mostly wait: for requests under way to end.
@@ -187,7 +212,11 @@ async fn one(
     tell: &Teller,
 ) -> (usize, ActionResult) {
     // The semaphores are never closed.
-    let limit = limits.of(&action.op);
+    let (before, limit) = (limits.before(&action.op), limits.of(&action.op));
+    let _turn = match &before {
+        Some(before) => before.acquire().await.ok(),
+        None => None,
+    };
     let _permit = limit.acquire().await;
     tell(action, Step::Begins);
     let progress = |line: String| tell(action, Step::Progress(line));
@@ -211,10 +240,17 @@ async fn one(
 
 #[cfg(test)]
 mod tests {
-    use super::lanes;
-    use crate::model::id::{ContainerId, ServerId};
-    use crate::model::op::{ContainerRef, EngineOp, Op};
+    use super::{Limits, Teller, lanes, run};
+    use crate::model::container::ContainerSpec;
+    use crate::model::id::{ContainerId, ImageId, ServerId};
+    use crate::model::observed::{Container, Details, Image, LogAsk, LogLine};
+    use crate::model::op::{ContainerRef, Create, EngineOp, Op};
     use crate::plan::action::Action;
+    use crate::world::fake::FakeWorld;
+    use crate::world::{Answer, Engine, World};
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     fn action(server: &str, after: &[usize]) -> Action {
         let container = ContainerRef::Id { id: ContainerId(server.to_owned()), name: server.to_owned() };
@@ -223,6 +259,96 @@ mod tests {
             op: Op::Engine(EngineOp::Start(container)),
             why: String::new(),
             after: after.to_vec(),
+        }
+    }
+
+    /// An engine that takes its time and says what it did.
+    #[derive(Default)]
+    struct Slow {
+        done: Mutex<Vec<String>>,
+        /// Under way now, and at most so far.
+        busy: Mutex<(usize, usize)>,
+    }
+
+    impl Engine for Slow {
+        fn containers(&self) -> Answer<'_, Vec<Container>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn image<'a>(&'a self, _reference: &'a str) -> Answer<'a, Option<Image>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn details<'a>(&'a self, _id: &'a ContainerId) -> Answer<'a, Option<Details>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn log<'a>(&'a self, _ask: &'a LogAsk) -> Answer<'a, Vec<LogLine>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn apply<'a>(
+            &'a self,
+            op: &'a EngineOp,
+            _tell: &'a (dyn Fn(String) + Send + Sync),
+        ) -> Answer<'a, ()> {
+            Box::pin(async move {
+                {
+                    let mut busy = self.busy.lock().unwrap();
+                    *busy = (busy.0 + 1, busy.1.max(busy.0 + 1));
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                self.busy.lock().unwrap().0 -= 1;
+                let word = if matches!(op, EngineOp::Create(_)) { "create" } else { "start" };
+                let name = match op {
+                    EngineOp::Create(create) => create.name.clone(),
+                    EngineOp::Start(container) => container.name().to_owned(),
+                    _ => String::new(),
+                };
+                self.done.lock().unwrap().push(format!("{word} {name}"));
+                Ok(())
+            })
+        }
+    }
+
+    fn made(server: &str) -> [Action; 2] {
+        let create = Create {
+            name: server.to_owned(),
+            spec: ContainerSpec::default(),
+            image: ImageId("i".to_owned()),
+            publish: None,
+            labels: BTreeMap::new(),
+            carried_volumes: Vec::new(),
+        };
+        let made = Action { op: Op::Engine(EngineOp::Create(Box::new(create))), ..action(server, &[]) };
+        let start = Op::Engine(EngineOp::Start(ContainerRef::Planned(server.to_owned())));
+        [made, Action { op: start, ..action(server, &[0]) }]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_is_started_long_before_the_last_is_made() {
+        let (engine, fake) = (Arc::new(Slow::default()), FakeWorld::new(1).unwrap());
+        let world = World {
+            engine: Arc::clone(&engine) as _,
+            balancer: Err("off".to_owned()),
+            host: Arc::clone(&fake) as _,
+            edges: None,
+            store: Arc::clone(&fake) as _,
+            clock: fake as _,
+        };
+        let (limits, tell): (_, Teller) = (Limits::new(2), Arc::new(|_action, _step| {}));
+        let names: Vec<String> = (0..12).map(|n| format!("s{n}")).collect();
+        let runs = names.iter().map(|name| {
+            let lane = lanes(&made(name)).remove(0);
+            run(world.clone(), lane, limits.clone(), Arc::clone(&tell))
+        });
+        futures_util::future::join_all(runs).await;
+        let done = engine.done.lock().unwrap().clone();
+        let place = |what: &str| done.iter().position(|word| word == what).unwrap();
+        assert_eq!((done.len(), engine.busy.lock().unwrap().1), (24, 2), "never more at once than allowed");
+        for (n, name) in names.iter().enumerate() {
+            // Those before it, and a few that are made meanwhile.
+            assert!(place(&format!("start {name}")) <= 2 * n + 6, "{done:?}");
         }
     }
 

@@ -147,7 +147,12 @@ impl Flow {
     pub fn begin(begin: Begin<'_>) -> Result<Self, Out> {
         let Begin { leg, id, method, params, tongue, on_drop, silence, mut timed } = begin;
         let (sink, events) = mpsc::channel(EVENTS_MAX);
-        match leg.start(Call { method, params, own_id: None, events: Some(sink), on_drop }) {
+        let started = match leg.start(Call { method, params, own_id: None, events: Some(sink), on_drop }) {
+            // It may be sent over another connection.
+            Err(CallError::Unsent(why)) => Ok(leg.never_sent(why)),
+            started => started,
+        };
+        match started {
             Ok(running) => Ok(Self {
                 leg: leg.clone(),
                 running,
@@ -328,6 +333,9 @@ impl Flow {
             Err(error) => return failed(&self.id, &self.tongue, &error, &mut self.timed),
         };
         self.timed.done(true, result.get().len());
+        if let (Tongue::Modern, Some(resend)) = (&self.tongue, &self.resend) {
+            resend.entry().tie(&result);
+        }
         let lens = self.lens.as_ref().map(|(lens, method)| (&**lens, method.as_str()));
         answered(&self.id, result, (&self.tongue, self.rounds.is_some()), lens)
     }

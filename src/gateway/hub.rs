@@ -1,13 +1,15 @@
-//! One server with everybody who has to do with it: whom its news concern.
+//! One server, or one of its instances, with everybody who has to do with it: whom its news concern.
 //!
 //! ```text
-//! a list changed       every session that listens, once; subscriptions that asked for it
+//! a list changed       every session that listens, also at other instances, once; subscriptions that
+//!                      asked for it
 //! a resource changed   sessions and subscriptions that named it
 //! another connection   lists may have changed; what was subscribed to is subscribed to again
 //! ```
 //! Must never tell one client what another subscribed to.
 
 use crate::gateway::checkup::{self, Checkup};
+use crate::gateway::instances::Group;
 use crate::gateway::known::{Memo, Offers};
 use crate::gateway::lists::Lists;
 use crate::gateway::lock;
@@ -50,8 +52,12 @@ const HEARD_MAX: usize = 256;
 /// The schemas of tools whose arguments are repeated in headers, by tool.
 pub type Schemas = BTreeMap<String, Box<RawValue>>;
 
-/// One server and everybody who has to do with it.
+/// One instance of a server and everybody who has to do with it.
 pub struct Entry {
+    /// The server's instances, and what they share.
+    pub group: Arc<Group>,
+    /// Which of them this is: 1 is the first.
+    pub replica: u32,
     /// Its connection.
     pub slot: Arc<Slot>,
     /// What is counted.
@@ -60,19 +66,22 @@ pub struct Entry {
     pub logs: Arc<LogRing>,
     /// How well it is.
     pub checkup: Checkup,
-    /// What it offers.
-    pub lists: Lists,
+    /// What the server offers.
+    pub lists: Arc<Lists>,
     /// The same, as clients of all servers get it.
-    pub offered: Offered,
+    pub offered: Arc<Offered>,
     /// What it said of itself, for when it sleeps.
-    pub memo: Memo,
+    pub memo: Arc<Memo>,
     pub(crate) offers: Arc<dyn Offers>,
     /// What its requests are held to.
     pub traffic: Traffic,
     /// Connections that carry clients' headers.
     pub carried: crate::gateway::carried::Carried,
+    /// When nothing could be sent to it, while there are others.
+    pub(crate) shunned: Mutex<Option<tokio::time::Instant>>,
+    /// It is no more: whatever it still has goes elsewhere.
+    pub(crate) left: std::sync::atomic::AtomicBool,
     own: Arc<Semaphore>,
-    listeners: Mutex<Vec<Listener>>,
     schemas: tokio::sync::Mutex<Option<(u64, Arc<Schemas>)>>,
     held: Mutex<Held>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -95,6 +104,8 @@ pub(crate) struct Listener {
     pub stream: Arc<Stream>,
     /// The connection whose lists the client knows: only a later one is news.
     pub generation: u64,
+    /// The instance that it is held for.
+    pub replica: u32,
 }
 
 /// Our own subscription at a modern server, on behalf of legacy sessions.
@@ -106,25 +117,29 @@ struct Held {
 }
 
 impl Entry {
-    /// Begins to look after a server.
+    /// Begins to look after an instance of a server.
     pub(crate) fn start(gateway: &Arc<Gateway>, id: &ServerId) -> Arc<Self> {
-        let (slot, inlets) = Slot::new(id.clone(), Arc::clone(&gateway.shared.news));
+        let group = gateway.groups.of(gateway, id.server());
+        let (slot, inlets) = Slot::touching(id.clone(), Arc::clone(&gateway.shared.news), &group.touch);
         let entry = Arc::new(Self {
             slot: Arc::clone(&slot),
-            metrics: ServerMetrics::noting(id, &gateway.calls, &slot.touch),
+            metrics: ServerMetrics::noting(id, &gateway.calls, (&slot.touch, group.several())),
             logs: Arc::default(),
             checkup: Checkup::default(),
-            lists: Lists::default(),
-            offered: Offered::new(Arc::clone(&gateway.combined.news)),
-            memo: Memo::default(),
+            lists: Arc::clone(&group.lists),
+            offered: Arc::clone(&group.offered),
+            memo: Arc::clone(&group.memo),
             offers: Arc::clone(&gateway.shared.offers),
-            traffic: Traffic::new(id),
+            traffic: Traffic::new(id, &group.limits),
             carried: crate::gateway::carried::Carried::default(),
+            shunned: Mutex::default(),
+            left: std::sync::atomic::AtomicBool::new(false),
             own: Arc::new(Semaphore::new(OWN_MAX)),
-            listeners: Mutex::default(),
             schemas: tokio::sync::Mutex::new(None),
             held: Mutex::default(),
             tasks: Mutex::default(),
+            replica: id.replica_number(),
+            group,
         });
         let Inlets { owned, diagnostics } = inlets;
         let tasks = [
@@ -139,7 +154,9 @@ impl Entry {
             .abort_handle(),
         ];
         lock(&entry.tasks).extend(tasks);
-        entry.recall();
+        if entry.replica == 1 {
+            entry.recall();
+        }
         entry
     }
 
@@ -151,9 +168,13 @@ impl Entry {
         if let Some(task) = lock(&self.held).task.take() {
             task.abort();
         }
-        for listener in lock(&self.listeners).drain(..) {
-            listener.end();
-        }
+        lock(&self.group.listeners).retain(|listener| {
+            let stays = listener.replica != self.replica;
+            if !stays {
+                listener.end();
+            }
+            stays
+        });
         self.carried.clear();
         self.slot.close();
     }
@@ -179,7 +200,7 @@ impl Entry {
 
     /// Whether a modern client's subscription is held here.
     pub(crate) fn is_listened_to(&self) -> bool {
-        !lock(&self.listeners).is_empty()
+        lock(&self.group.listeners).iter().any(|listener| listener.replica == self.replica)
     }
 
     /// Instances that clients and calls have for themselves.
@@ -196,7 +217,7 @@ impl Entry {
     /// Holds a subscription until its client goes away.
     pub(crate) fn listen(self: &Arc<Self>, gateway: &Arc<Gateway>, leg: &Leg, listener: Listener) {
         let (uris, stream) = (listener.filter.uris.clone(), Arc::clone(&listener.stream));
-        let mut listeners = lock(&self.listeners);
+        let mut listeners = lock(&self.group.listeners);
         if listeners.len() >= LISTENERS_MAX {
             stream.finish();
             return;
@@ -209,9 +230,16 @@ impl Entry {
         let (entry, gateway) = (Arc::clone(self), Arc::downgrade(gateway));
         tokio::spawn(async move {
             stream.abandoned().await;
-            lock(&entry.listeners).retain(|listener| !Arc::ptr_eq(&listener.stream, &stream));
+            // It may have moved to another instance.
+            let mut at = entry.replica;
+            lock(&entry.group.listeners).retain(|listener| {
+                let stays = !Arc::ptr_eq(&listener.stream, &stream);
+                at = if stays { at } else { listener.replica };
+                stays
+            });
             if let Some(gateway) = gateway.upgrade() {
-                entry.unsubscribe(&gateway, &uris);
+                let at = entry.group.member(at).unwrap_or(entry);
+                at.unsubscribe(&gateway, &uris);
             }
         });
     }
@@ -264,9 +292,9 @@ impl Entry {
 
     fn is_wanted(&self, gateway: &Gateway, uri: &str) -> bool {
         gateway.sessions.of(&self.slot.id).iter().any(|session| session.is_subscribed(uri))
-            || lock(&self.listeners)
-                .iter()
-                .any(|listener| listener.filter.uris.iter().any(|held| held == uri))
+            || lock(&self.group.listeners).iter().any(|listener| {
+                listener.replica == self.replica && listener.filter.uris.iter().any(|held| held == uri)
+            })
     }
 
     /// A session ended: what only it wanted is not subscribed to any more.
@@ -275,7 +303,18 @@ impl Entry {
         self.unsubscribe(gateway, &uris);
     }
 
-    fn unsubscribe(&self, gateway: &Gateway, uris: &[String]) {
+    /// What is subscribed to for clients that came from another instance.
+    pub(crate) fn subscribe(self: &Arc<Self>, gateway: &Arc<Gateway>, live: &Live, uris: &[String]) {
+        if live.leg.greeting().era == Era::Modern {
+            self.hold(gateway);
+            return;
+        }
+        for uri in uris {
+            self.tell_server(&live.leg, "resources/subscribe", uri);
+        }
+    }
+
+    pub(crate) fn unsubscribe(&self, gateway: &Gateway, uris: &[String]) {
         let Some(live) = self.slot.live() else { return };
         if live.leg.greeting().era == Era::Modern {
             return;
@@ -315,17 +354,24 @@ impl Entry {
         if method == "notifications/tools/list_changed" {
             self.traffic.forget();
         }
+        let wide = self.group.is_news(method);
         legacy::tell(self, gateway, method, params.as_deref());
-        self.tell_listeners(notice);
+        self.tell_if(notice, |listener| wide || listener.replica == self.replica);
+        if wide {
+            let others = self.group.members().into_iter().filter(|other| other.replica != self.replica);
+            for other in others {
+                legacy::tell(&other, gateway, method, params.as_deref());
+            }
+        }
     }
 
     /// Tells modern clients only.
     pub(crate) fn tell_listeners(&self, notice: &Notice) {
-        self.tell_if(notice, |_| true);
+        self.tell_if(notice, |listener| listener.replica == self.replica);
     }
 
     fn tell_if(&self, Notice { method, params }: &Notice, whom: impl Fn(&Listener) -> bool) {
-        for listener in lock(&self.listeners).iter().filter(|listener| whom(listener)) {
+        for listener in lock(&self.group.listeners).iter().filter(|listener| whom(listener)) {
             if listener.filter.admits(method, params.as_deref()) {
                 let text = listen::tagged(method, params.as_deref(), &listener.id);
                 listener.stream.push(&text, Keep::Must);
@@ -347,25 +393,31 @@ impl Entry {
             for session in gateway.sessions.of(&self.slot.id) {
                 uris.extend(session.subscriptions());
             }
-            uris.extend(lock(&self.listeners).iter().flat_map(|listener| listener.filter.uris.clone()));
+            let listeners = lock(&self.group.listeners);
+            let here = listeners.iter().filter(|listener| listener.replica == self.replica);
+            uris.extend(here.flat_map(|listener| listener.filter.uris.clone()));
+            drop(listeners);
             for uri in &uris {
                 self.tell_server(&live.leg, "resources/subscribe", uri);
             }
         }
-        let capabilities = live.leg.server_info().and_then(|server| server.capabilities());
-        for kind in ["tools", "prompts", "resources"] {
-            let flag = capabilities
-                .and_then(|all| member(all, kind))
-                .and_then(|kind| member(kind, "listChanged"))
-                .is_some_and(|flag| flag.get() == "true");
-            if flag {
-                let method = format!("notifications/{kind}/list_changed");
-                legacy::tell(self, gateway, &method, None);
-                self.tell_if(&Notice { method, params: None }, |listener| {
-                    listener.generation < live.generation
-                });
-            }
+        for method in Self::what_may_have_changed(&live) {
+            legacy::tell(self, gateway, &method, None);
+            self.tell_if(&Notice { method, params: None }, |listener| {
+                listener.replica == self.replica && listener.generation < live.generation
+            });
         }
+    }
+
+    /// The news of a connection that is another one, as far as its server tells changes at all.
+    pub(crate) fn what_may_have_changed(live: &Live) -> Vec<String> {
+        let capabilities = live.leg.server_info().and_then(|server| server.capabilities());
+        let tells = |kind: &&str| {
+            let kind = capabilities.and_then(|all| member(all, kind));
+            kind.and_then(|kind| member(kind, "listChanged")).is_some_and(|flag| flag.get() == "true")
+        };
+        let kinds = ["tools", "prompts", "resources"].into_iter().filter(tells);
+        kinds.map(|kind| format!("notifications/{kind}/list_changed")).collect()
     }
 
     /// Holds one subscription at a modern server for all legacy sessions.
@@ -396,7 +448,7 @@ impl Entry {
 }
 
 impl Listener {
-    fn end(self) {
+    fn end(&self) {
         let text = build::result(&self.id, &listen::closed(&self.id));
         self.stream.finish_with(&text);
     }
@@ -468,12 +520,11 @@ async fn read_schemas(live: &Live) -> Schemas {
 async fn keep_logs(entry: Weak<Entry>, mut diagnostics: mpsc::Receiver<Diagnostic>) {
     while let Some(said) = diagnostics.recv().await {
         let Some(entry) = entry.upgrade() else { return };
-        let text = match &said {
-            Diagnostic::Stderr(text) | Diagnostic::Noise(text) => text,
-        };
-        let id = &entry.slot.id;
-        let container = entry.slot.container().unwrap_or_default();
-        tracing::info!(target: "server", MCP_SERVER = %id, CONTAINER_ID = container, "{id}: {text}");
+        if let Diagnostic::Stderr(text) | Diagnostic::Noise(text) = &said {
+            let id = &entry.slot.id;
+            let container = entry.slot.container().unwrap_or_default();
+            tracing::info!(target: "server", MCP_SERVER = %entry.group.server, CONTAINER_ID = container, "{id}: {text}");
+        }
         entry.logs.push(said);
     }
 }

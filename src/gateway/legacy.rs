@@ -22,6 +22,7 @@ use crate::gateway::flow::resend::Sent;
 use crate::gateway::flow::{
     Again, Begin, Flow, Out, Rounds, Tongue, answered as shown_answer, cancelled, negotiated,
 };
+use crate::gateway::instances::home;
 use crate::gateway::metrics::Timed;
 use crate::gateway::sessions::in_flight::InFlight;
 use crate::gateway::sessions::{Asker, Backing, NewSession, Session};
@@ -116,15 +117,14 @@ async fn in_session(ask: &Ask<'_>, session: &Arc<Session>, message: Message<'_>)
         Message::Request { id, method, params } => match begin(ask, session, id, &method, params).await {
             Ok((flow, guard)) => {
                 let session = Arc::clone(guard.session());
-                deliver(flow, session, move |flow, stream, out| show(flow, guard.session(), stream, out))
-                    .await
+                deliver(flow, session, move |flow, stream, out| show(flow, &guard, stream, out)).await
             }
             Err(Out::Busy(text, secs)) => busy(text, secs),
             Err(Out::Answer(status, text)) => body::json(code(status), text),
             Err(Out::Notice(_) | Out::Request(..) | Out::Wants(_)) => body::empty(StatusCode::ACCEPTED),
         },
         Message::Notification { method, params } => {
-            notified(ask, session, &method, params);
+            notified(session, &method, params);
             body::empty(StatusCode::ACCEPTED)
         }
         Message::Response { id, result } => answered(session, id, Ok(result)),
@@ -144,10 +144,11 @@ async fn initialize(ask: &Ask<'_>, id: &RawValue, params: Option<&RawValue>) -> 
     if asked.is_none() {
         return refused(Some(id), &Refusal::new(200, INVALID_PARAMS, "params.protocolVersion is missing"));
     }
-    let greeting = match own::greeted(ask, params).await {
-        Ok(greeting) => greeting,
+    let (at, greeting) = match own::greeted(ask, params).await {
+        Ok(greeted) => greeted,
         Err(why) => return unavailable(Some(id), &why),
     };
+    let ask = &Ask { entry: at.as_ref().unwrap_or(ask.entry), ..*ask };
     if own::wants_its_own(ask, &greeting, params) {
         match own::own_connection(ask, params).await {
             Ok(Some(own)) => return opened(&own.id, id, &own.result),
@@ -247,6 +248,8 @@ pub(crate) async fn begin(
     method: &str,
     params: Option<&RawValue>,
 ) -> Result<(Flow, InFlight), Out> {
+    let home = home::home(ask, session);
+    let ask = &Ask { entry: home.as_ref().unwrap_or(ask.entry), ..*ask };
     let Some(guard) = session.enter(id) else {
         let text =
             build::error(Some(id), INVALID_REQUEST, "a request with this id is under way, or too many are");
@@ -261,7 +264,7 @@ pub(crate) async fn begin(
         flow = sent(ask, (session, &guard), id, (method, params)) => flow?,
         () = guard.taken_back() => return Err(cancelled(id)),
     };
-    if guard.sent_as(flow.upstream_id()) {
+    if guard.sent_as(flow.leg(), flow.upstream_id()) {
         flow.leg().cancel(flow.upstream_id(), None);
     }
     Ok((flow, guard))
@@ -296,23 +299,34 @@ async fn sent(
     if let Some(kept) = kept {
         return Err(kept);
     }
-    let (pass, timed) = admitted(ask, (session, shared), id, (method, params)).await?;
+    let (mut pass, mut timed) = admitted(ask, (session, shared), id, (method, params)).await?;
     let of_tool = pass.as_ref().and_then(|pass| pass.timeout);
     let silence = of_tool.unwrap_or_else(|| ask.entry.silence(method));
     let on_drop = OnDrop::Leave;
+    let reached = match &session.backing {
+        Backing::Dedicated(..) => None,
+        Backing::Shared => {
+            let reached = home::reach(ask, session, pass.as_mut()).await;
+            Some(reached.map_err(|why| not_there(id, &why))?)
+        }
+    };
+    let at = reached.as_ref().and_then(|(at, _)| at.as_ref());
+    if let Some(at) = at {
+        timed.moves_to(&at.metrics, (method, &crate::gateway::tool_of(method, params)));
+    }
+    let entry = at.unwrap_or(ask.entry);
     let begun = |leg: &Leg, params: Option<&RawValue>| {
         let begin = Begin { leg, id, method, params, tongue: Tongue::Legacy, on_drop, silence, timed };
-        let sent = || Sent { slot: &ask.entry.slot, method, params, on_drop, marker: Some(guard.marker()) };
-        let sent = (shared && pass.is_some()).then(sent);
+        let sent = || Sent { entry, method, params, on_drop, marker: Some(guard.marker()) };
+        let sent = (shared && (pass.is_some() || !entry.is_one())).then(sent);
         Flow::begin(begin).map(|flow| flow.through(ask.lens, method).with_pass(pass, sent))
     };
-    match &session.backing {
-        Backing::Dedicated(leg, _) => begun(leg, params),
-        Backing::Shared => {
-            let live = ask.entry.reach(ask.gateway, ask.origin).await;
-            let live = live.map_err(|why| not_there(id, &why))?;
+    match (&session.backing, &reached) {
+        (Backing::Dedicated(leg, _), _) => begun(leg, params),
+        (Backing::Shared, None) => Err(nothing()),
+        (Backing::Shared, Some((_, live))) => {
             let modern = live.leg.greeting().era == Era::Modern;
-            if !ask.entry.on_shared(ask.gateway, session, (method, params), modern) {
+            if !entry.on_shared(ask.gateway, session, (method, params), modern) {
                 return Err(nothing());
             }
             if modern {
@@ -362,7 +376,7 @@ fn not_there(id: &RawValue, why: &Unavailable) -> Out {
 }
 
 /// What a client tells without wanting an answer.
-pub(crate) fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
+pub(crate) fn notified(session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
     let leg = match &session.backing {
         Backing::Dedicated(leg, _) => Some(leg.clone()),
         Backing::Shared => None,
@@ -370,11 +384,10 @@ pub(crate) fn notified(ask: &Ask<'_>, session: &Arc<Session>, method: &str, para
     match (method, leg) {
         // The gateway has shaken hands already.
         ("notifications/initialized", _) => {}
-        ("notifications/cancelled", leg) => {
+        ("notifications/cancelled", _) => {
             let id = params.and_then(|params| member(params, "requestId"));
-            let upstream = id.and_then(|id| session.take_back(id));
-            let leg = leg.or_else(|| ask.entry.reached(ask.origin).map(|live| live.leg.clone()));
-            if let (Some(upstream), Some(leg)) = (upstream, leg) {
+            // The connection that it began on, whichever serves the session by now.
+            if let Some((leg, upstream)) = id.and_then(|id| session.take_back(id)) {
                 leg.cancel(upstream, params);
             }
         }
@@ -445,17 +458,18 @@ pub(super) async fn deliver(
 }
 
 /// Moves everything up to the answer.
-async fn pump_one(flow: &mut Flow, session: &Arc<Session>, stream: &Arc<Stream>) {
+async fn pump_one(flow: &mut Flow, guard: &InFlight, stream: &Arc<Stream>) {
     loop {
         let out = flow.next().await;
-        if show(flow, session, stream, out) {
+        if show(flow, guard, stream, out) {
             return;
         }
     }
 }
 
 /// Puts one thing on a stream; true when it was the last.
-fn show(flow: &Flow, session: &Arc<Session>, stream: &Arc<Stream>, out: Out) -> bool {
+fn show(flow: &Flow, guard: &InFlight, stream: &Arc<Stream>, out: Out) -> bool {
+    let session = guard.session();
     match out {
         Out::Notice(text) => {
             if stream.push(&text, Keep::May) == Pushed::Dropped {
@@ -473,6 +487,7 @@ fn show(flow: &Flow, session: &Arc<Session>, stream: &Arc<Stream>, out: Out) -> 
         }
         Out::Wants(_) => false,
         Out::Answer(_, text) | Out::Busy(text, _) => {
+            guard.answered();
             stream.push(&text, Keep::Must);
             true
         }
@@ -539,9 +554,8 @@ pub(crate) async fn post_old(ask: &Ask<'_>, session: &Arc<Session>, message: Mes
                         let session = Arc::clone(guard.session());
                         tokio::select! {
                             () = session.over() => {}
-                            () = pump_one(&mut flow, &session, &stream) => {}
+                            () = pump_one(&mut flow, &guard, &stream) => {}
                         }
-                        drop(guard);
                     });
                 }
             }

@@ -4,6 +4,7 @@
 //! - [`places`] is what the gateway is told: where each server is.
 //! - [`slot`] keeps one server's shared connection open, and lets requests wait for it; [`checkup`] asks
 //!   over it how well the server is.
+//! - [`instances`] is which of a server's instances a request goes to, and which a session is at.
 //! - [`lists`] is what servers offer, kept until it changes; [`known`] what those said that sleep.
 //! - [`demand`] is how servers that may sleep are used, and how they are put to sleep.
 //! - [`flow`] is one request on its way, in any pair of eras.
@@ -14,7 +15,7 @@
 //! - [`hub`] tells everybody whom a server's news concern.
 //! - [`body`], [`streams`] are answers; [`front`] puts requests to all of this.
 //! - [`origin`] is where a request came from; [`carried`] the connections that carry headers of it.
-//! - [`toolproxy`] serves tools to clients that know HTTP and no MCP.
+//! - [`toolproxy`] serves tools to clients that know HTTP and no MCP, [`views`] what each scope sees there.
 //! - [`traffic`] is what each server's requests are held to, whatever the door.
 //! - [`metrics`], [`logs`], [`overview`] are what people see of it, and [`audit`] who called what.
 //!
@@ -34,6 +35,7 @@ pub mod front;
 pub mod guard;
 pub mod http;
 pub mod hub;
+pub mod instances;
 pub mod known;
 pub mod legacy;
 pub mod lens;
@@ -58,6 +60,7 @@ pub mod storm;
 pub mod streams;
 pub mod toolproxy;
 pub mod traffic;
+pub mod views;
 
 use crate::gateway::body::Response;
 use crate::gateway::hub::Entry;
@@ -69,6 +72,7 @@ use crate::mcp::front::{Head, Refusal};
 use crate::mcp::wire::{INTERNAL_ERROR, member, text_of};
 use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
+use crate::model::memory::End;
 use crate::model::observed::Contact;
 use crate::model::session::SessionChange;
 use crate::world::SessionStore;
@@ -108,7 +112,9 @@ pub struct Gateway {
     pub(crate) combined: combined::Combined,
     pub(crate) room: Arc<room::Room>,
     pub(crate) calls: Arc<audit::CallLog>,
+    /// Every instance of every server.
     entries: RwLock<BTreeMap<ServerId, Arc<Entry>>>,
+    pub(crate) groups: instances::Groups,
     keeping: mpsc::Sender<Change>,
     /// The version of the files that the places are of; 0: none yet.
     generation: AtomicU64,
@@ -162,6 +168,7 @@ impl Gateway {
             combined: combined::Combined::default(),
             room: Arc::new(room::Room::new(checkup::PROBES_MAX)),
             entries: RwLock::default(),
+            groups: instances::Groups::default(),
             keeping,
             generation: AtomicU64::new(0),
             drained: AtomicBool::new(false),
@@ -177,7 +184,7 @@ impl Gateway {
         // Who comes first is started first, see [`slot::Shared::starts`].
         let mut order: Vec<(&ServerId, &Arc<places::Place>)> = places.iter().collect();
         order.sort_by_key(|(_, place)| std::cmp::Reverse(place.priority));
-        let gone: Vec<Arc<Entry>> = {
+        let (gone, stay): (Vec<Arc<Entry>>, Vec<Arc<Entry>>) = {
             let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
             for (id, _) in order.iter().copied() {
                 if !entries.contains_key(id) {
@@ -186,13 +193,13 @@ impl Gateway {
             }
             let gone: Vec<ServerId> =
                 entries.keys().filter(|id| !places.contains_key(*id)).cloned().collect();
-            gone.iter().filter_map(|id| entries.remove(id)).collect()
+            let gone = gone.iter().filter_map(|id| entries.remove(id)).collect();
+            (gone, entries.values().cloned().collect())
         };
+        self.groups.set(&stay);
         for entry in gone {
-            for session in self.sessions.of(&entry.slot.id) {
-                self.end_session(&session.hash);
-            }
-            entry.stop();
+            instances::home::leave(self, &entry);
+            self.groups.leave(entry, &self.shared.news);
         }
         for (id, place) in order {
             if let Some(entry) = self.entry(id) {
@@ -233,23 +240,40 @@ impl Gateway {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// A server.
+    /// A server's first instance, or the instance with this id.
     #[must_use]
     pub fn entry(&self, id: &ServerId) -> Option<Arc<Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    /// All servers.
+    /// All servers, each by its first instance.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().filter(|entry| entry.replica == 1).cloned().collect()
+    }
+
+    /// All instances of all servers.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// How the connection to every server stands.
+    /// How the connection to every instance of every server stands, those included that are leaving.
     #[must_use]
     pub fn contacts(&self) -> BTreeMap<ServerId, Contact> {
         let now = self.shared.clock.now();
-        self.entries().iter().map(|entry| (entry.slot.id.clone(), entry.slot.contact(now))).collect()
+        let leaving = self.groups.leaving(now).into_iter();
+        let entries = self.entries();
+        let here = entries.iter().map(|entry| (entry.slot.id.clone(), entry.slot.contact(now)));
+        leaving.chain(here).collect()
+    }
+
+    /// How processes ended last that nobody had asked to end, with their last words.
+    #[must_use]
+    pub fn ends(&self) -> BTreeMap<ServerId, End> {
+        let of = |entry: &Arc<Entry>| Some((entry.slot.id.clone(), entry.logs.end()?));
+        self.entries().iter().filter_map(of).collect()
     }
 
     /// How well the servers are that are to run and were looked at.
@@ -300,7 +324,8 @@ impl Gateway {
             if session.is_kept() {
                 self.keep_later(SessionChange::Remove(sessions::hex(hash)));
             }
-            if let Some(entry) = self.entry(&session.server) {
+            let first = self.entry(&session.server);
+            if let Some(entry) = first.and_then(|entry| entry.group.member(session.replica())) {
                 entry.unsubscribe_all(self, &session);
             }
         }

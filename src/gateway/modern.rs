@@ -18,7 +18,8 @@ mod relay;
 use crate::gateway::body::{self, Response};
 use crate::gateway::flow::resend::Sent;
 use crate::gateway::flow::{Begin, Flow, Out, Tongue, answered};
-use crate::gateway::hub::Listener;
+use crate::gateway::hub::{Entry, Listener};
+use crate::gateway::instances;
 use crate::gateway::legacy::{JSON_WITHIN, busy, code};
 use crate::gateway::metrics::Timed;
 use crate::gateway::modern::relay::Relay;
@@ -32,7 +33,7 @@ use crate::mcp::front::{self, Modern, Refusal};
 use crate::mcp::wire::{Era, INVALID_PARAMS, Message, member, text_of};
 use crate::mcp::{build, input, listen, seal, translate};
 use crate::model::server::Sharing;
-use crate::upstream::leg::{Leg, OnDrop};
+use crate::upstream::leg::{Greeting as Hello, Leg, OnDrop};
 use crate::upstream::table::ServerRequest;
 use hyper::StatusCode;
 use serde_json::value::RawValue;
@@ -97,15 +98,19 @@ pub(crate) async fn serve(
         return kept;
     }
     // Subscriptions are those of the connection that outlives them.
-    let live = match method {
-        listen::LISTEN => ask.entry.slot.ready().await,
-        _ => ask.entry.reach(ask.gateway, ask.origin).await,
+    let from = (method != listen::LISTEN).then_some((ask.gateway, ask.origin));
+    let tied = if ask.entry.carries(ask.origin) { None } else { ask.entry.tied(params) };
+    let is_tied = tied.is_some();
+    let found = match tied {
+        Some(found) => Ok(found),
+        None => ask.entry.anywhere(from, 0).await,
     };
-    let live = match live {
-        Ok(live) => live,
+    let (at, live) = match found {
+        Ok(found) => found,
         Err(why) => return unavailable(Some(id), &why),
     };
-    let call = Asked { ask, id, method, params, facts };
+    let ask = &Ask { entry: at.as_ref().unwrap_or(ask.entry), ..*ask };
+    let call = Asked { ask, id, method, params, facts, is_tied };
     match live.leg.greeting().era {
         Era::Modern => call.passed_on(&live).await,
         Era::Legacy => call.translated(&live).await,
@@ -119,6 +124,8 @@ struct Asked<'a> {
     method: &'a str,
     params: Option<&'a RawValue>,
     facts: &'a Modern<'a>,
+    /// Only this instance knows what it is about.
+    is_tied: bool,
 }
 
 impl Asked<'_> {
@@ -146,10 +153,11 @@ impl Asked<'_> {
         }
     }
 
-    /// Sends it over `leg`; what was let through for it, and its measure, go along.
+    /// Sends it over `leg`, which is of `entry` where it is shared; what was let through for it, and its
+    /// measure, go along.
     fn flow(
         &self,
-        (leg, shared): (&Leg, bool),
+        (leg, shared): (&Leg, Option<&Arc<Entry>>),
         params: Option<&RawValue>,
         tongue: Tongue,
         (pass, timed): (Option<Box<Pass>>, Timed),
@@ -160,9 +168,20 @@ impl Asked<'_> {
             .and_then(|pass| pass.timeout)
             .unwrap_or_else(|| self.ask.entry.silence(self.method));
         let (id, method) = (self.id, self.method);
-        let sent = Sent { slot: &self.ask.entry.slot, method, params, on_drop, marker: None };
+        let sent = shared.map(|entry| Sent { entry, method, params, on_drop, marker: None });
         Flow::begin(Begin { leg, id, method, params, tongue, on_drop, silence, timed })
-            .map(|flow| flow.through(self.ask.lens, method).with_pass(pass, shared.then_some(sent)))
+            .map(|flow| flow.through(self.ask.lens, method).with_pass(pass, sent))
+    }
+
+    /// Where it goes after a wait for its turn, if it is `free` to go to another instance.
+    fn elsewhere(
+        &self,
+        live: &Arc<Live>,
+        free: bool,
+        admitted: &mut (Option<Box<Pass>>, Timed),
+    ) -> Option<(Arc<Entry>, Arc<Live>)> {
+        let what = (self.method, self.params);
+        if free { instances::after_waiting(self.ask, live, what, admitted) } else { None }
     }
 
     /// To a modern server.
@@ -175,7 +194,11 @@ impl Asked<'_> {
         }
         let shared = !self.ask.entry.carries(self.ask.origin);
         let flow = match self.admitted(shared, &Tongue::Modern).await {
-            Ok(admitted) => self.flow((&live.leg, shared), self.params, Tongue::Modern, admitted),
+            Ok(mut admitted) => {
+                let other = self.elsewhere(live, !self.is_tied, &mut admitted);
+                let (entry, live) = other.as_ref().map_or((self.ask.entry, live), |(at, live)| (at, live));
+                self.flow((&live.leg, shared.then_some(entry)), self.params, Tongue::Modern, admitted)
+            }
             Err(out) => Err(out),
         };
         match flow {
@@ -189,7 +212,7 @@ impl Asked<'_> {
         let stream = Stream::unstored(StreamKind::Get);
         let body = stream.body(Greeting::None);
         let relay = Relay {
-            slot: Arc::clone(&self.ask.entry.slot),
+            entry: Arc::clone(self.ask.entry),
             id: self.id.to_owned(),
             params: self.params.map(ToOwned::to_owned),
             stream,
@@ -218,19 +241,7 @@ impl Asked<'_> {
     async fn translated(&self, live: &Arc<Live>) -> Response {
         let greeting = live.leg.greeting();
         match self.method {
-            "server/discover" => {
-                let result = greeting
-                    .server
-                    .as_ref()
-                    .and_then(|server| translate::discover_result(&server.raw, TTL_MS));
-                return match result {
-                    Some(result) => body::json(StatusCode::OK, build::result(self.id, &result)),
-                    None => unavailable(
-                        Some(self.id),
-                        &Unavailable::Later("the server said nothing of itself".to_owned()),
-                    ),
-                };
-            }
+            "server/discover" => return self.discovered(greeting),
             listen::LISTEN => return self.listen(live),
             _ => {}
         }
@@ -259,7 +270,7 @@ impl Asked<'_> {
         };
         let alone = self.can_be_asked() && input::may_require_input(self.method);
         let carried = self.ask.entry.carries(self.ask.origin);
-        let admitted = match self.admitted(!alone && !carried, &tongue).await {
+        let mut admitted = match self.admitted(!alone && !carried, &tongue).await {
             Ok(admitted) => admitted,
             Err(out) => return at_once(out),
         };
@@ -267,11 +278,14 @@ impl Asked<'_> {
             Ok(lent) => lent,
             Err(why) => return unavailable(Some(self.id), &why),
         };
+        let other = self.elsewhere(live, lent.is_none(), &mut admitted);
+        let (entry, live) = other.as_ref().map_or((self.ask.entry, live), |(at, live)| (at, live));
         let leg = lent.as_ref().map_or(&live.leg, |lent| lent.leg());
         if let Some(level) = &self.facts.log_level {
             set_level(leg, level);
         }
-        match self.flow((leg, lent.is_none() && !carried), params.as_deref(), tongue, admitted) {
+        let shared = (lent.is_none() && !carried).then_some(entry);
+        match self.flow((leg, shared), params.as_deref(), tongue, admitted) {
             Ok(mut flow) => {
                 if input::may_require_input(self.method)
                     && let Some(lent) = &mut lent
@@ -281,6 +295,18 @@ impl Asked<'_> {
                 deliver(flow, lent.map(|lent| Waits::of(self, lent, given))).await
             }
             Err(out) => at_once(out),
+        }
+    }
+
+    /// What a legacy server says of itself, in the modern form.
+    fn discovered(&self, greeting: &Hello) -> Response {
+        let server = greeting.server.as_ref();
+        match server.and_then(|server| translate::discover_result(&server.raw, TTL_MS)) {
+            Some(result) => body::json(StatusCode::OK, build::result(self.id, &result)),
+            None => {
+                let why = Unavailable::Later("the server said nothing of itself".to_owned());
+                unavailable(Some(self.id), &why)
+            }
         }
     }
 
@@ -297,7 +323,7 @@ impl Asked<'_> {
             client: self.facts.client_info,
             in_turn: !asks,
         };
-        match self.ask.gateway.lend(self.ask.entry, whose).await {
+        match self.ask.gateway.lend(&self.ask.entry.for_own(), whose).await {
             // What every client may use is better than nothing.
             Err(_) if !asks => Ok(None),
             lent => lent,
@@ -322,7 +348,8 @@ impl Asked<'_> {
         let stream = Stream::unstored(StreamKind::Get);
         let body = stream.body(Greeting::None);
         stream.push(&listen::acknowledged(self.id, &filter), Keep::Must);
-        let listener = Listener { id: self.id.to_owned(), filter, stream, generation: live.generation };
+        let (id, generation, replica) = (self.id.to_owned(), live.generation, self.ask.entry.replica);
+        let listener = Listener { id, filter, stream, generation, replica };
         self.ask.entry.listen(self.ask.gateway, &live.leg, listener);
         body::events(body)
     }

@@ -61,6 +61,8 @@ pub struct Offer {
     pub tools: ToolPolicy,
     /// Headers of clients that it gets, in lower case.
     pub forward_headers: Vec<String>,
+    /// Where the tool proxy has it beside its id, without a `/` in front.
+    pub openapi_path: Option<String>,
     /// What its requests are held to.
     pub traffic: TrafficPolicy,
 }
@@ -167,6 +169,8 @@ pub struct HowEnded {
     pub how: String,
     /// It exited with code 0.
     pub clean: bool,
+    /// Whether the kernel killed it for memory, where that was asked and can be told.
+    pub oom: Option<bool>,
 }
 
 /// Streams that were opened, and what must be ended with them.

@@ -22,7 +22,7 @@ use crate::world::Clock;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{oneshot, watch};
 
@@ -79,7 +79,7 @@ impl Asker {
 pub struct Session {
     /// What it is found by.
     pub hash: IdHash,
-    /// The server.
+    /// The server, whichever of its instances it is at.
     pub server: ServerId,
     /// The version agreed on.
     pub version: &'static str,
@@ -93,6 +93,7 @@ pub struct Session {
     pub client: Option<Box<RawValue>>,
     /// Its event streams.
     pub streams: EventStore,
+    replica: AtomicU32,
     created: Timestamp,
     last_used: AtomicI64,
     last_kept: AtomicI64,
@@ -117,7 +118,7 @@ struct Inner {
 /// What a new session begins with.
 #[derive(Debug)]
 pub struct NewSession {
-    /// The server.
+    /// The server, or the instance of it that the session is at.
     pub server: ServerId,
     /// The version agreed on.
     pub version: &'static str,
@@ -137,7 +138,8 @@ impl Session {
         let NewSession { server, version, principal, backing, capabilities, client } = new;
         Self {
             hash,
-            server,
+            replica: AtomicU32::new(server.replica_number()),
+            server: server.server(),
             version,
             principal,
             backing,
@@ -157,6 +159,17 @@ impl Session {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the instance that it is at.
+    #[must_use]
+    pub fn replica(&self) -> u32 {
+        self.replica.load(Relaxed)
+    }
+
+    /// It is at another instance from now on; the number of the one before.
+    pub(crate) fn move_to(&self, replica: u32) -> u32 {
+        self.replica.swap(replica, Relaxed)
     }
 
     /// Notes that the client was asked; false when it has too much to answer already.
@@ -304,7 +317,10 @@ impl Session {
         let inner = self.inner();
         SessionRecord {
             id_hash: hex(&self.hash),
-            server: self.server.clone(),
+            server: match self.replica() {
+                1 => self.server.clone(),
+                number => self.server.replica(number),
+            },
             version: self.version.to_owned(),
             capabilities: self.capabilities.get().to_owned(),
             client: self.client.as_ref().map_or_else(|| "{}".to_owned(), |client| client.get().to_owned()),
@@ -421,9 +437,19 @@ impl Sessions {
         Some(session)
     }
 
-    /// Sessions of a server.
+    /// Sessions at one instance of a server; at the first one under the server's own id.
     #[must_use]
-    pub fn of(&self, server: &ServerId) -> Vec<Arc<Session>> {
+    pub fn of(&self, instance: &ServerId) -> Vec<Arc<Session>> {
+        let number = instance.replica_number();
+        let own = (number != 1).then(|| instance.server());
+        let table = self.table();
+        let Some(of) = table.of.get(own.as_ref().unwrap_or(instance)) else { return Vec::new() };
+        of.values().filter(|session| session.replica() == number).cloned().collect()
+    }
+
+    /// Sessions of a server, whichever of its instances they are at.
+    #[must_use]
+    pub fn of_server(&self, server: &ServerId) -> Vec<Arc<Session>> {
         self.table().of.get(server).map(|of| of.values().cloned().collect()).unwrap_or_default()
     }
 

@@ -227,6 +227,8 @@ pub struct Slot {
     news: Arc<Notify>,
     /// When it was used.
     pub(crate) touch: Arc<Touch>,
+    /// There was a connection since we started.
+    was_up: std::sync::atomic::AtomicBool,
     /// Whoever looks after its health hears that something is new.
     stirred: Notify,
     removed: std::sync::atomic::AtomicBool,
@@ -261,9 +263,10 @@ enum Trouble {
 type Standing = (bool, bool, BTreeSet<ContainerId>);
 
 impl Slot {
-    /// A server nobody has told the place of; `news` is told when [`Slot::contact`] changes.
+    /// A server nobody has told the place of; `news` is told when [`Slot::contact`] changes, `touch` of each
+    /// use.
     #[must_use]
-    pub fn new(id: ServerId, news: Arc<Notify>) -> (Arc<Self>, Inlets) {
+    pub fn touching(id: ServerId, news: Arc<Notify>, touch: &Arc<Touch>) -> (Arc<Self>, Inlets) {
         let (owned, owned_inlet) = mpsc::channel(OWNED_MAX);
         let (diagnostics, diagnostics_inlet) = mpsc::channel(DIAGNOSTICS_MAX);
         let slot = Self {
@@ -276,7 +279,8 @@ impl Slot {
             ends: Mutex::default(),
             told: Mutex::default(),
             news,
-            touch: Arc::default(),
+            touch: Arc::clone(touch),
+            was_up: std::sync::atomic::AtomicBool::new(false),
             stirred: Notify::new(),
             removed: std::sync::atomic::AtomicBool::new(false),
             draining: Mutex::default(),
@@ -375,6 +379,16 @@ impl Slot {
 
     fn put_place(&self, place: Arc<Place>) {
         self.place.send_modify(|held| put(held, place));
+    }
+
+    /// It is no more: no request comes any more, and those under way may end.
+    pub(crate) fn leave(&self) {
+        if let (Some(live), Some(place)) = (self.live(), self.place()) {
+            // At once: nobody may believe meanwhile that nothing is in use.
+            lock(&self.draining).insert(live.generation, live.container.clone());
+            let down = Some(Down::Stopped("it was removed".to_owned()));
+            self.put_place(Arc::new(Place { down, ..(*place).clone() }));
+        }
     }
 
     /// Lets go of the connection.
@@ -517,6 +531,7 @@ impl Slot {
     }
 
     fn publish_up(&self, live: Arc<Live>) -> Option<Arc<Live>> {
+        self.was_up.store(true, std::sync::atomic::Ordering::Relaxed);
         *lock(&self.trouble) = None;
         let old = self.state.send_replace(State::Up(live));
         self.tell();

@@ -16,6 +16,8 @@ pub const MANAGER: &str = "mcp-orchestrator";
 pub const STACK: &str = "io.mcp-orchestrator.stack";
 /// Label with the server id.
 pub const SERVER: &str = "io.mcp-orchestrator.server";
+/// Label of a further instance with its number; the server's label has the id of the entry.
+pub const REPLICA: &str = "io.mcp-orchestrator.replica";
 /// Label with the part an object plays, see [`Role`].
 pub const ROLE: &str = "io.mcp-orchestrator.role";
 /// Label with the [`Fingerprint`].
@@ -71,7 +73,7 @@ impl Role {
 pub struct Mark {
     /// The owner.
     pub stack: Stack,
-    /// The server it is for; `None` when the label is missing or not an id.
+    /// The server it is for, as the id of the instance; `None` when a label of these is missing or no id.
     pub server: Option<ServerId>,
     /// Its part; `None` when unreadable.
     pub role: Option<Role>,
@@ -105,13 +107,14 @@ impl Mark {
         if get(MANAGED_BY) != Some(MANAGER) {
             return None;
         }
+        let role = get(ROLE).and_then(Role::parse);
         let transport = |t: &str| {
             [Transport::Stdio, Transport::Http, Transport::Sse].into_iter().find(|x| x.as_str() == t)
         };
         Some(Self {
             stack: Stack::new(get(STACK)?).ok()?,
-            server: get(SERVER).and_then(|id| ServerId::new(id).ok()),
-            role: get(ROLE).and_then(Role::parse),
+            server: instance(get(SERVER), get(REPLICA), role),
+            role,
             fingerprint: get(SPEC_HASH).and_then(Fingerprint::parse),
             port: get(PORT).and_then(|p| p.parse().ok()).and_then(HostPort::new),
             container_port: get(CONTAINER_PORT).and_then(|p| p.parse().ok()),
@@ -157,7 +160,9 @@ impl Mark {
                 labels.insert(key.to_owned(), value);
             }
         };
-        put(SERVER, server.as_ref().map(ToString::to_string));
+        put(SERVER, server.as_ref().map(|id| id.server().to_string()));
+        let number = server.as_ref().map(ServerId::replica_number);
+        put(REPLICA, number.filter(|number| *number > 1).map(|number| number.to_string()));
         put(ROLE, role.map(|r| r.as_str().to_owned()));
         put(SPEC_HASH, fingerprint.as_ref().map(ToString::to_string));
         put(PORT, port.map(|p| p.to_string()));
@@ -170,6 +175,18 @@ impl Mark {
         put(RUN, run.clone());
         put(MEMORY_RAISED, raised.map(|(from, to)| format!("{from} {to}")));
         labels
+    }
+}
+
+/// The instance that labels name. A further one without its number is nobody's: taken for the first it would
+/// be removed beside that.
+fn instance(server: Option<&str>, number: Option<&str>, role: Option<Role>) -> Option<ServerId> {
+    let server = ServerId::new(server?).ok()?;
+    match number {
+        None => (role != Some(Role::Replica)).then_some(server),
+        Some(number) => {
+            ServerId::instance(server.replica(number.parse().ok()?).as_str()).ok().filter(|id| *id != server)
+        }
     }
 }
 
@@ -200,6 +217,48 @@ mod tests {
             raised: Some((1, 2)),
         };
         assert_eq!(Mark::parse(&mark.labels()), Some(mark));
+    }
+
+    #[test]
+    fn a_further_instance_is_known_by_its_number_and_by_no_name() {
+        let of = |pairs: &[(&str, &str)]| {
+            let ours = [("managed-by", "mcp-orchestrator"), ("io.mcp-orchestrator.stack", "default")];
+            let all = ours.iter().chain(pairs).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            Mark::parse(&all.collect()).expect("ours").server.map(String::from)
+        };
+        let (server, role) =
+            (("io.mcp-orchestrator.server", "time"), ("io.mcp-orchestrator.role", "replica"));
+        let number = |text| ("io.mcp-orchestrator.replica", text);
+        assert_eq!(of(&[server, role, number("3")]).as_deref(), Some("time-R3"));
+        for bad in ["1", "0", "65", "x", "-2", ""] {
+            assert_eq!(of(&[server, role, number(bad)]), None, "{bad}");
+        }
+        assert_eq!(of(&[server, role]), None);
+        assert_eq!(of(&[("io.mcp-orchestrator.server", "time-R3"), role]), None);
+        let third = ServerId::instance("time-R3").ok();
+        let stack = Stack::new("default").unwrap();
+        let mark = Mark { server: third, role: Some(Role::Replica), ..empty(stack) };
+        let labels = mark.labels();
+        assert_eq!(labels.get("io.mcp-orchestrator.server").map(String::as_str), Some("time"));
+        assert_eq!(Mark::parse(&labels), Some(mark));
+    }
+
+    fn empty(stack: Stack) -> Mark {
+        Mark {
+            stack,
+            server: None,
+            role: None,
+            fingerprint: None,
+            port: None,
+            container_port: None,
+            transport: None,
+            route: None,
+            image_digest: None,
+            volumes: Vec::new(),
+            remove_volumes: false,
+            run: None,
+            raised: None,
+        }
     }
 
     #[test]

@@ -33,10 +33,20 @@ pub struct Memory {
     pub pauses: BTreeMap<Scope, Pause>,
     /// Somebody wants this host out of the load balancer, with everything running on.
     pub drain: Option<Pause>,
+    /// How servers ended lately that nobody had asked to end.
+    pub ends: BTreeMap<ServerId, Ends>,
     /// Servers that start on demand or stop when idle, and whether they are to run now.
     pub naps: BTreeMap<ServerId, Nap>,
     /// What the load balancer half remembers.
     pub balancer: crate::model::balancer::BalancerMemory,
+}
+
+impl Memory {
+    /// What people asked for of a server, or of an instance: the wish about its server counts first.
+    #[must_use]
+    pub fn intent(&self, id: &ServerId) -> Option<&Intent> {
+        self.intents.get(&id.server()).or_else(|| self.intents.get(id))
+    }
 }
 
 /// A host port held for a server.
@@ -101,6 +111,33 @@ pub struct Raise {
     pub to: i64,
     /// When it was decided on.
     pub at: Timestamp,
+}
+
+/// How one server ended lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ends {
+    /// The ends, oldest first.
+    pub list: Vec<End>,
+    /// The run that ended last: a container and when it was started; empty for a process.
+    pub run: String,
+    /// The container whose last words are still to be read.
+    pub words_of: Option<ContainerId>,
+}
+
+/// One end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// When, as well as it is known.
+    pub at: Timestamp,
+    /// How, in words: `it ended with exit code 1`.
+    pub how: String,
+    /// The kernel killed it, or a part of it, for memory; `None`: nobody can tell.
+    pub oom: Option<bool>,
+    /// The last lines that it printed beside its messages, without values of its environment; `None`:
+    /// they are not known.
+    pub words: Option<Vec<String>>,
 }
 
 /// Whether a server that starts on demand, or stops when idle, is to run now.

@@ -5,6 +5,7 @@ use crate::model::balancer::BalancerSeen;
 use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ImageId, ServerId};
 use crate::model::mark::Mark;
+use crate::model::memory::End;
 use crate::model::net::HostPort;
 use crate::model::time::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,10 @@ pub struct Observed {
     /// Restarts of local processes within the last minute that nobody asked for, made where their pipes
     /// are held.
     pub restarts: Vec<Timestamp>,
+    /// How local processes ended last, where their pipes are held.
+    pub ends: BTreeMap<ServerId, End>,
+    /// The last lines of containers that were asked for.
+    pub words: BTreeMap<ContainerId, Seen<Vec<LogLine>>>,
     /// How servers that may sleep are used, as far as this process can tell.
     pub uses: BTreeMap<ServerId, Use>,
     /// The run of this process, which the legs it makes carry as a label; `None` in a process that
@@ -221,6 +226,8 @@ pub enum Question {
     Image(String),
     /// What does an inspect say of this container?
     Details(ContainerId),
+    /// What did this container print last?
+    Words(ContainerId),
     /// Is a connection to this port accepted?
     Reachable(HostPort),
     /// Which ports of the range are free?

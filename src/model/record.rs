@@ -2,10 +2,10 @@
 //!
 //! Invariant: nothing secret is ever in it: names and words, never arguments or values.
 
-use crate::model::id::ServerId;
 use crate::model::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Something that somebody asked for and that takes a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -113,27 +113,29 @@ pub struct AuditEntry {
     pub request: Option<String>,
 }
 
-/// A call of a client that ended.
+/// A call of a client that ended. Its names are shared: there are many calls and few names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallRecord {
     /// When it ended.
     pub at: Timestamp,
     /// Whose it was.
-    pub by: String,
+    pub by: Arc<str>,
     /// By which door it came: `port`, `mcp`, `all` or `openapi`.
     pub via: &'static str,
-    /// The server.
-    pub server: Option<ServerId>,
+    /// The server's id.
+    pub server: Option<Arc<str>>,
+    /// The number of its instance, where it has several; told in the log and not kept.
+    pub replica: Option<u32>,
     /// `tools/call`, `prompts/get` or `resources/read`.
-    pub method: String,
+    pub method: Arc<str>,
     /// The tool, by the server's own name; empty for what is none.
-    pub tool: String,
+    pub tool: Arc<str>,
     /// `ok`, `failed` or `abandoned`.
     pub result: &'static str,
     /// How long it took, in milliseconds.
     pub millis: u64,
     /// What the client, or a proxy before it, calls the request.
-    pub request: Option<String>,
+    pub request: Option<Box<str>>,
 }
 
 impl CallRecord {

@@ -33,6 +33,8 @@ pub struct Server {
     pub gateway_reasons: Vec<String>,
     /// Who may share an instance (`orchestrator.sharing`).
     pub sharing: Sharing,
+    /// How many instances of it there are to be (`orchestrator.replicas`); 1 where nobody asks for more.
+    pub replicas: u32,
     /// How long one request may stay without a sign of life (`timeout`); `None` is the default.
     pub request_timeout: Option<Span>,
     /// Which of its tools are offered, and how they are called (`orchestrator.tools`).
@@ -40,6 +42,8 @@ pub struct Server {
     /// Headers of clients' requests that a server elsewhere gets (`orchestrator.forwardHeaders`), in
     /// lower case.
     pub forward_headers: Vec<String>,
+    /// Where the tool proxy has it beside its id (`orchestrator.openapiPath`), without a `/` in front.
+    pub openapi_path: Option<String>,
     /// What its requests are held to (`orchestrator.rateLimit` and others).
     pub traffic: TrafficPolicy,
     /// Path of the MCP endpoint inside an HTTP server (`orchestrator.httpPath`).
@@ -66,6 +70,25 @@ pub struct Server {
 }
 
 impl Server {
+    /// Instance number `number` of it: 1 is the server itself. The others differ in their id and name, and
+    /// have no host port: clients come in by the server's own.
+    #[must_use]
+    pub fn instance(&self, number: u32) -> Self {
+        let mut one = self.clone();
+        if number < 2 {
+            return one;
+        }
+        one.id = self.id.replica(number);
+        one.name = format!("{} ({number})", self.name);
+        one.notes.clear();
+        if let ServerKind::Container(decl) = &mut one.kind
+            && let Some(port) = &mut decl.mcp_port
+        {
+            port.host_port = None;
+        }
+        one
+    }
+
     /// How a container speaks, as far as its entry and its line say; `None` where only its image can, and for
     /// what is no container.
     #[must_use]

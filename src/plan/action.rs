@@ -15,3 +15,11 @@ pub struct Action {
     /// Indices of earlier actions that must have succeeded.
     pub after: Vec<usize>,
 }
+
+impl Action {
+    /// Whether it is for `server`, or for one of its instances.
+    #[must_use]
+    pub fn is_of(&self, server: &ServerId) -> bool {
+        self.server.as_ref().is_some_and(|id| id == server || id.server() == *server)
+    }
+}

@@ -19,6 +19,7 @@
 //! | I13 | while this host is drained no target of it is registered |
 //! | I14 | a container's memory limit is the declared one, or the one step above it that is allowed |
 //! | I15 | a server is only put to sleep by its own `idleTimeout`, when nobody has used it for that long, not while it is paused, and its container is only stopped after the gateway holds its requests |
+//! | I16 | no container is made of an instance that no entry asks for, no further instance of a server holds a port or a listener, and of several that run one is replaced at a time |
 //!
 //! I6, I7 and I9 are about servers: a leg that has ended or whose run is over serves nobody and may
 //! always go.
@@ -58,6 +59,8 @@ impl fmt::Display for Broken {
 /// Every invariant that `plan` breaks; empty for a plan that may run.
 #[must_use]
 pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
+    let desired = input.desired.instances();
+    let input = Input { desired: &desired, ..input };
     let mut broken = Vec::new();
     ports(plan, &mut broken);
     let containers: &[Container] = match &input.observed.containers {
@@ -98,6 +101,7 @@ pub fn check(input: Input<'_>, plan: &Plan) -> Vec<Broken> {
         }
     }
     naps(input, plan, &mut broken);
+    instances(input, plan, &index_of, &mut broken);
     removals(input, plan, &index_of, containers, &mut broken);
     recoveries(input, plan, &mut broken);
     broken
@@ -135,8 +139,7 @@ fn replacements<'a>(
     let mut out: BTreeMap<&ServerId, Vec<&Container>> = BTreeMap::new();
     for container in containers.iter().filter(|c| matches!(c.state, ContainerState::Running(_))) {
         // Another stack on this engine may have a server of the same name.
-        let server =
-            |mark: &&Mark| mark.stack == policy.stack && matches!(mark.role, Some(Role::Server) | None);
+        let server = |mark: &&Mark| mark.stack == policy.stack && mark.role != Some(Role::Leg);
         let Some(mark) = container.mark.as_ref().filter(server) else { continue };
         let behind = mark.route.as_deref() == Some("edge") && !stopped.contains(container.id.as_str());
         if let Some(server) = mark.server.as_ref().filter(|_| behind) {
@@ -188,7 +191,7 @@ fn let_go(
     if input.desired.servers.get(server).is_some_and(sleeps) && !edge_ops().any(held) {
         broken.push(Broken { number: 13, what: action.op.describe() });
     }
-    let open = input.observed.edges.as_ref().is_some_and(|edges| edges.contains_key(server));
+    let open = input.observed.edges.as_ref().is_some_and(|edges| edges.contains_key(&server.server()));
     let Some(new) = seen.replacements.get(server).filter(|_| open) else { return };
     let handed_over = |op: &EdgeOp| {
         matches!(op, EdgeOp::HandOver { server: of, container }
@@ -232,7 +235,7 @@ fn engine(
     broken: &mut Vec<Broken>,
 ) {
     let mut add = |number, what: String| broken.push(Broken { number, what });
-    let claimed_broken = |id: &ServerId| input.desired.broken.contains_key(id);
+    let claimed_broken = |id: &ServerId| input.desired.is_broken(id);
     let leg = matches!(target(op), Some(ContainerRef::Id { id, .. }) if seen.leg(id).is_some());
     if action.server.as_ref().is_some_and(claimed_broken) && !leg {
         add(6, action.op.describe());
@@ -328,7 +331,8 @@ fn removals(
         if seen.leg(id).is_some_and(|mark| !runs || is_orphan(input.observed, mark)) {
             continue;
         }
-        if held_back && !input.desired.claims(server) {
+        let spare = input.desired.stale.is_none() && input.desired.is_spare(server);
+        if held_back && !spare && !input.desired.claims(server) {
             broken.push(Broken { number: 7, what: action.op.describe() });
         }
         let of_server = |c: &&Container| {
@@ -340,6 +344,45 @@ fn removals(
         let is_container = wanted.is_some_and(|server| matches!(server.kind, ServerKind::Container(_)));
         if runs && others == 0 && seen.leg(id).is_none() && is_container {
             broken.push(Broken { number: 9, what: action.op.describe() });
+        }
+    }
+}
+
+/// I16: as many instances as asked for, behind one door, and never all of them at once in the workshop.
+fn instances(input: Input<'_>, plan: &Plan, seen: &Index<'_>, broken: &mut Vec<Broken>) {
+    let mut replaced: BTreeMap<ServerId, &ServerId> = BTreeMap::new();
+    let mut add = |what: String| broken.push(Broken { number: 16, what });
+    for id in plan.memory.leases.keys().filter(|id| id.replica_number() > 1) {
+        add(format!("{id} holds a port"));
+    }
+    for action in &plan.actions {
+        let Some(id) = &action.server else { continue };
+        let further = id.replica_number() > 1;
+        match &action.op {
+            Op::Engine(EngineOp::Create(create)) => {
+                let Some(server) = input.desired.servers.get(id) else {
+                    add(format!("{} is not asked for", create.name));
+                    continue;
+                };
+                let publishes = create.publish.as_ref().is_some_and(|publish| publish.host_port.is_some());
+                if further && publishes {
+                    add(format!("{} publishes a host port", create.name));
+                }
+                let name = main_name(input.policy, id);
+                let main = seen.by_name.get(name.as_str()).filter(|main| create.name != main.name);
+                let runs = main.is_some_and(|main| matches!(main.state, ContainerState::Running(_)));
+                if server.replicas > 1
+                    && runs
+                    && let Some(other) = replaced.insert(id.server(), id)
+                {
+                    add(format!("{other} and {id} are replaced at once"));
+                }
+            }
+            Op::Edge(EdgeOp::Open { server, .. }) if server.replica_number() > 1 => {
+                add(format!("{server} has a listener"));
+            }
+            Op::Balancer(_) if further => add(action.op.describe()),
+            Op::Engine(_) | Op::Edge(_) | Op::Balancer(_) => {}
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::plan::images::{self, Chosen};
 use crate::plan::recovery::{self, Step};
 use crate::plan::report::{Reason, ReasonKind, Row, RowState};
 use crate::plan::runs::{Want, paused, restart_due, want};
-use crate::plan::{demand, depends, drain, outside, pause, replace, steady};
+use crate::plan::{demand, depends, drain, outside, pause, replace, replicas, steady};
 
 /// Path of the MCP endpoint where nothing says another.
 const HTTP_PATH: &str = "/mcp";
@@ -47,8 +47,8 @@ pub(crate) struct Site<'a> {
     pub(crate) container_port: Option<u16>,
     /// Host address the port is published on; `None` when the gateway stands in front.
     pub(crate) direct: Option<String>,
-    /// The leased port.
-    pub(crate) port: HostPort,
+    /// The leased port; further instances of a server have none.
+    pub(crate) port: Option<HostPort>,
     /// The image, where a decision needed it.
     pub(crate) image: Option<Chosen>,
 }
@@ -72,6 +72,11 @@ pub(crate) fn decide(draft: &mut Draft<'_>) {
     }
     for (id, problem) in &desired.broken {
         leave_broken(draft, id, problem);
+    }
+    let further = |id: &&ServerId| id.replica_number() > 1 && desired.is_broken(id);
+    let of_broken: Vec<ServerId> = draft.fleet.groups.keys().filter(further).cloned().collect();
+    for id in of_broken {
+        leave_broken(draft, &id, desired.broken.get(&id.server()).map_or("", String::as_str));
     }
     let there = draft.fleet.groups.iter().filter(|(_, group)| !group.is_empty());
     let unclaimed: Vec<ServerId> =
@@ -281,7 +286,10 @@ pub(crate) fn resolve<'a>(
         }
     };
     let direct = route(draft, server, transport, decl)?;
-    let port = draft.port(id)?;
+    let port = draft.port(id);
+    if port.is_none() && replicas::lacks_door(draft, id) {
+        return None;
+    }
     Some(Site { server, decl, group, name, transport, container_port, direct, port, image })
 }
 
@@ -347,6 +355,8 @@ fn route(
         own.unwrap_or_else(|| draft.input.policy.host.clone())
     };
     match (server.route, transport) {
+        // Nobody but the gateway can send a request to one of several.
+        _ if server.id.replica_number() > 1 => Some(None),
         (RouteWish::Direct, Transport::Stdio) => {
             draft.block(
                 &server.id,
@@ -391,7 +401,7 @@ fn serving_ports(draft: &Draft<'_>, site: &Site<'_>) -> Vec<HostPort> {
     if site.direct.is_none() {
         let served = draft.input.observed.edges.as_ref().and_then(|edges| edges.get(id)).copied();
         // The gateway answers while the container restarts: its health path tells the balancer.
-        return served.filter(|port| *port == site.port).into_iter().collect();
+        return served.filter(|port| Some(*port) == site.port).into_iter().collect();
     }
     // The container that carries the port, not the ledger, tells what answers now.
     let Some(main) = site.group.main.filter(|main| !matches!(main.state, ContainerState::Created)) else {
@@ -422,7 +432,7 @@ pub(crate) fn want_route(draft: &mut Draft<'_>, site: &Site<'_>, ports: Vec<Host
     };
     let health_path = server.health.path.clone();
     let ports = if drain::holds(draft) { Vec::new() } else { ports };
-    draft.routes.insert(server.id.clone(), RouteWant { server: server.id.clone(), kind, ports, health_path });
+    draft.offer(RouteWant { server: server.id.clone(), kind, ports, health_path });
 }
 
 /// Not to run: take it out of the balancer, then stop it. The container stays, so that `start` is
@@ -520,21 +530,23 @@ fn leave_broken(draft: &mut Draft<'_>, id: &ServerId, problem: &str) {
     draft.block(id, "MCPO-P034", problem.to_owned());
 }
 
-/// No entry has it: drain, stop, remove; anonymous volumes go where the line had `--rm`.
+/// No entry has it, or its server asks for fewer instances: drain, stop, remove; anonymous volumes go where
+/// the line had `--rm`.
 fn remove_unclaimed(draft: &mut Draft<'_>, id: &ServerId) {
+    let spare = draft.input.desired.is_spare(id);
     let group = draft.fleet.groups.get(id).cloned().unwrap_or_default();
     if let Some(main) = group.main.or_else(|| group.all().next()) {
         show(draft, id, main);
     }
-    if draft.keep_unclaimed {
+    if draft.keep_unclaimed && !(spare && draft.input.desired.stale.is_none()) {
         draft.keep.insert(id.clone());
         draft.row(id).state = RowState::Blocked;
         draft.say(id, Reason::new(ReasonKind::LeftAlone, "removal is held back").code("MCPO-P004"));
         return;
     }
-    let why = "the file no longer has it";
+    let why = if spare { "the file asks for fewer instances" } else { "the file no longer has it" };
     draft.say(id, Reason::new(ReasonKind::ChangedBecause, why));
-    if !drained(draft, id, &group, false) {
+    if !drained(draft, id, &group, false) || (spare && replicas::still_serves(draft, id, &group)) {
         return;
     }
     for container in group.all() {

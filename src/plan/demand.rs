@@ -51,7 +51,7 @@ pub(crate) fn settle(draft: &mut Draft<'_>) {
     }
     draft.memory.naps.retain(|id, _| match desired.servers.get(id) {
         Some(server) => server.may_sleep(),
-        None => desired.stale.is_some() || desired.broken.contains_key(id),
+        None => desired.stale.is_some() || desired.is_broken(id),
     });
     for server in desired.servers.values().filter(|server| server.may_sleep()) {
         let id = &server.id;
@@ -163,7 +163,7 @@ fn rest(draft: &mut Draft<'_>, server: &Server) -> String {
         ports: port.into_iter().collect(),
         health_path: server.health.path.clone().filter(|_| container),
     };
-    draft.routes.insert(id.clone(), want);
+    draft.offer(want);
     why
 }
 

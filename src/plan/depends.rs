@@ -22,6 +22,7 @@ use crate::model::observed::{ContactState, ContainerState};
 use crate::model::policy::Ending;
 use crate::model::server::{RestartWhen, Server, ServerKind};
 use crate::plan::draft::{Draft, runs};
+use crate::plan::replicas;
 use crate::plan::report::{Hold, Reason, ReasonKind};
 use crate::plan::runs::{Want, paused, want};
 use std::cmp::Reverse;
@@ -192,6 +193,8 @@ fn why_down(draft: &Draft<'_>, section: &SectionId) -> Option<String> {
         // One that sleeps starts as soon as it is asked for something.
         Want::Stop { by_hand: false, .. } | Want::Sleep => None,
         Want::Stop { why, by_hand: true } => Some(format!("{} is {why}", server.id)),
+        // One instance that is up is enough.
+        Want::Run if replicas::siblings(draft, server).any(|one| not_up(draft, one).is_none()) => None,
         Want::Run => not_up(draft, server).map(|why| format!("{} {why}", server.id)),
     })
 }

@@ -20,8 +20,7 @@ use std::fmt::Write as _;
 pub fn text(plan: &Plan, now: Timestamp, width: usize) -> String {
     let mut out = String::new();
     for (id, row) in &plan.report.servers {
-        let actions: Vec<&Action> =
-            plan.actions.iter().filter(|action| action.server.as_ref() == Some(id)).collect();
+        let actions: Vec<&Action> = plan.actions.iter().filter(|action| action.is_of(id)).collect();
         server(&mut out, id, row, &actions, now, width);
     }
     let shared: Vec<&Action> = plan.actions.iter().filter(|action| action.server.is_none()).collect();
@@ -62,6 +61,7 @@ fn server(out: &mut String, id: &ServerId, row: &Row, actions: &[&Action], now: 
         Some(port) => format!("{route} on port {port}"),
         None => route.to_owned(),
     }));
+    facts.extend(row.running.map(|running| format!("{running} of {} run", row.instances.len())));
     let _ = writeln!(out, "{id}: {}", facts.join(", "));
     for reason in &row.reasons {
         wrapped(out, "    ", &sentence(reason, now), width);

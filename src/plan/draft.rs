@@ -12,7 +12,7 @@ use crate::plan::action::Action;
 use crate::plan::depends::Order;
 use crate::plan::fleet::Fleet;
 use crate::plan::report::{Reason, ReasonKind, Report, Row, RowState};
-use crate::plan::{Input, Plan};
+use crate::plan::{Input, Plan, ends};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything the steps read and write.
@@ -184,6 +184,13 @@ impl<'a> Draft<'a> {
         self.say(id, Reason::new(ReasonKind::Note, text));
     }
 
+    /// Wants something of the load balancer; further instances of a server are behind its own listener.
+    pub(crate) fn offer(&mut self, want: RouteWant) {
+        if want.server.replica_number() == 1 {
+            self.routes.insert(want.server.clone(), want);
+        }
+    }
+
     /// What went wrong lately; made when there is none.
     pub(crate) fn attempts(&mut self, id: &ServerId) -> &mut Attempts {
         self.memory.attempts.entry(id.clone()).or_default()
@@ -199,9 +206,11 @@ impl<'a> Draft<'a> {
         let moves = |id: &&ServerId| self.fleet.groups.get(*id).is_some_and(|group| !group.nexts.is_empty());
         self.report.in_flight = self.in_flight.iter().filter(moves).count();
         self.memory.attempts.retain(|_, attempts| *attempts != Attempts::default());
-        for row in self.report.servers.values_mut() {
+        for (id, row) in &mut self.report.servers {
+            row.ends = ends::newest_first(&self.memory, id);
             row.reasons.sort_by_key(|reason| reason.kind);
         }
+        self.report.put_together();
         Plan {
             actions: self.actions,
             report: self.report,

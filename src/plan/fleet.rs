@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Our containers by server, everybody's names.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet<'a> {
-    /// Ours, by server.
+    /// Ours, by server and instance of one.
     pub(crate) groups: BTreeMap<ServerId, Group<'a>>,
     /// Every container by name.
     pub(crate) names: BTreeMap<&'a str, &'a Container>,
@@ -20,15 +20,13 @@ pub(crate) struct Fleet<'a> {
     pub(crate) unreadable: Vec<&'a Container>,
 }
 
-/// The containers of one server.
+/// The containers of one server, or of one instance.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group<'a> {
     /// The one with the server's name.
     pub(crate) main: Option<&'a Container>,
     /// Server containers with another name: a replacement in flight, or a renamed one; by name.
     pub(crate) nexts: Vec<&'a Container>,
-    /// Replicas.
-    pub(crate) others: Vec<&'a Container>,
     /// Legs: they belong to a run of the daemon, not to the server; see [`crate::plan::legs`].
     pub(crate) legs: Vec<&'a Container>,
 }
@@ -36,7 +34,7 @@ pub(crate) struct Group<'a> {
 impl<'a> Group<'a> {
     /// All but the legs.
     pub(crate) fn all(&self) -> impl Iterator<Item = &'a Container> + '_ {
-        self.main.iter().chain(&self.nexts).chain(&self.others).copied()
+        self.main.iter().chain(&self.nexts).copied()
     }
 
     /// Whether nothing but legs is there.
@@ -65,12 +63,11 @@ impl<'a> Fleet<'a> {
             };
             let group = fleet.groups.entry(server.clone()).or_default();
             match mark.role {
-                Some(Role::Server) | None if container.name == main_name(policy, server) => {
+                Some(Role::Leg) => group.legs.push(container),
+                Some(Role::Server | Role::Replica) | None if container.name == main_name(policy, server) => {
                     group.main = Some(container);
                 }
-                Some(Role::Server) | None => group.nexts.push(container),
-                Some(Role::Replica) => group.others.push(container),
-                Some(Role::Leg) => group.legs.push(container),
+                Some(Role::Server | Role::Replica) | None => group.nexts.push(container),
             }
         }
         for group in fleet.groups.values_mut() {

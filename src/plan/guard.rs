@@ -16,6 +16,9 @@ const HALF_COUNTS_FROM: usize = 4;
 pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
     let (desired, policy) = (draft.input.desired, draft.input.policy);
     draft.keep.extend(desired.broken.keys().cloned());
+    let groups: Vec<ServerId> =
+        draft.fleet.groups.keys().filter(|id| desired.is_broken(id)).cloned().collect();
+    draft.keep.extend(groups);
     for container in draft.fleet.unreadable.clone() {
         let text = format!("container {} has our mark but no readable server label", container.name);
         draft.report.general.push(Reason::new(ReasonKind::LeftAlone, text).code("MCPO-P001"));
@@ -29,8 +32,10 @@ pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
         return;
     }
     let there = draft.fleet.groups.iter().filter(|(_, group)| !group.is_empty()).map(|(id, _)| id);
-    let existing: BTreeSet<&ServerId> = there.chain(draft.memory.leases.keys()).collect();
-    let removed: Vec<&ServerId> = existing.iter().copied().filter(|id| !desired.claims(id)).collect();
+    // Servers are counted: fewer instances of one are no removal.
+    let existing: BTreeSet<ServerId> =
+        there.chain(draft.memory.leases.keys()).map(ServerId::server).collect();
+    let removed: Vec<&ServerId> = existing.iter().filter(|id| !desired.claims(id)).collect();
     if removed.is_empty() {
         return;
     }

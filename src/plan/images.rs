@@ -19,10 +19,16 @@ pub(crate) struct Chosen {
     pub(crate) exposed: Vec<u16>,
 }
 
+/// Under which id a server's image is pinned: its instances are made from one image. What is fetched anew for
+/// every container is fetched for each of them.
+fn pinned(server: &Server) -> ServerId {
+    if server.pull == PullPolicy::Always { server.id.clone() } else { server.id.server() }
+}
+
 /// The image for a server's next container; `None` when the row says what it waits for.
 pub(crate) fn choose(draft: &mut Draft<'_>, server: &Server, decl: &ContainerDecl) -> Option<Chosen> {
     let reference = &decl.spec.image;
-    let pin = draft.memory.pins.get(&server.id).filter(|pin| pin.reference == *reference).cloned();
+    let pin = draft.memory.pins.get(&pinned(server)).filter(|pin| pin.reference == *reference).cloned();
     if server.pull == PullPolicy::Always && pin.as_ref().is_none_or(|pin| pin.pulled.is_none()) {
         pull(draft, &server.id, reference, decl, "pull = always");
         return None;
@@ -67,7 +73,7 @@ pub(crate) fn same(
     if let Some(image) = look(draft, id, image.as_str())? {
         return Some(chosen(&image));
     }
-    let pin = draft.memory.pins.get(id).filter(|pin| pin.image == image.as_str()).cloned();
+    let pin = draft.memory.pins.get(&pinned(server)).filter(|pin| pin.image == image.as_str()).cloned();
     match pin.and_then(|pin| pin.digest) {
         Some(digest) if server.pull != PullPolicy::Never => {
             pull(draft, id, &digest, decl, "the image it was made from is no longer on the engine");
@@ -84,14 +90,15 @@ pub(crate) fn same(
 fn first(draft: &mut Draft<'_>, server: &Server, decl: &ContainerDecl) -> Option<Chosen> {
     let reference = &decl.spec.image;
     if let Some(image) = look(draft, &server.id, reference)? {
-        let pulled = draft.memory.pins.get(&server.id).and_then(|pin| pin.pulled);
+        let key = pinned(server);
+        let pulled = draft.memory.pins.get(&key).and_then(|pin| pin.pulled);
         let pin = Pin {
             reference: reference.clone(),
             image: image.id.0.clone(),
             digest: image.digest.clone(),
             pulled,
         };
-        draft.memory.pins.insert(server.id.clone(), pin);
+        draft.memory.pins.insert(key, pin);
         return Some(chosen(&image));
     }
     if server.pull == PullPolicy::Never {

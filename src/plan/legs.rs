@@ -134,6 +134,8 @@ mod tests {
             request_timeout: None,
             tools: crate::model::access::ToolPolicy::default(),
             forward_headers: Vec::new(),
+            openapi_path: None,
+            replicas: 1,
             depends_on: Vec::new(),
             traffic: crate::model::traffic::TrafficPolicy::default(),
             http_path: None,

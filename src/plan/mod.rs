@@ -18,6 +18,7 @@ mod depends;
 pub mod display;
 mod draft;
 mod drain;
+mod ends;
 pub(crate) mod fleet;
 mod guard;
 mod images;
@@ -28,6 +29,7 @@ mod pause;
 mod ports;
 pub mod recovery;
 pub mod replace;
+mod replicas;
 pub mod report;
 mod routes;
 mod runs;
@@ -89,11 +91,15 @@ impl Plan {
 }
 
 /// Makes the plan.
+///
+/// Every instance of a server is planned for as a server of its own; the report has a row a server.
 pub fn plan(input: Input<'_>) -> Plan {
-    let mut draft = Draft::new(input);
+    let desired = input.desired.instances();
+    let mut draft = Draft::new(Input { desired: &desired, ..input });
     runs::settle_intents(&mut draft);
     drain::settle(&mut draft);
     oom::settle(&mut draft);
+    ends::settle(&mut draft);
     demand::settle(&mut draft);
     recovery::settle(&mut draft);
     guard::guard_removals(&mut draft);

@@ -54,7 +54,7 @@ pub(crate) fn settle(draft: &mut Draft<'_>) {
     let (desired, now) = (draft.input.desired, draft.input.now);
     draft.memory.raises.retain(|id, raise| match desired.servers.get(id) {
         Some(server) => allowed(server) == Some((raise.from, raise.to)),
-        None => desired.stale.is_some() || desired.broken.contains_key(id),
+        None => desired.stale.is_some() || desired.is_broken(id),
     });
     for (id, group) in &draft.fleet.groups {
         let made = group.main.and_then(|main| main.mark.as_ref()).and_then(|mark| mark.raised);

@@ -27,7 +27,7 @@ use crate::plan::draft::{Draft, runs};
 use crate::plan::recovery::{self, Step};
 use crate::plan::report::{Hold, Reason, ReasonKind, RowState};
 use crate::plan::runs::{Want, restart_due, want};
-use crate::plan::{depends, drain};
+use crate::plan::{depends, drain, ends, replicas};
 
 /// A try that is due is under way: its news come by themselves; this is between two looks all the same.
 const UNDER_WAY_AGAIN: Span = Span::secs(1);
@@ -53,7 +53,7 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
         draft.say(id, Reason::new(ReasonKind::LeftAlone, why));
         return;
     }
-    if draft.port(id).is_none() {
+    if draft.port(id).is_none() && replicas::lacks_door(draft, id) {
         return;
     }
     if left == Left::OnItsPort {
@@ -61,7 +61,7 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
         draft.row(id).route = Some("direct");
         let want =
             RouteWant { server: id.clone(), kind: RouteKind::Edge, ports: Vec::new(), health_path: None };
-        draft.routes.insert(id.clone(), want);
+        draft.offer(want);
         return;
     }
     if asleep {
@@ -75,14 +75,18 @@ pub(crate) fn decide(draft: &mut Draft<'_>, server: &Server, what: &str) {
     let served = served.filter(|_| !leaves);
     let ports = served.filter(|port| Some(*port) == draft.port(id)).into_iter().collect();
     let want = RouteWant { server: id.clone(), kind: RouteKind::Edge, ports, health_path: None };
-    draft.routes.insert(id.clone(), want);
+    draft.offer(want);
     // Nobody here keeps connections.
     let Some(contacts) = &draft.input.observed.contacts else { return };
     let contact = contacts.get(id);
     if let Some(why) = restart_due(&draft.memory, id) {
+        if replicas::waits_for_restart(draft, server) {
+            return;
+        }
         return restart(draft, id, &why);
     }
     say_ends(draft, server, contact);
+    ends::process(draft, server);
     let up = contact.is_some_and(|contact| contact.state == ContactState::Up);
     let hold = depends::hold(draft, server, up);
     draft.row(id).hold = hold;

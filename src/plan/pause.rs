@@ -71,6 +71,6 @@ fn take_out<'a>(draft: &mut Draft<'a>, server: &'a Server) {
 
 fn out_of_edge(draft: &mut Draft<'_>, id: &ServerId) {
     let route = RouteWant { server: id.clone(), kind: RouteKind::Edge, ports: Vec::new(), health_path: None };
-    draft.routes.insert(id.clone(), route);
+    draft.offer(route);
     draft.leaving.insert(id.clone());
 }

@@ -20,7 +20,10 @@ const TAKEN_GRACE: Span = Span::secs(10);
 pub(crate) fn lease(draft: &mut Draft<'_>) {
     rebuild(draft);
     forget(draft);
-    let servers: Vec<&Server> = draft.input.desired.servers.values().collect();
+    // Clients of further instances come in by their server's port.
+    draft.memory.leases.retain(|id, _| id.replica_number() == 1);
+    let first = |server: &&Server| server.id.replica_number() == 1;
+    let servers: Vec<&Server> = draft.input.desired.servers.values().filter(first).collect();
     for server in &servers {
         if let Some(port) = fixed_port(server) {
             lease_fixed(draft, server, port);

@@ -53,7 +53,7 @@ pub(crate) fn settle(draft: &mut Draft<'_>) {
     // Another declaration begins anew; a broken entry has none.
     draft.memory.recoveries.retain(|id, held| match desired.servers.get(id) {
         Some(server) => spec(server) == held.spec,
-        None => desired.stale.is_some() || desired.broken.contains_key(id),
+        None => desired.stale.is_some() || desired.is_broken(id),
     });
     if draft.input.observed.containers.known().is_none() {
         return;

@@ -25,7 +25,8 @@ use crate::plan::draft::{Draft, exclusive, refer, runs};
 use crate::plan::ports::Free;
 use crate::plan::report::{Reason, ReasonKind};
 use crate::plan::steady::{self, Made, Ready};
-use crate::plan::{depends, drain, images, oom, ports, recovery};
+use crate::plan::{depends, drain, images, oom, ports, recovery, replicas};
+use std::collections::BTreeSet;
 
 /// First wait after a replacement that failed; doubles.
 const RETRY_DELAY: Span = Span::secs(15);
@@ -117,9 +118,10 @@ pub(crate) fn change(draft: &mut Draft<'_>, site: &Site<'_>, container: &Contain
         return Some(format!("its route was '{was}' and is '{is}'"));
     }
     let next = draft.memory.leases.get(id).and_then(|lease| lease.next);
-    if site.direct.is_some() && mark.port != Some(site.port) && (mark.port.is_none() || mark.port != next) {
+    if site.direct.is_some() && mark.port != site.port && (mark.port.is_none() || mark.port != next) {
         let was = mark.port.map_or_else(|| "unknown".to_owned(), |port| port.to_string());
-        return Some(format!("its host port was {was} and is {}", site.port));
+        let is = site.port.map_or_else(String::new, |port| port.to_string());
+        return Some(format!("its host port was {was} and is {is}"));
     }
     newer_image(draft, site, container)
 }
@@ -215,16 +217,19 @@ fn way(draft: &Draft<'_>, site: &Site<'_>, main: &Container, carried: bool) -> (
             "start-first: the new container takes over when it is up; no gap".to_owned(),
         );
     }
+    let Some(own) = site.port else {
+        return (Way::StopFirst, "stop-first: it has no host port; a gap of seconds".to_owned());
+    };
     let fixed = draft.memory.leases.get(&site.server.id).is_some_and(|lease| lease.fixed);
     if fixed {
         return (Way::StopFirst, "stop-first: the file fixes its host port; a gap of seconds".to_owned());
     }
     let port = old_port(main);
     let moving =
-        site.group.nexts.iter().any(|next| next.mark.as_ref().and_then(|mark| mark.port) != Some(site.port));
-    let routed = routed(draft, &site.server.id, site.port);
+        site.group.nexts.iter().any(|next| next.mark.as_ref().and_then(|mark| mark.port) != Some(own));
+    let routed = routed(draft, &site.server.id, own);
     let balanced = balancer_on(draft) && !drain::holds(draft);
-    if balanced && port == Some(site.port) && ((runs(main) && routed) || moving) {
+    if balanced && port == Some(own) && ((runs(main) && routed) || moving) {
         return (
             Way::PortMove,
             "port-move: the new container is registered and healthy before the old one is drained; no gap"
@@ -236,10 +241,16 @@ fn way(draft: &Draft<'_>, site: &Site<'_>, main: &Container, carried: bool) -> (
 
 /// Whether another replacement may begin. Where nothing runs, nothing is at risk: a roll-out that
 /// has stopped does not keep such a server down.
-fn may_begin(draft: &mut Draft<'_>, id: &ServerId, main: &Container) -> bool {
+fn may_begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) -> bool {
+    let id = &site.server.id;
+    if runs(main) && replicas::waits_for_others(draft, site.server, &site.decl.fingerprint.short()) {
+        return false;
+    }
     let policy = draft.input.policy;
+    // A declaration that fails does so once, however many instances are made from it.
+    let others: BTreeSet<ServerId> = draft.failed.iter().map(ServerId::server).collect();
     let failed: Vec<String> =
-        draft.failed.iter().filter(|other| *other != id).map(ToString::to_string).collect();
+        others.iter().filter(|other| **other != id.server()).map(ToString::to_string).collect();
     if failed.len() >= policy.rollout_failures_max && runs(main) {
         let text = format!(
             "the roll-out, stopped after {} failed replacements ({})",
@@ -259,7 +270,7 @@ fn may_begin(draft: &mut Draft<'_>, id: &ServerId, main: &Container) -> bool {
 /// Makes the new container.
 fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
     let (id, now) = (&site.server.id, draft.input.now);
-    if !may_begin(draft, id, main) || (!runs(main) && depends::must_wait(draft, site.server)) {
+    if !may_begin(draft, site, main) || (!runs(main) && depends::must_wait(draft, site.server)) {
         return;
     }
     let Some(image) = site.image.clone().or_else(|| images::choose(draft, site.server, site.decl)) else {
@@ -280,6 +291,9 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
         }
         return;
     }
+    if way == Way::StopFirst && runs(main) && replicas::is_last(draft, site.server) {
+        return;
+    }
     let mut port = site.port;
     if way == Way::PortMove {
         match ports::free_port(draft) {
@@ -288,7 +302,7 @@ fn begin(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container) {
                 if let Some(lease) = draft.memory.leases.get_mut(id) {
                     lease.next = Some(second);
                 }
-                port = second;
+                port = Some(second);
             }
             Free::None => {
                 (way, gap) =
@@ -375,7 +389,7 @@ fn go_on(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Contai
 
 fn wait_until_ready(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Container, way: Way) {
     let (id, now) = (&site.server.id, draft.input.now);
-    let port = next.mark.as_ref().and_then(|mark| mark.port).unwrap_or(site.port);
+    let port = next.mark.as_ref().and_then(|mark| mark.port).or(site.port);
     let started = draft.memory.attempts.get(id).and_then(|attempts| attempts.started);
     if started.is_none() {
         // The memory of its start is lost: its time begins now.
@@ -394,8 +408,11 @@ fn wait_until_ready(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, ne
             );
         }
         Ready::NotYet(what, again) => draft.wait(id, what, Some(again.min(deadline))),
-        Ready::Yes if way == Way::PortMove && old_port(main) != Some(port) => {
-            move_port(draft, site, main, next, port);
+        Ready::Yes if way == Way::PortMove && old_port(main) != port => {
+            // Only what has a port moves from one to another.
+            if let Some(port) = port {
+                move_port(draft, site, main, next, port);
+            }
         }
         // It moved from port to port when this host began to be drained.
         Ready::Yes if drain::holds(draft) && !may_stop_old(draft, site, main) => {}
@@ -406,7 +423,7 @@ fn wait_until_ready(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, ne
 /// Registered beside the old one, healthy, then the old one drained.
 fn move_port(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Container, new: HostPort) {
     let (id, now) = (&site.server.id, draft.input.now);
-    let old = main.mark.as_ref().and_then(|mark| mark.port).unwrap_or(site.port);
+    let old = main.mark.as_ref().and_then(|mark| mark.port).or(site.port).unwrap_or(new);
     let started = draft.memory.attempts.get(id).and_then(|attempts| attempts.started).unwrap_or(now);
     let deadline = started.after(Span(site.server.health.start_period.0.saturating_add(HEALTHY_WITHIN.0)));
     match standing(draft, id, new) {
@@ -467,13 +484,13 @@ fn hand_over(
     let Some(served) = draft.input.observed.edges.as_ref().filter(|_| site.direct.is_none()) else {
         return Ok(None);
     };
-    if served.contains_key(id) {
+    if served.contains_key(&id.server()) {
         let op = EdgeOp::HandOver { server: id.clone(), container: refer(next) };
         return Ok(Some(draft.act(Some(id), Op::Edge(op), "the new container is ready", &[])));
     }
     // A process that has just begun opens the listener first, so that the requests that come then
     // are handed over as well. One whose port is taken would wait for ever.
-    let taken = draft.memory.attempts.get(id).is_some_and(|attempts| attempts.port_taken.is_some());
+    let taken = draft.memory.attempts.get(&id.server()).is_some_and(|attempts| attempts.port_taken.is_some());
     if taken || old_port(main).is_some() || !runs(main) {
         return Ok(None);
     }
@@ -495,7 +512,7 @@ pub(crate) fn adopt_port(draft: &mut Draft<'_>, id: &ServerId, container: &Conta
 /// The new container does not come up: it goes, the old one comes back, the next try waits.
 fn give_up(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, next: &Container, error: &str) {
     let (id, now) = (&site.server.id, draft.input.now);
-    if let Some(port) = next.mark.as_ref().and_then(|mark| mark.port).filter(|port| *port != site.port)
+    if let Some(port) = next.mark.as_ref().and_then(|mark| mark.port).filter(|port| Some(*port) != site.port)
         && balancer_on(draft)
         && !port_drained(draft, id, port, true)
     {

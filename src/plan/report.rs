@@ -3,11 +3,12 @@
 //! Must never hold a secret: it shows names, never values of environment or arguments.
 
 use crate::model::id::ServerId;
+use crate::model::memory::End;
 use crate::model::net::HostPort;
 use crate::model::server::Transport;
 use crate::model::time::Timestamp;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a pass found and decided, for every server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -81,6 +82,9 @@ pub struct Row {
     /// It is no container, ended by itself, and its restart policy leaves it so.
     #[serde(skip)]
     pub ended: bool,
+    /// How it ended lately, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<End>,
     /// Somebody wants it left alone.
     pub paused: bool,
     /// Requests start it: it is not to run until one comes.
@@ -89,6 +93,12 @@ pub struct Row {
     /// What a section that it depends on and that is down means to whoever runs its process.
     #[serde(skip)]
     pub hold: Hold,
+    /// Its instances, where it has several or had: each as a row of its own, the first one included.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<ServerId, Self>,
+    /// How many of these run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<usize>,
 }
 
 /// What whoever runs a process is told of sections that it depends on.
@@ -224,14 +234,103 @@ impl Row {
             restarts: 0,
             next_try: None,
             ended: false,
+            ends: Vec::new(),
             paused: false,
             hold: Hold::No,
             asleep: false,
+            instances: BTreeMap::new(),
+            running: None,
         }
     }
 }
 
+impl RowState {
+    /// The one of two that a row of both shows: what needs somebody first.
+    fn worse(self, other: Self) -> Self {
+        const ORDER: [RowState; 6] = {
+            use RowState::{Asleep, Blocked, Changing, Converged, Stopped, Waiting};
+            [Blocked, Waiting, Changing, Converged, Asleep, Stopped]
+        };
+        ORDER.into_iter().find(|state| *state == self || *state == other).unwrap_or(self)
+    }
+}
+
+impl Row {
+    /// Whether it runs: its container does, or nobody says of its process that it does not.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        match &self.container_state {
+            Some(state) => state.starts_with("running"),
+            None => self.kind != "container" && self.state == RowState::Converged && !self.ended,
+        }
+    }
+
+    /// Its instances where it has several, else itself, by id.
+    pub fn each<'r>(&'r self, id: &'r ServerId) -> impl Iterator<Item = (&'r ServerId, &'r Self)> {
+        let own = std::iter::once((id, self)).filter(|_| self.instances.is_empty());
+        own.chain(&self.instances)
+    }
+
+    /// Makes the row of a server of the rows of its instances: the first one's, with the state and the
+    /// reasons of all.
+    fn of_instances(instances: BTreeMap<ServerId, Self>) -> Option<Self> {
+        let first = instances.iter().find(|(id, _)| id.replica_number() == 1);
+        let mut row = first.or_else(|| instances.iter().next())?.1.clone();
+        let shared = |reason: &Reason| instances.values().all(|one| one.reasons.contains(reason));
+        let own = instances.iter().flat_map(|(id, one)| {
+            one.reasons
+                .iter()
+                .filter(|reason| !shared(reason))
+                .map(move |reason| Reason { text: format!("{id}: {}", reason.text), ..reason.clone() })
+        });
+        let mut reasons: Vec<Reason> = row.reasons.iter().filter(|reason| shared(reason)).cloned().collect();
+        reasons.extend(own);
+        reasons.sort_by_key(|reason| reason.kind);
+        row.reasons = reasons;
+        for one in instances.values() {
+            row.state = row.state.worse(one.state);
+            row.restarts = row.restarts.max(one.restarts);
+            row.paused |= one.paused;
+            row.next_try = row.next_try.into_iter().chain(one.next_try).min();
+        }
+        row.ended = instances.values().all(|one| one.ended);
+        row.asleep = instances.values().all(|one| one.asleep);
+        row.running = Some(instances.values().filter(|one| one.runs()).count());
+        row.instances = instances;
+        Some(row)
+    }
+}
+
 impl Report {
+    /// Puts the rows of the instances of a server together into one, which has them.
+    pub(crate) fn put_together(&mut self) {
+        let further = self.servers.keys().filter(|id| id.replica_number() > 1);
+        let several: BTreeSet<ServerId> = further.map(ServerId::server).collect();
+        for server in several {
+            let of = |id: &ServerId| id.server() == server;
+            let ids: Vec<ServerId> = self.servers.keys().filter(|id| of(id)).cloned().collect();
+            let rows = ids.into_iter().filter_map(|id| self.servers.remove_entry(&id)).collect();
+            if let Some(row) = Row::of_instances(rows) {
+                self.servers.insert(server, row);
+            }
+        }
+    }
+
+    /// The row of one instance of a server, or of a server that is one.
+    #[must_use]
+    pub fn instance(&self, id: &ServerId) -> Option<&Row> {
+        let row = self.servers.get(&id.server())?;
+        if row.instances.is_empty() {
+            return (id.replica_number() == 1).then_some(row);
+        }
+        row.instances.get(id)
+    }
+
+    /// The rows of all instances, by id.
+    pub fn each(&self) -> impl Iterator<Item = (&ServerId, &Row)> {
+        self.servers.iter().flat_map(|(id, row)| row.each(id))
+    }
+
     /// Rows in a state.
     #[must_use]
     pub fn count(&self, state: RowState) -> usize {

@@ -42,10 +42,17 @@ fn edges(draft: &mut Draft<'_>) {
         return;
     };
     let mut wanted: BTreeMap<ServerId, HostPort> = BTreeMap::new();
+    // Servers of which an instance is not left alone: the first may be blocked while others serve.
+    let mut served_by: BTreeSet<ServerId> = BTreeSet::new();
     for (id, row) in &draft.report.servers {
         let runs = row.route == Some("edge") && row.state != RowState::Stopped;
-        if let Some(port) = draft.port(id).filter(|_| runs || draft.input.desired.broken.contains_key(id)) {
-            wanted.insert(id.clone(), port);
+        if runs && !draft.keep.contains(id) {
+            served_by.insert(id.server());
+        }
+        // One instance that runs is reason enough.
+        let id = id.server();
+        if let Some(port) = draft.port(&id).filter(|_| runs || draft.input.desired.is_broken(&id)) {
+            wanted.insert(id, port);
         }
     }
     // A broken entry keeps the listener it had, and gets no new one.
@@ -60,7 +67,8 @@ fn edges(draft: &mut Draft<'_>) {
     for (id, port) in &wanted {
         // What is paused is served as before, also by the process that came after.
         let paused = draft.report.servers.get(id).is_some_and(|row| row.paused);
-        if served.get(id) != Some(port) && (paused || !draft.keep.contains(id)) {
+        let left_alone = draft.keep.contains(id) && !served_by.contains(id);
+        if served.get(id) != Some(port) && (paused || !left_alone) {
             if draft.memory.attempts.get(id).is_some_and(|attempts| attempts.port_taken.is_some()) {
                 continue;
             }

@@ -3,6 +3,7 @@
 //! An intent holds over passes, restarts and reboots until its time is over, `start` takes it
 //! back, or the file's `disabled` changes.
 
+use crate::model::desired::Desired;
 use crate::model::id::ServerId;
 use crate::model::memory::{Memory, Pause, Scope};
 use crate::model::policy::{Ending, Policy};
@@ -37,7 +38,7 @@ pub(crate) fn settle_intents(draft: &mut Draft<'_>) {
         let current = desired.servers.get(id).map(|server| server.enabled);
         let unchanged = match current {
             Some(enabled) => enabled == intent.file_enabled,
-            None => desired.broken.contains_key(id),
+            None => desired.is_broken(id),
         };
         unchanged && intent.until.is_none_or(|until| until > now)
     });
@@ -46,7 +47,7 @@ pub(crate) fn settle_intents(draft: &mut Draft<'_>) {
         .memory
         .intents
         .iter()
-        .filter(|(id, intent)| intent.run && intent.file_enabled && restart_due(&draft.memory, id).is_none())
+        .filter(|(id, intent)| intent.run && intent.file_enabled && !restarts(desired, &draft.memory, id))
         .map(|(id, _)| id.clone())
         .collect();
     for id in done {
@@ -69,7 +70,7 @@ pub(crate) fn paused<'m>(
         return None;
     }
     let section = server.section.clone().map(Scope::Section);
-    let scopes = [Some(Scope::Server(server.id.clone())), section, Some(Scope::Host)];
+    let scopes = [Some(Scope::Server(server.id.server())), section, Some(Scope::Host)];
     scopes.into_iter().flatten().find_map(|scope| {
         let pause = memory.pauses.get(&scope)?;
         pause.until.is_none_or(|until| until > now).then_some((scope, pause))
@@ -82,7 +83,7 @@ pub(crate) fn want(policy: &Policy, memory: &Memory, server: &Server) -> Want {
         return Want::Stop { why: "the daemon ends, and on_shutdown is stop".to_owned(), by_hand: true };
     }
     let run = || if is_asleep(memory, server) { Want::Sleep } else { Want::Run };
-    match memory.intents.get(&server.id) {
+    match memory.intent(&server.id) {
         Some(intent) if intent.run => run(),
         Some(intent) => Want::Stop { why: format!("stopped by {}", intent.by), by_hand: true },
         None if server.enabled => run(),
@@ -92,8 +93,18 @@ pub(crate) fn want(policy: &Policy, memory: &Memory, server: &Server) -> Want {
 
 /// When a restart by hand was asked for that has not happened yet.
 pub(crate) fn restart_due(memory: &Memory, id: &ServerId) -> Option<String> {
-    let intent = memory.intents.get(id)?;
-    let asked = intent.restart?;
     let started = memory.attempts.get(id).and_then(|attempts| attempts.started);
-    started.is_none_or(|started| started < asked).then(|| format!("restart asked for by {}", intent.by))
+    let due = |id: &ServerId| {
+        let intent = memory.intents.get(id)?;
+        let asked = intent.restart?;
+        started.is_none_or(|started| started < asked).then(|| format!("restart asked for by {}", intent.by))
+    };
+    let server = id.server();
+    due(&server).or_else(|| due(id).filter(|_| server != *id))
+}
+
+/// Whether a restart by hand of `id` is still due for one of its instances.
+fn restarts(desired: &Desired, memory: &Memory, id: &ServerId) -> bool {
+    let of = |one: &&ServerId| *one == id || one.server() == *id;
+    desired.servers.keys().filter(of).any(|one| restart_due(memory, one).is_some())
 }

@@ -18,7 +18,7 @@ use crate::plan::draft::{Draft, refer};
 use crate::plan::images::{self, Chosen};
 use crate::plan::report::{Reason, ReasonKind, RowState};
 use crate::plan::runs::restart_due;
-use crate::plan::{depends, oom, recovery, replace};
+use crate::plan::{depends, ends, oom, recovery, replace, replicas};
 
 /// Between two looks at a port that accepts no connection yet.
 const REACH_AGAIN: Span = Span::millis(500);
@@ -93,7 +93,7 @@ pub(crate) fn held_back(draft: &mut Draft<'_>, id: &ServerId, decl: &ContainerDe
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
     pub(crate) name: String,
-    pub(crate) port: HostPort,
+    pub(crate) port: Option<HostPort>,
     pub(crate) carried: Vec<(String, String)>,
 }
 
@@ -113,9 +113,9 @@ pub(crate) fn create(
     let mark = Mark {
         stack: draft.input.policy.stack.clone(),
         server: Some(site.server.id.clone()),
-        role: Some(Role::Server),
+        role: Some(if site.server.id.replica_number() > 1 { Role::Replica } else { Role::Server }),
         fingerprint: Some(site.decl.fingerprint.clone()),
-        port: Some(made.port),
+        port: made.port,
         container_port: site.container_port,
         transport: Some(site.transport),
         route: Some(route_label(site)),
@@ -126,7 +126,7 @@ pub(crate) fn create(
         raised: oom::of(draft, &site.server.id).map(|raise| (raise.from, raise.to)),
     };
     let publish = site.container_port.map(|container_port| match &site.direct {
-        Some(address) => Publish { host_ip: address.clone(), host_port: Some(made.port), container_port },
+        Some(address) => Publish { host_ip: address.clone(), host_port: made.port, container_port },
         None => Publish { host_ip: "127.0.0.1".to_owned(), host_port: None, container_port },
     });
     let create = Create {
@@ -212,6 +212,9 @@ pub(crate) fn restart(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, 
 fn running(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, health: ContainerHealth) {
     let (id, now) = (&site.server.id, draft.input.now);
     if let Some(why) = restart_due(&draft.memory, id) {
+        if replicas::waits_for_restart(draft, site.server) {
+            return;
+        }
         restart(draft, site, main, &why);
         draft.attempts(id).crashes = 0;
         return;
@@ -230,7 +233,7 @@ fn running(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, health: Con
                 attempts.next_try = None;
                 attempts.last_error = None;
                 if site.direct.is_some() {
-                    crate::plan::containers::want_route(draft, site, vec![site.port]);
+                    crate::plan::containers::want_route(draft, site, site.port.into_iter().collect());
                 }
             }
             Ready::NotYet(what, again) => draft.wait(id, what, Some(again)),
@@ -247,6 +250,7 @@ fn running(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, health: Con
         }
     }
     oom::note(draft, id);
+    ends::advise(draft, site.server, &|draft| oom::advice(draft, site));
     if health == ContainerHealth::Unhealthy {
         draft.note(id, "the image's own health check fails");
     }
@@ -264,7 +268,12 @@ pub(crate) enum Ready {
 }
 
 /// Settled, its health check passed where there is one, its port accepting where there is one.
-pub(crate) fn ready(draft: &mut Draft<'_>, site: &Site<'_>, container: &Container, port: HostPort) -> Ready {
+pub(crate) fn ready(
+    draft: &mut Draft<'_>,
+    site: &Site<'_>,
+    container: &Container,
+    port: Option<HostPort>,
+) -> Ready {
     let (now, settle) = (draft.input.now, draft.input.policy.settle);
     let started = draft.memory.attempts.get(&site.server.id).and_then(|attempts| attempts.started);
     let settled = started.map_or(now, |started| started.after(settle));
@@ -299,9 +308,7 @@ pub(crate) fn ready(draft: &mut Draft<'_>, site: &Site<'_>, container: &Containe
             );
         }
     }
-    if site.direct.is_none() {
-        return Ready::Yes;
-    }
+    let Some(port) = port.filter(|_| site.direct.is_some()) else { return Ready::Yes };
     match draft.input.observed.reachable.get(&port) {
         None => {
             draft.ask(Question::Reachable(port));
@@ -343,6 +350,7 @@ fn ended(draft: &mut Draft<'_>, site: &Site<'_>, main: &Container, code: i64) {
     } else {
         format!("it ended with exit code {code}")
     };
+    ends::container(draft, site, main, &(code, (!first || limited).then_some(&details)));
     if let Some(why) = restart_due(&draft.memory, id).or_else(|| wake_due(&draft.memory, id)) {
         draft.attempts(id).crashes = 0;
         start(draft, id, refer(main), &why, &[]);

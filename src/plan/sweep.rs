@@ -77,7 +77,7 @@ fn needless(
         ContainerState::Exited(_) if left_lying(draft, leg) => return Some("it has ended"),
         _ => {}
     }
-    if desired.broken.contains_key(id) {
+    if desired.is_broken(id) {
         return None;
     }
     let Some(server) = desired.servers.get(id) else {

@@ -25,7 +25,7 @@ pub(super) fn set_pause(memory: &mut Memory, scopes: Vec<Scope>, pause: Option<P
             None => {
                 memory.pauses.remove(&scope);
                 if let Scope::Server(id) = &scope {
-                    memory.recoveries.remove(id);
+                    memory.recoveries.retain(|one, _| one.server() != *id);
                 }
             }
         }
@@ -46,6 +46,12 @@ pub(super) fn is_over(row: &Row) -> bool {
     row.state == RowState::Stopped || row.reasons.iter().any(|reason| reason.code == Some("MCPO-P041"))
 }
 
+/// What a word about `id` is about: the instances of a server, or the one that is named.
+fn instances(desired: &Desired, id: &ServerId) -> Vec<ServerId> {
+    let many = desired.servers.get(id).map_or(1, |server| server.replicas);
+    std::iter::once(id.clone()).chain((2..=many).map(|number| id.replica(number))).collect()
+}
+
 /// Writes down what was asked for by hand.
 pub(super) fn intend(
     memory: &mut Memory,
@@ -55,28 +61,35 @@ pub(super) fn intend(
     asked: &Asked<'_, impl Fn(&ServerId) -> bool>,
 ) {
     for id in servers {
-        let mut act = act;
-        if let Some(nap) = memory.naps.get_mut(id).filter(|_| act != Act::Stop) {
-            // Who starts it wakes it, and it counts as used then. One that sleeps is started, not more.
-            if !nap.awake {
-                act = Act::Start;
+        let instances = instances(desired, id);
+        let asleep = |one: &ServerId| memory.naps.get(one).is_some_and(|nap| !nap.awake);
+        // Who starts it wakes it, and it counts as used then. One that sleeps is started, not more.
+        let sleeps = act != Act::Stop && instances.iter().all(asleep);
+        for nap in instances.iter().filter(|_| act != Act::Stop) {
+            if let Some(nap) = memory.naps.get_mut(nap) {
+                (nap.awake, nap.idle, nap.since) = (true, false, asked.now);
             }
-            (nap.awake, nap.idle, nap.since) = (true, false, asked.now);
         }
-        let file_enabled = desired.servers.get(id).is_some_and(|server| server.enabled);
+        let act = if sleeps { Act::Start } else { act };
+        let file_enabled = desired.servers.get(&id.server()).is_some_and(|server| server.enabled);
         // Nothing keeps it stopped but its own end: only another start helps.
         let stopped = memory.intents.get(id).is_some_and(|intent| !intent.run);
-        let ended = act == Act::Start && file_enabled && !stopped && (asked.over)(id);
+        let over = instances.iter().any(|one| (asked.over)(one));
+        let ended = act == Act::Start && file_enabled && !stopped && over;
         let act = if ended { Act::Restart } else { act };
-        if let Some(attempts) = memory.attempts.get_mut(id).filter(|_| act != Act::Stop) {
-            // Somebody looked at it: crashes and failures count anew, as do tries below.
-            attempts.crashes = 0;
-            attempts.next_try = None;
-            attempts.failed_spec = None;
-            attempts.failures = 0;
+        for one in instances.iter().filter(|_| act != Act::Stop) {
+            if let Some(attempts) = memory.attempts.get_mut(one) {
+                // Somebody looked at it: crashes and failures count anew, as do tries below.
+                attempts.crashes = 0;
+                attempts.next_try = None;
+                attempts.failed_spec = None;
+                attempts.failures = 0;
+            }
+            memory.recoveries.remove(one);
         }
-        if act != Act::Stop {
-            memory.recoveries.remove(id);
+        if id.replica_number() == 1 {
+            // What was asked of one instance is over with a word about all.
+            memory.intents.retain(|one, _| one.server() != *id || one == id);
         }
         if act == Act::Start && file_enabled {
             memory.intents.remove(id);

@@ -28,6 +28,8 @@ use tokio::task::AbortHandle;
 const LIST_PAGES_MAX: usize = 100;
 /// Entries of one list.
 const LIST_ENTRIES_MAX: usize = 10_000;
+/// The id of what was never sent; no request comes to have it.
+const NEVER_SENT: u64 = u64::MAX;
 
 /// The streams of a server.
 pub struct LegIo {
@@ -149,6 +151,15 @@ impl Leg {
     /// progress token.
     pub fn start(&self, call: Call<'_>) -> Result<Running, CallError> {
         self.inner.line.start(call)
+    }
+
+    /// What stands for a request that this leg could not take any more: nothing of it is sent.
+    #[must_use]
+    pub(crate) fn never_sent(&self, why: CloseReason) -> Running {
+        let (tell, answer) = oneshot::channel();
+        let _waits = tell.send(Err(CallError::Unsent(why)));
+        let shared = Arc::clone(&self.inner.line.shared);
+        Running { shared, id: NEVER_SENT, answer, on_drop: OnDrop::Leave, timed_out: false }
     }
 
     /// Takes back the request that [`Running::id`] names, as its client asked with `params` of a

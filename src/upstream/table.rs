@@ -26,6 +26,7 @@ use crate::mcp::lines::Line;
 use crate::mcp::meta::SUBSCRIPTION_KEY;
 use crate::mcp::wire::{self, METHOD_NOT_FOUND, Message, RpcError};
 use crate::mcp::{build, meta};
+use crate::model::memory::End;
 use crate::upstream::error::{CallError, CloseReason};
 use crate::upstream::metrics::{Counters, Metrics, add, count};
 use serde_json::value::RawValue;
@@ -94,6 +95,8 @@ pub enum Diagnostic {
     Stderr(String),
     /// A line among its messages.
     Noise(String),
+    /// It ended: nothing that comes behind is from this run of it.
+    End(Box<End>),
 }
 
 /// Where a leg's by-products go; a missing outlet drops them.

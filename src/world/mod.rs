@@ -10,7 +10,7 @@ pub mod fake;
 use crate::model::balancer::{BalancerOp, BalancerView};
 use crate::model::health::Condition;
 use crate::model::id::{ContainerId, ServerId};
-use crate::model::memory::Memory;
+use crate::model::memory::{End, Memory};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::observed::{Contact, Container, Details, Image, LogAsk, LogLine, Use};
 use crate::model::op::{EdgeOp, EngineOp};
@@ -109,6 +109,10 @@ pub trait Edges: Send + Sync {
     fn restarts(&self) -> Vec<Timestamp> {
         Vec::new()
     }
+    /// How local processes ended last that nobody had asked to end.
+    fn ends(&self) -> BTreeMap<ServerId, End> {
+        BTreeMap::new()
+    }
     /// Opens or closes a listener, moves requests from one container to another, ends legs.
     fn apply<'a>(&'a self, op: &'a EdgeOp) -> Answer<'a, ()>;
 }
@@ -153,8 +157,24 @@ pub trait OfferStore: Send + Sync {
     fn put_offer<'a>(&'a self, server: &'a ServerId, text: String) -> Answer<'a, ()>;
 }
 
+/// What [`Records`] has lists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// What was asked for.
+    Tasks,
+    /// What was done.
+    Audit,
+    /// Calls of clients.
+    Calls,
+}
+
 /// Tasks and the audit, as lasting as [`SessionStore`]; bounded by whoever keeps them.
 pub trait Records: Send + Sync {
+    /// Counts what was written to `list`, after each time: while it is the same, lists are, too. `None`
+    /// where nobody counts.
+    fn written(&self, _list: Recorded) -> Option<u64> {
+        None
+    }
     /// Keeps a new task, and says its id.
     fn begin_task<'a>(&'a self, task: &'a Task) -> Answer<'a, i64>;
     /// Keeps what a task has become.

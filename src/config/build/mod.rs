@@ -30,6 +30,7 @@ mod offer;
 mod ports;
 mod process;
 mod remote;
+mod replicas;
 mod sleep;
 mod traffic;
 
@@ -44,10 +45,6 @@ const HIDDEN_LEN_MIN: usize = 6;
 /// The same for values from a store of secrets: a shorter one is guessed anyway, and hiding it would
 /// make every message unreadable.
 const HIDDEN_STORED_LEN_MIN: usize = 4;
-
-/// Keys that this version accepts and does nothing with, and whether a server elsewhere can have
-/// them.
-const NOT_YET: [(&str, bool); 1] = [("replicas", false)];
 
 /// What entries are built from.
 pub(crate) struct Builder<'a, 's> {
@@ -137,9 +134,9 @@ impl Builder<'_, '_> {
             return None;
         }
         let kind = kind?;
-        self.no_effect_yet(&mut work, &kind.kind);
         let sleep = self.check_sleep(&work, &kind.kind);
-        if !self.check_offer(&work) || !self.check_traffic(&mut work) || !sleep {
+        let several = self.check_replicas(&work, &kind);
+        if !self.check_offer(&work) || !self.check_traffic(&mut work) || !sleep || !several {
             return None;
         }
         if self.shows_secret(&work, &kind.kind) {
@@ -193,6 +190,7 @@ impl Builder<'_, '_> {
         work.note_policies(&restart, &health);
         let section = raw.section.clone().or_else(|| merged.text("section"));
         let sleeps = !matches!(kind.kind, ServerKind::Remote(_));
+        let replicas = replicas::of(merged, &kind.kind);
         Server {
             id,
             name: raw.name.clone(),
@@ -209,7 +207,8 @@ impl Builder<'_, '_> {
                 Some("direct") => RouteWish::Direct,
                 _ => RouteWish::Auto,
             },
-            gateway_reasons: gateway_reasons(merged, work.entry),
+            gateway_reasons: gateway_reasons(merged, work.entry, replicas),
+            replicas,
             sharing: match merged.text("sharing").as_deref() {
                 Some("shared") => Sharing::Shared,
                 Some("isolated") => Sharing::Isolated,
@@ -222,6 +221,7 @@ impl Builder<'_, '_> {
                 .and_then(|text| units::span(&text).ok()),
             tools: offer::tools(merged, work.entry),
             forward_headers: offer::forward_headers(merged, work.entry),
+            openapi_path: offer::openapi_path(merged),
             traffic: traffic::policy(merged),
             http_path: merged.text("httpPath"),
             restart,
@@ -291,32 +291,6 @@ impl Builder<'_, '_> {
                 self.sink.warning(codes::NO_EFFECT, value.node.at, message);
             }
         }
-    }
-}
-
-impl Builder<'_, '_> {
-    /// Warns of what is asked for and not done by this version, also where it is inherited.
-    fn no_effect_yet(&mut self, work: &mut Work<'_>, kind: &ServerKind) {
-        let asked: Vec<(&str, usize)> = NOT_YET
-            .iter()
-            .filter(|(_, elsewhere)| *elsewhere || !matches!(kind, ServerKind::Remote(_)))
-            .filter_map(|(key, _)| Some((*key, work.merged.get(key)?)))
-            .filter(|(key, value)| asks(key, &value.node))
-            .map(|(key, value)| (key, value.node.at))
-            .collect();
-        for (key, at) in asked {
-            let message = format!("'{key}' has no effect yet: this version accepts it and does nothing");
-            self.sink.warning(codes::NOT_YET, at, message);
-            work.notes.push(format!("{key} has no effect yet"));
-        }
-    }
-}
-
-/// Whether a value asks for anything: one replica, and what is switched off, do not.
-fn asks(key: &str, value: &Node) -> bool {
-    match key {
-        "replicas" => value.scalar().is_some_and(|count| count != "1"),
-        _ => !value.is_null() && value.as_bool() != Some(false),
     }
 }
 
@@ -424,9 +398,9 @@ pub(crate) fn health_policy(merged: &Merged, base: &HealthPolicy) -> HealthPolic
 }
 
 /// Why the gateway must stand in front of this server.
-fn gateway_reasons(merged: &Merged, entry: &Node) -> Vec<String> {
+fn gateway_reasons(merged: &Merged, entry: &Node, replicas: u32) -> Vec<String> {
     let mut reasons = Vec::new();
-    if let Some(replicas) = merged.number::<u32>("replicas").filter(|count| *count > 1) {
+    if replicas > 1 {
         reasons.push(format!("replicas = {replicas}"));
     }
     if merged.text("sharing").as_deref() == Some("isolated") {

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Headers that one entry may forward.
 const FORWARDED_MAX: usize = 16;
 
+/// Bytes of a path in the tool proxy.
+const OPENAPI_PATH_BYTES_MAX: usize = 128;
 /// mcpo's rules for headers.
 const MCPO_HEADERS: &str = "client_header_forwarding";
 /// Tools that are not offered, as mcpo, Cline and Windsurf have it.
@@ -46,6 +48,11 @@ pub(super) fn forward_headers(merged: &Merged, entry: &Node) -> Vec<String> {
     rules.into_iter().filter(|rule| rule != "*").collect()
 }
 
+/// `orchestrator.openapiPath` without its first `/`.
+pub(super) fn openapi_path(merged: &Merged) -> Option<String> {
+    merged.text("openapiPath").map(|path| path.trim_matches('/').to_owned())
+}
+
 fn is_on(theirs: &Node) -> bool {
     theirs.get("enabled").and_then(Node::as_bool) == Some(true)
 }
@@ -71,6 +78,7 @@ impl Builder<'_, '_> {
             self.check_renames(&value.node);
         }
         self.check_forwarded(work);
+        self.check_openapi_path(work);
         !self.sink.since(mark).iter().any(|problem| problem.is_error())
     }
 
@@ -104,6 +112,21 @@ impl Builder<'_, '_> {
                 let message = format!("tools '{other}' and '{}' are both to be called '{new}'", member.key);
                 self.sink.error(codes::INVALID_VALUE, member.value.at, message);
             }
+        }
+    }
+
+    fn check_openapi_path(&mut self, work: &Work<'_>) {
+        let (Some(value), Some(path)) = (work.merged.get("openapiPath"), openapi_path(work.merged)) else {
+            return;
+        };
+        let letter = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        let good = |step: &str| !matches!(step, "" | "." | "..") && step.chars().all(letter);
+        if path.len() > OPENAPI_PATH_BYTES_MAX || !path.split('/').all(good) {
+            let message = format!(
+                "'openapiPath' takes a path such as /team/git: letters, digits, '-', '.', '_' and '~' between \
+                 slashes, at most {OPENAPI_PATH_BYTES_MAX}"
+            );
+            self.sink.error(codes::INVALID_VALUE, value.node.at, message);
         }
     }
 
@@ -238,12 +261,51 @@ mod tests {
     }
 
     #[test]
+    fn a_path_in_the_tool_proxy_leads_to_one_server_alone() {
+        let load = |paths: &[(&str, &str)]| {
+            let entry = |(name, path): &(&str, &str)| {
+                let block = format!(r#"{{"openapiPath": "{path}"}}"#);
+                format!(r#""{name}": {{"url": "https://example.com/mcp", "orchestrator": {block}}}"#)
+            };
+            let entries: Vec<String> = paths.iter().map(entry).collect();
+            load(&format!(r#"{{"mcpServers": {{{}}}}}"#, entries.join(", ")))
+        };
+        let good = load(&[("a", "/team/a/"), ("b", "/team/ab"), ("c", "/teams")]);
+        assert!(good.problems.is_empty(), "{:?}", good.problems);
+        let servers = good.desired.unwrap().servers;
+        assert_eq!(servers[&ServerId::new("a").unwrap()].openapi_path.as_deref(), Some("team/a"));
+        for (paths, broken) in [
+            (&[("a", "/x/y"), ("b", "/x/y")][..], 2),
+            (&[("a", "/x"), ("b", "/x/y")], 2),
+            (&[("a", "/b/x"), ("b", "/y")], 1),
+            (&[("a", "/a")], 1),
+            (&[("My Server", "/My")], 0),
+            (&[("My.Server", "/My.Server")], 1),
+            (&[("a", "/docs")], 1),
+            (&[("a", "/assets/x")], 1),
+        ] {
+            let loaded = load(paths);
+            let codes: Vec<&str> = loaded.problems.iter().map(|problem| problem.code).collect();
+            assert_eq!(codes, vec!["MCPO-C052"; broken], "{paths:?}");
+            assert_eq!(loaded.desired.unwrap().broken.len(), broken, "{paths:?}");
+        }
+    }
+
+    #[test]
     fn a_pattern_or_name_that_cannot_be_meant_is_an_error() {
         for block in [
             r#"{"tools": {"deny": [""]}}"#,
             r#"{"tools": {"rename": {"a": "x", "b": "x"}}}"#,
             r#"{"tools": {"rename": {"a": "not a name"}}}"#,
             r#"{"tools": {"dony": ["a"]}}"#,
+            r#"{"openapiPath": "/"}"#,
+            r#"{"openapiPath": "team"}"#,
+            r#"{"openapiPath": "/a//b"}"#,
+            r#"{"openapiPath": "/a/../b"}"#,
+            r#"{"openapiPath": "/a%2Fb"}"#,
+            r#"{"openapiPath": "/ä"}"#,
+            r#"{"openapiPath": "/docs/x"}"#,
+            r#"{"openapiPath": "/s/x"}"#,
             r#"{"forwardHeaders": ["Proxy-Authorization"]}"#,
             r#"{"forwardHeaders": ["Mcp-Session-Id"]}"#,
             r#"{"forwardHeaders": ["not a name"]}"#,

@@ -55,7 +55,7 @@ async fn memory(case: &Case<'_>, engine: &DockerEngine) -> Vec<Check> {
     let ended = all.iter().filter(|one| matches!(one.state, ContainerState::Exited(_)));
     let ours = ended.filter_map(|one| {
         let mark = one.mark.as_ref().filter(|mark| mark.stack == case.home.stack)?;
-        Some((one, case.desired.servers.get(mark.server.as_ref()?)?))
+        Some((one, case.desired.servers.get(&mark.server.as_ref()?.server())?))
     });
     let mut checks = Vec::new();
     for (container, server) in ours.take(INSPECTED_MAX) {

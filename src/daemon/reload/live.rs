@@ -176,6 +176,9 @@ impl Live {
         if applied.contains(&"openapi.api_key") {
             self.tools.set_key(serving::tool_key(home));
         }
+        if applied.iter().any(|name| matches!(*name, "openapi.path_prefix" | "openapi.root_path")) {
+            self.tools.set_mount(serving::tool_mount(home));
+        }
         if applied.contains(&"gateway.allowed_sources") {
             // An answer to the old question must not undo the new settings.
             self.learning.abort();

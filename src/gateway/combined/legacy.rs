@@ -37,7 +37,7 @@ pub(super) async fn post(all: &All<'_>, message: Message<'_>) -> Response {
     match message {
         Message::Request { id, method, params } => request(all, &session, id, (&method, params)).await,
         Message::Notification { method, params } => {
-            notified(all, &session, &method, params);
+            notified(&session, &method, params);
             body::empty(StatusCode::ACCEPTED)
         }
         Message::Response { id, result } => legacy::answered(&session, id, Ok(result)),
@@ -153,7 +153,7 @@ async fn pass_on(
             if guard.is_taken_back() {
                 flow.leg().cancel(flow.upstream_id(), None);
             }
-            let ways = Ways { above: Arc::clone(session), below, _held: [guard, inner] };
+            let ways = Ways { above: Arc::clone(session), below, held: [guard, inner] };
             let above = Arc::clone(&ways.above);
             legacy::deliver(flow, above, move |flow, stream, out| show(flow, &ways, stream, out)).await
         }
@@ -167,7 +167,7 @@ async fn pass_on(
 struct Ways {
     above: Arc<Session>,
     below: Arc<Session>,
-    _held: [InFlight; 2],
+    held: [InFlight; 2],
 }
 
 /// Puts one thing on a stream; true when it was the last.
@@ -195,6 +195,7 @@ fn show(flow: &Flow, ways: &Ways, stream: &Arc<Stream>, out: Out) -> bool {
         }
         Out::Wants(_) => false,
         Out::Answer(_, text) | Out::Busy(text, _) => {
+            ways.held.iter().for_each(InFlight::answered);
             stream.push(&text, Keep::Must);
             true
         }
@@ -229,7 +230,7 @@ fn of_server(all: &All<'_>, below: &Session) -> Option<Routed> {
 }
 
 /// What a client tells without wanting an answer.
-fn notified(all: &All<'_>, session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
+fn notified(session: &Arc<Session>, method: &str, params: Option<&RawValue>) {
     let id = params.and_then(|params| member(params, "requestId"));
     let concerned = |below: &Session| match method {
         "notifications/cancelled" => id.is_some_and(|id| below.is_in_flight(id)),
@@ -237,9 +238,7 @@ fn notified(all: &All<'_>, session: &Arc<Session>, method: &str, params: Option<
         _ => false,
     };
     for below in session.all_below().iter().filter(|below| concerned(below)) {
-        if let Some(routed) = of_server(all, below) {
-            legacy::notified(&all.ask(&routed), below, method, params);
-        }
+        legacy::notified(below, method, params);
     }
     // It may have got no further than this session.
     if method == "notifications/cancelled"

@@ -73,7 +73,7 @@ impl View {
     #[must_use]
     pub fn forwarded(&self, gateway: &Gateway) -> Vec<String> {
         let mut names = BTreeSet::new();
-        for entry in gateway.entries().iter().filter(|entry| self.holds(entry)) {
+        for entry in gateway.servers().iter().filter(|entry| self.holds(entry)) {
             let offer = entry.slot.place().map(|place| Arc::clone(&place.offer)).unwrap_or_default();
             // What one server leaves out another may get: each has its own rules asked again.
             names.extend(offer.forward_headers.iter().filter(|rule| !rule.starts_with('!')).cloned());
@@ -84,7 +84,7 @@ impl View {
     /// Whether any server belongs to it.
     #[must_use]
     pub fn exists(&self, gateway: &Gateway) -> bool {
-        self.section.is_none() || gateway.entries().iter().any(|entry| self.holds(entry))
+        self.section.is_none() || gateway.servers().iter().any(|entry| self.holds(entry))
     }
 }
 
@@ -110,7 +110,7 @@ pub struct All<'a> {
 impl<'a> All<'a> {
     /// The servers that this client sees, in order of ids.
     fn entries(&self) -> Vec<Arc<Entry>> {
-        let all = self.gateway.entries();
+        let all = self.gateway.servers();
         all.into_iter().filter(|entry| self.sees(entry)).collect()
     }
 
@@ -171,7 +171,7 @@ impl<'a> All<'a> {
     fn instructions(&self) -> Option<String> {
         let mut text = String::new();
         for entry in self.entries() {
-            let live = entry.slot.live();
+            let live = entry.any_live(None);
             let own = live.as_ref().and_then(|live| live.leg.server_info());
             let own = own.and_then(|server| combine::named(&server.raw, "instructions"));
             if let Some(own) = own.filter(|own| text.len() + own.len() < INSTRUCTIONS_BYTES_MAX) {
@@ -293,7 +293,7 @@ pub(crate) async fn watch(gateway: Weak<Gateway>, news: Arc<Notify>) {
 
 fn offered(gateway: &Gateway) -> Told {
     let mut told = Told::new();
-    for entry in gateway.entries().iter().filter(|entry| entry.is_offered()) {
+    for entry in gateway.servers().iter().filter(|entry| entry.is_offered()) {
         let section = entry.slot.place().and_then(|place| place.offer.section.clone());
         told.insert(entry.slot.id.clone(), (section, entry.versions()));
     }

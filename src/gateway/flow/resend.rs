@@ -1,11 +1,15 @@
-//! A call that is sent again, over another connection of the same era.
+//! A call that is sent again, over another connection of the same era: as the entry asks for it, and to
+//! another instance of the server when the one it was for could not be sent any of it.
 //!
 //! Must never send what its client has taken back, and never what may have been done already unless
 //! doing it twice is what doing it once is: the [`Pass`] says which.
 
 use crate::gateway::flow::{Again, EVENTS_MAX, Flow, Out, failed};
+use crate::gateway::hub::Entry;
+use crate::gateway::instances::{Tried, home};
 use crate::gateway::sessions::in_flight::Marker;
-use crate::gateway::slot::{Slot, Unavailable};
+use crate::gateway::slot::Unavailable;
+use crate::gateway::tool_of;
 use crate::gateway::traffic::Pass;
 use crate::mcp::build;
 use crate::mcp::wire::{Era, INTERNAL_ERROR};
@@ -14,13 +18,17 @@ use crate::upstream::leg::{Call, OnDrop};
 use hyper::StatusCode;
 use serde_json::value::RawValue;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// What a call needs to be sent again.
 #[derive(Debug)]
 pub(crate) struct Resend {
-    slot: Arc<Slot>,
+    /// The instance that it is for.
+    entry: Arc<Entry>,
+    /// Those that could not be sent any of it.
+    tried: Tried,
     method: String,
     params: Option<Box<RawValue>>,
     on_drop: OnDrop,
@@ -31,10 +39,17 @@ pub(crate) struct Resend {
     marker: Option<Marker>,
 }
 
+impl Resend {
+    /// The instance that it is for.
+    pub(super) const fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+}
+
 /// What a flow was begun with, to begin it anew.
 pub(crate) struct Sent<'a> {
-    /// Where connections are.
-    pub(crate) slot: &'a Arc<Slot>,
+    /// The instance that it is for.
+    pub(crate) entry: &'a Arc<Entry>,
     /// The method.
     pub(crate) method: &'a str,
     /// The params, as they went out.
@@ -59,10 +74,12 @@ impl Flow {
     #[must_use]
     pub(crate) fn with_pass(mut self, pass: Option<Box<Pass>>, sent: Option<Sent<'_>>) -> Self {
         let tries = pass.as_ref().is_some_and(|pass| pass.has_tries());
-        self.resend = sent.filter(|_| tries).map(|sent| {
-            let Sent { slot, method, params, on_drop, marker } = sent;
-            let (slot, method, params) = (Arc::clone(slot), method.to_owned(), params.map(ToOwned::to_owned));
-            Box::new(Resend { slot, method, params, on_drop, era: self.leg.greeting().era, at: None, marker })
+        self.resend = sent.filter(|sent| tries || !sent.entry.is_one()).map(|sent| {
+            let Sent { entry, method, params, on_drop, marker } = sent;
+            let (entry, method, params) =
+                (Arc::clone(entry), method.to_owned(), params.map(ToOwned::to_owned));
+            let (tried, era) = (0, self.leg.greeting().era);
+            Box::new(Resend { entry, tried, method, params, on_drop, era, at: None, marker })
         });
         self.pass = pass;
         self
@@ -75,8 +92,14 @@ impl Flow {
 
     /// Whether what failed so is sent again; notes when.
     pub(super) fn sends_again(&mut self, error: &CallError) -> bool {
-        let (Some(resend), Some(pass)) = (&mut self.resend, &mut self.pass) else { return false };
-        let Some(wait) = pass.again(error) else { return false };
+        let Some(resend) = &mut self.resend else { return false };
+        let wait = if resend.entry.may_go_elsewhere(error, &mut resend.tried) {
+            Some(Duration::ZERO)
+        } else {
+            resend.tried = 0;
+            self.pass.as_mut().and_then(|pass| pass.again(error))
+        };
+        let Some(wait) = wait else { return false };
         resend.at = Some(Instant::now() + wait);
         if let Some(marker) = &resend.marker {
             marker.unsent();
@@ -92,7 +115,8 @@ impl Flow {
             biased;
             ready = async {
                 tokio::time::sleep_until(at).await;
-                resend.slot.ready().await
+                let session = resend.marker.as_ref().map(Marker::session);
+                home::reach_again(&resend.entry, session, resend.tried).await
             } => ready,
             () = taken_back(resend.marker.as_ref()) => {
                 return Some(failed(&self.id, &self.tongue, &CallError::Cancelled, &mut self.timed));
@@ -101,7 +125,17 @@ impl Flow {
         resend.at = None;
         let era = resend.era;
         let live = match ready {
-            Ok(live) if live.leg.greeting().era == era => live,
+            Ok((found, live)) if live.leg.greeting().era == era => {
+                if let Some(found) = found {
+                    if let Some(pass) = &mut self.pass {
+                        pass.goes_to(&found, resend.tried != 0);
+                    }
+                    let tool = tool_of(&resend.method, resend.params.as_deref());
+                    self.timed.moves_to(&found.metrics, (&resend.method, &tool));
+                    resend.entry = found;
+                }
+                live
+            }
             Ok(_) => {
                 let error = CallError::Unsent(CloseReason::LetGo);
                 return Some(failed(&self.id, &self.tongue, &error, &mut self.timed));
@@ -132,7 +166,7 @@ impl Flow {
         };
         match live.leg.start(call) {
             Ok(running) => {
-                if resend.marker.as_ref().is_some_and(|marker| marker.sent_as(running.id())) {
+                if resend.marker.as_ref().is_some_and(|marker| marker.sent_as(&live.leg, running.id())) {
                     live.leg.cancel(running.id(), None);
                 }
                 (self.running, self.events, self.quiet_since) = (running, events, Instant::now());

@@ -38,11 +38,8 @@ pub(crate) async fn post(ask: &Ask<'_>) -> Response {
                 match begin(ask, &session, id, &method, params).await {
                     Ok((mut flow, guard)) => {
                         // At once: the next one may wait for the place that this one has.
-                        let (session, stream) = (Arc::clone(&session), Arc::clone(&stream));
-                        waiting.spawn(async move {
-                            pump_one(&mut flow, &session, &stream).await;
-                            drop(guard);
-                        });
+                        let stream = Arc::clone(&stream);
+                        waiting.spawn(async move { pump_one(&mut flow, &guard, &stream).await });
                     }
                     Err(out) => {
                         answer_to_stream(&stream, out);

@@ -4,6 +4,7 @@
 
 use crate::gateway::Ask;
 use crate::gateway::flow::negotiated;
+use crate::gateway::hub::Entry;
 use crate::gateway::legacy::{ask_client, empty_object, legacy_version};
 use crate::gateway::places::Down;
 use crate::gateway::sessions::{Backing, NewSession, Session};
@@ -26,7 +27,8 @@ pub(crate) async fn open_below(ask: &Ask<'_>, above: &Session) -> Result<Arc<Ses
         above.capabilities.get()
     );
     let params = RawValue::from_string(text).unwrap_or_default();
-    let greeting = greeted(ask, &params).await?;
+    let (at, greeting) = greeted(ask, &params).await?;
+    let ask = &Ask { entry: at.as_ref().unwrap_or(ask.entry), ..*ask };
     if wants_its_own(ask, &greeting, &params)
         && let Some(own) = own_connection(ask, &params).await?
     {
@@ -47,14 +49,18 @@ pub(crate) async fn open_below(ask: &Ask<'_>, above: &Session) -> Result<Arc<Ses
     Ok(session)
 }
 
-/// What the server says of itself. While it rests, what is kept of it, unless the client will have an
-/// instance of its own.
-pub(super) async fn greeted(ask: &Ask<'_>, params: &RawValue) -> Result<Greeting, Unavailable> {
+/// What the server says of itself, and the instance for the session where there are several. While it
+/// rests, what is kept of it, unless the client will have an instance of its own.
+pub(super) async fn greeted(
+    ask: &Ask<'_>,
+    params: &RawValue,
+) -> Result<(Option<Arc<Entry>>, Greeting), Unavailable> {
     let known = ask.entry.resting();
     if let Some(known) = known.filter(|known| !wants_its_own(ask, &known.greeting, params)) {
-        return Ok(known.greeting.clone());
+        return Ok((ask.entry.least(), known.greeting.clone()));
     }
-    Ok(ask.entry.reach(ask.gateway, ask.origin).await?.leg.greeting().clone())
+    let (at, live) = ask.entry.anywhere(Some((ask.gateway, ask.origin)), 0).await?;
+    Ok((at, live.leg.greeting().clone()))
 }
 
 /// Whether a client must not share: the server could ask it something.
@@ -86,6 +92,8 @@ pub(super) struct Own {
 /// sharing it is allowed.
 pub(super) async fn own_connection(ask: &Ask<'_>, params: &RawValue) -> Result<Option<Own>, Unavailable> {
     let later = Unavailable::Later;
+    let at = ask.entry.for_own();
+    let ask = &Ask { entry: &at, ..*ask };
     let Some(place) = ask.entry.slot.place() else { return Ok(None) };
     if let Some(Down::Stopped(why) | Down::Coming(why) | Down::Asleep(why) | Down::Failed(why, _)) =
         &place.down

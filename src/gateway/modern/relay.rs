@@ -10,14 +10,15 @@
 //! an error before the      that, and the end
 //! acknowledgment
 //! an error after it        the result that ends a subscription in good order
-//! nothing any more         nothing, until another connection serves; when the server was removed
+//! nothing any more         nothing, until another connection serves, of its instance or of another; when the server was removed
 //!                          or speaks the legacy era now, the result that ends it in good order
 //! ```
 //! Must never let a subscription end with an error because its connection was replaced.
 
 use crate::gateway::flow::{Out, Tongue, failed};
+use crate::gateway::hub::Entry;
 use crate::gateway::metrics::Timed;
-use crate::gateway::slot::{Live, Slot};
+use crate::gateway::slot::Live;
 use crate::gateway::streams::{Keep, Stream};
 use crate::mcp::build;
 use crate::mcp::listen::{self, ListenFilter};
@@ -37,8 +38,8 @@ const HEARD_MAX: usize = 256;
 
 /// One subscription and its client.
 pub(super) struct Relay {
-    /// What connects to the server.
-    pub(super) slot: Arc<Slot>,
+    /// The instance of the server that holds it.
+    pub(super) entry: Arc<Entry>,
     /// As its client wrote it.
     pub(super) id: Box<RawValue>,
     /// As its client wrote them.
@@ -70,7 +71,7 @@ enum End {
 impl Relay {
     /// Relays until either side ends it.
     pub(super) async fn run(mut self, live: Arc<Live>) {
-        let _awake = self.slot.touch.hold();
+        let _awake = self.entry.slot.touch.hold();
         let (mut live, mut acknowledged) = (live, None);
         loop {
             let end = match self.subscribe(&live.leg) {
@@ -99,10 +100,10 @@ impl Relay {
             let next = tokio::select! {
                 biased;
                 () = self.stream.abandoned() => return,
-                next = self.slot.other_than(live.generation) => next,
+                next = self.entry.other_than(live.generation) => next,
             };
-            match next.filter(|next| next.leg.greeting().era == Era::Modern) {
-                Some(next) => live = next,
+            match next.filter(|(_, next)| next.leg.greeting().era == Era::Modern) {
+                Some((entry, next)) => (self.entry, live) = (entry, next),
                 None => return self.in_good_order(),
             }
         }
@@ -140,7 +141,7 @@ impl Relay {
                         Err(error) => End::Failed(error),
                     };
                 }
-                _ = self.slot.other_than(generation) => return End::Replaced,
+                _ = self.entry.slot.other_than(generation) => return End::Replaced,
             }
         }
     }

@@ -13,10 +13,11 @@ use crate::gateway::slot::{
     CLOSE_GRACE, Live, OWNED_MAX, Owned, Shared, Slot, Spot, Trouble, Unavailable, who_we_are,
 };
 use crate::mcp::era::EraError;
+use crate::model::memory::End;
 use crate::upstream::error::{CloseReason, LegError};
 use crate::upstream::leg::Leg;
 use crate::upstream::open::{Mode, OpenOptions};
-use crate::upstream::table::Outlets;
+use crate::upstream::table::{Diagnostic, Outlets};
 use crate::world::ErrorKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -175,7 +176,7 @@ impl Keeping {
 
     /// The connection closed by itself.
     async fn lost(&mut self, live: &Arc<Live>, place: &Place, why: &CloseReason) -> Option<Duration> {
-        tracing::info!(MCP_SERVER = %self.slot.id, "connection to the server closed: {why}");
+        tracing::info!(MCP_SERVER = %self.slot.id.server(), "connection to the server closed: {why}");
         forget(&self.shared, place);
         let stable = live.since.elapsed() >= place.retry.stable;
         // Whoever is told next that there is no connection asks why.
@@ -190,6 +191,7 @@ impl Keeping {
         let wait = place.retry.wait(tries.failures);
         tries.failures = tries.failures.saturating_add(1);
         tries.since = Instant::now();
+        tell_end(&self.shared, slot, place, ended.as_ref());
         let how = ended.as_ref().map_or_else(|| format!("ended ({why})"), |ended| ended.how.clone());
         *lock(&slot.ends) = (tries.failures, format!("it {how}"));
         match place.retry.next(tries.failures, ended.as_ref()) {
@@ -209,8 +211,9 @@ impl Keeping {
         tries.failures = tries.failures.saturating_add(1);
         let wait = place.retry.wait(tries.failures);
         *lock(&slot.ends) = (tries.failures, why.to_string());
+        tell_end(&self.shared, slot, place, why.ended.as_ref().filter(|_| why.by_itself));
         if tries.failures == FAILURES_TOLD {
-            tracing::warn!(MCP_SERVER = %slot.id, MCP_ERROR_CODE = "MCPO-G020", "no MCP connection: {why}");
+            tracing::warn!(MCP_SERVER = %slot.id.server(), MCP_ERROR_CODE = "MCPO-G020", "no MCP connection: {why}");
         }
         // Who starts processes is away: nothing is wrong with this one.
         let away = matches!(&why.why, LegError::World(error) if error.kind == ErrorKind::Unreachable);
@@ -237,6 +240,16 @@ impl Keeping {
             Next::Left | Next::Again => Trouble::Left(format!("{what} and its restart policy leaves it so")),
         });
         None
+    }
+}
+
+/// Has the end of a process kept, behind what it said.
+fn tell_end(shared: &Shared, slot: &Slot, place: &Place, ended: Option<&HowEnded>) {
+    let Some(HowEnded { how, clean: _, oom }) = ended else { return };
+    if matches!(place.source, Source::Process(_)) {
+        let end = End { at: shared.clock.now(), how: format!("it {how}"), oom: *oom, words: None };
+        // Where so much is said that there is no room, this end is not kept.
+        let _full = slot.diagnostics.try_send(Diagnostic::End(Box::new(end)));
     }
 }
 

@@ -7,7 +7,27 @@ use crate::gateway::slot::{Live, PARKED_MAX, Slot, State, Unavailable};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+impl Unavailable {
+    /// Of two reasons the one that ends sooner, as far as is known.
+    #[must_use]
+    pub(crate) fn or_sooner(self, other: &Self) -> Self {
+        let rank = |why: &Self| match why {
+            Self::Late(_) => (0, None),
+            Self::Later(_) => (1, None),
+            Self::Failing(_, again) => (2, Some(*again)),
+            Self::Stopped(_) => (3, None),
+        };
+        if rank(other) < rank(&self) { other.clone() } else { self }
+    }
+}
+
 impl Slot {
+    /// Whether it comes up for the first time since we started, as far as is known.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let was_up = self.was_up.load(Ordering::Relaxed);
+        !was_up && matches!(&*self.state.borrow(), State::Down(Unavailable::Later(_)))
+    }
+
     pub(super) async fn park(&self) -> Result<Arc<Live>, Unavailable> {
         let _place = Parked::enter(&self.parked)
             .ok_or_else(|| Unavailable::Later("too many requests wait for it to start".to_owned()))?;

@@ -24,7 +24,7 @@ impl Bench {
     fn new(script: &[Act], rest: Act) -> Self {
         let (stage, on_stage) = Stage::new(script, rest);
         let shared = Arc::new(shared(&stage));
-        let (slot, inlets) = Slot::new(id("a"), Arc::clone(&shared.news));
+        let (slot, inlets) = Slot::touching(id("a"), Arc::clone(&shared.news), &Arc::default());
         std::mem::forget(inlets);
         tokio::spawn(keep(Arc::clone(&slot), Arc::clone(&shared)));
         Self { slot, shared, stage, on_stage }

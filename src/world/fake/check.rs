@@ -49,11 +49,15 @@ impl State {
 
     /// What is left over once the world is at rest.
     pub(crate) fn leaks(&self, desired: &Desired) -> Vec<String> {
+        let desired = &*desired.instances();
         let mut out = Vec::new();
         let claimed =
             |id: &ServerId| desired.claims(id) || !desired.nameless.is_empty() || desired.stale.is_some();
         for unit in self.engine.containers.iter().filter(|unit| unit.ours) {
             match unit.server() {
+                Some(server) if desired.is_spare(server) => {
+                    out.push(format!("container {} is one instance too many", unit.seen.name));
+                }
                 Some(server) if claimed(server) => {}
                 _ => out.push(format!("container {} has no entry", unit.seen.name)),
             }
@@ -78,7 +82,7 @@ impl State {
                 out.push(format!("volume {name:.12} of {:?} is left over", volume.server));
             }
         }
-        let text_claimed = |id: &str| ServerId::new(id).is_ok_and(|id| claimed(&id));
+        let text_claimed = |id: &str| ServerId::instance(id).is_ok_and(|id| claimed(&id));
         for rule in self.balancer.rules.iter().filter(|rule| is_ours(&rule.tags, &self.policy.stack)) {
             let server = rule.tags.get(SERVER);
             let shared = match &rule.action {
@@ -115,7 +119,7 @@ impl State {
     fn units_of(&self, server: &ServerId) -> Vec<&Unit> {
         let of = |unit: &&Unit| {
             let role = unit.seen.mark.as_ref().and_then(|mark| mark.role);
-            unit.ours && unit.server() == Some(server) && matches!(role, None | Some(Role::Server))
+            unit.ours && unit.server() == Some(server) && role != Some(Role::Leg)
         };
         self.engine.containers.iter().filter(of).collect()
     }
@@ -123,13 +127,14 @@ impl State {
     /// Entries that could run and do not. Those that something outside our power stands in the way
     /// of are not named: a foreign name or port, a missing image, a restart policy that ends.
     pub(crate) fn unmet(&self, desired: &Desired) -> Vec<String> {
+        let desired = &*desired.instances();
         let mut out = Vec::new();
         for server in desired.servers.values() {
             let served = match &server.kind {
                 ServerKind::Container(decl) => self.unmet_container(server, decl, &mut out),
                 ServerKind::Process(_) | ServerKind::Remote(_) => self.unmet_edge(server, &mut out),
             };
-            if served && self.balancer_in_use {
+            if served && self.balancer_in_use && server.id.replica_number() == 1 {
                 self.unmet_route(server, &mut out);
             }
         }
@@ -140,7 +145,7 @@ impl State {
     fn unmet_container(&self, server: &Server, decl: &ContainerDecl, out: &mut Vec<String>) -> bool {
         let id = &server.id;
         let up: Vec<&Unit> = self.units_of(id).into_iter().filter(|unit| unit.is_up()).collect();
-        let started_by_hand = self.saved.intents.get(id).is_some_and(|intent| intent.run);
+        let started_by_hand = self.saved.intent(id).is_some_and(|intent| intent.run);
         if !server.enabled && !started_by_hand {
             out.extend(
                 up.iter().map(|unit| format!("{} runs although its entry is disabled", unit.seen.name)),
@@ -150,7 +155,7 @@ impl State {
         if self.is_blocked(server, decl) {
             return false;
         }
-        let edge = || self.host.edges.iter().any(|(server, _)| server == id);
+        let edge = || self.host.edges.iter().any(|(server, _)| *server == id.server());
         if server.may_sleep() && up.is_empty() {
             if self.is_waited_for(id) {
                 out.push(format!("a call waits for server {id}, which sleeps"));
@@ -179,9 +184,10 @@ impl State {
         if !matches!(like, Some(Likeness::Same | Likeness::SameButSecretsUnknown)) {
             out.push(format!("container {name} is not what the entry declares"));
         }
-        let lease = self.saved.leases.get(id).map(|lease| lease.port);
+        let lease = self.saved.leases.get(&id.server()).map(|lease| lease.port);
         let direct = unit.publishes.iter().any(|p| Some(p.port) == lease);
-        let edge = self.host.edges.iter().any(|(server, port)| server == id && Some(*port) == lease);
+        let edge =
+            self.host.edges.iter().any(|(server, port)| *server == id.server() && Some(*port) == lease);
         if !direct && !edge {
             out.push(format!("nothing serves server {id} on its port {lease:?}"));
         }
@@ -197,7 +203,7 @@ impl State {
         let no_image =
             !local && (server.pull == PullPolicy::Never || self.engine.in_registry(reference).is_none());
         let gives_up = server.restart.when != RestartWhen::Always || server.restart.attempts_max.is_some();
-        let stopped_by_hand = self.saved.intents.get(&server.id).is_some_and(|intent| !intent.run);
+        let stopped_by_hand = self.saved.intent(&server.id).is_some_and(|intent| !intent.run);
         let failed = self.saved.attempts.get(&server.id).and_then(|attempts| attempts.failed_spec.as_ref());
         let gave_up = failed.is_some_and(|spec| *spec == decl.fingerprint.short());
         foreign_name || no_image || gives_up || stopped_by_hand || gave_up || self.port_is_taken(server, decl)
@@ -221,7 +227,7 @@ impl State {
                 .any(|(id, l)| *id != server.id && (l.port == *port || l.next == Some(*port)));
             foreign || edge || leased || self.engine.containers.iter().any(unit)
         };
-        let lease = self.saved.leases.get(&server.id).map(|lease| lease.port);
+        let lease = self.saved.leases.get(&server.id.server()).map(|lease| lease.port);
         let nowhere_to_go = self.range_is_full() && lease.as_ref().is_none_or(by_others);
         fixed.iter().chain(&plain).any(by_others) || nowhere_to_go
     }
@@ -235,13 +241,13 @@ impl State {
     }
 
     fn unmet_edge(&self, server: &Server, out: &mut Vec<String>) -> bool {
-        let id = &server.id;
+        let id = &server.id.server();
         let serves = self.host.edges.iter().any(|(server, _)| server == id);
         let lost = |lease: &Lease| {
             self.host.foreign.contains_key(&lease.port) || self.engine.publisher("", lease.port).is_some()
         };
         let blocked = self.range_is_full() && self.saved.leases.get(id).is_none_or(lost);
-        let stopped_by_hand = self.saved.intents.get(id).is_some_and(|intent| !intent.run);
+        let stopped_by_hand = self.saved.intent(id).is_some_and(|intent| !intent.run);
         if server.enabled && !serves && !blocked && !stopped_by_hand {
             out.push(format!("server {id} has no edge listener"));
         }

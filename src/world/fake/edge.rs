@@ -72,8 +72,8 @@ impl State {
         let Some(unit) = self.engine.containers.get(at).filter(|unit| unit.ours && unit.is_up()) else {
             return;
         };
-        let Some(id) = unit.server().filter(|id| self.host.edges.iter().any(|(server, _)| server == *id))
-        else {
+        let open = |id: &&ServerId| self.host.edges.iter().any(|(server, _)| *server == id.server());
+        let Some(id) = unit.server().filter(open) else {
             return;
         };
         let Some(server) = self.desired.servers.get(id).filter(|server| self.is_to_run(server)) else {
@@ -104,7 +104,7 @@ impl State {
     }
 
     fn is_to_run(&self, server: &Server) -> bool {
-        self.saved.intents.get(&server.id).map_or(server.enabled, |intent| intent.run)
+        self.saved.intent(&server.id).map_or(server.enabled, |intent| intent.run)
     }
 
     /// Ends legs the way the gateway does: it closes their stdin, and removes those it still knows.

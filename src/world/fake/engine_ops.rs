@@ -324,13 +324,13 @@ impl State {
         let desired = &self.desired;
         let why = if !main {
             return;
-        } else if desired.broken.contains_key(server) {
+        } else if desired.is_broken(server) {
             "although its entry is only broken"
         } else if desired.stale.is_some() && !desired.claims(server) {
             "although the file could not be read"
         } else if desired.servers.is_empty() && desired.broken.is_empty() && !self.policy.allow_mass_delete {
             "although removing all servers was not allowed"
-        } else if !desired.nameless.is_empty() && !desired.claims(server) {
+        } else if !desired.nameless.is_empty() && !desired.claims(server) && !desired.is_spare(server) {
             "although it may belong to an entry whose name is broken"
         } else {
             return;

@@ -124,7 +124,7 @@ impl State {
         match event {
             Event::Files(desired) => {
                 let words = describe(&desired);
-                self.desired = desired;
+                self.desired = Arc::new(desired.instances().into_owned());
                 self.note(By::Person, "edited the files:", &words, String::new());
             }
             Event::Intent(server, intent) => {

@@ -127,7 +127,7 @@ impl FakeWorld {
     /// What the files say now.
     #[must_use]
     pub fn desired(&self) -> Arc<Desired> {
-        Arc::clone(&self.lock().desired)
+        Arc::new(self.lock().desired.as_ref().clone().entries())
     }
 
     /// Lets the files say something else, as an edit by hand.

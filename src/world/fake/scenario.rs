@@ -214,7 +214,7 @@ impl Scenario {
     pub fn world(&self) -> Arc<FakeWorld> {
         let mut state = State::new(self.seed, self.policy.clone());
         state.balancer_in_use = self.balancer;
-        state.desired = Arc::clone(&self.desired);
+        state.desired = Arc::new(self.desired.instances().into_owned());
         state.events = self.events.iter().cloned().collect();
         state.faults = self.faults.clone();
         (state.balancer.rules_max, state.balancer.groups_max) = self.quotas;
@@ -282,7 +282,14 @@ impl fmt::Display for Scenario {
                 ServerKind::Process(_) => "process".to_owned(),
                 ServerKind::Remote(_) => "remote".to_owned(),
             };
-            writeln!(f, "server {}: {kind}{}", server.id, if server.enabled { "" } else { ", disabled" })?;
+            let several =
+                if server.replicas > 1 { format!(", {} instances", server.replicas) } else { String::new() };
+            writeln!(
+                f,
+                "server {}: {kind}{several}{}",
+                server.id,
+                if server.enabled { "" } else { ", disabled" }
+            )?;
         }
         Ok(())
     }
@@ -419,6 +426,9 @@ impl Files {
             entry.on_demand = own.chance(700);
             entry.idle_timeout = own.chance(700).then(|| Span::secs(own.between(5, 120)));
         }
+        if own.chance(300) {
+            entry.replicas = u32::try_from(own.between(2, 4)).unwrap_or(2);
+        }
         self.entries.push(entry);
     }
 
@@ -507,6 +517,7 @@ impl Files {
                     EntryKind::Remote => EntryKind::Http,
                 }
             }
+            12 if entry.env % 2 == 0 => entry.replicas = entry.replicas % 4 + 1,
             12 => entry.restart = restart(rng),
             13 => {
                 entry.route = if entry.route == RouteWish::Auto { RouteWish::Edge } else { RouteWish::Auto };

@@ -79,6 +79,8 @@ pub struct Entry {
     pub depends_on: Vec<SectionId>,
     /// `--memory`, in bytes; 0: none.
     pub memory: i64,
+    /// `orchestrator.replicas`.
+    pub replicas: u32,
 }
 
 impl Entry {
@@ -104,6 +106,7 @@ impl Entry {
             section: None,
             depends_on: Vec::new(),
             memory: 0,
+            replicas: 1,
         }
     }
 }
@@ -150,6 +153,8 @@ pub fn nothing_seen() -> Observed {
         contacts: None,
         health: BTreeMap::new(),
         restarts: Vec::new(),
+        ends: BTreeMap::new(),
+        words: BTreeMap::new(),
         uses: BTreeMap::new(),
         run: None,
     }
@@ -188,11 +193,13 @@ pub fn server(entry: &Entry) -> Option<Server> {
         kind: kind(entry),
         transport: TransportWish::Auto,
         route: entry.route,
-        gateway_reasons: sleeps.then(|| "startOnDemand".to_owned()).into_iter().collect(),
+        gateway_reasons: gateway_reasons(entry, sleeps),
+        replicas: replicas(entry),
         sharing: crate::model::server::Sharing::Auto,
         request_timeout: None,
         tools: crate::model::access::ToolPolicy::default(),
         forward_headers: Vec::new(),
+        openapi_path: None,
         traffic: crate::model::traffic::TrafficPolicy::default(),
         http_path: None,
         restart: entry.restart.clone(),
@@ -204,6 +211,18 @@ pub fn server(entry: &Entry) -> Option<Server> {
         depends_on: entry.depends_on.clone(),
         notes: Vec::new(),
     })
+}
+
+/// A second one beside a fixed port or a server elsewhere is refused before.
+fn replicas(entry: &Entry) -> u32 {
+    let once =
+        matches!(entry.kind, EntryKind::Remote | EntryKind::HttpFixed(_)) || entry.plain_port.is_some();
+    if once { 1 } else { entry.replicas }
+}
+
+fn gateway_reasons(entry: &Entry, sleeps: bool) -> Vec<String> {
+    let several = (replicas(entry) > 1).then(|| format!("replicas = {}", entry.replicas));
+    sleeps.then(|| "startOnDemand".to_owned()).into_iter().chain(several).collect()
 }
 
 fn kind(entry: &Entry) -> ServerKind {
