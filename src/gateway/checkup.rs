@@ -8,12 +8,14 @@
 //! a connection after there was none           started, and asked at once
 //! an answer, an error that says "not that"    answered
 //! no answer in time, but others were given    answered, slowly
+//! the last question is not come to yet        failed, and nothing more is asked for a while
 //! no answer in time, its page or the image's
 //! own check fails, an internal error          failed
 //! ```
 //! The question is `ping`, in the modern era `server/discover`: among the requests of clients, under an
 //! id of ours, so that it costs a server one line and no session. What many servers are asked at once
-//! is bounded by a [`Room`].
+//! is bounded by a [`Room`]. One that works line by line and slowly is not given more lines than it
+//! works off: a question that took too long is not taken back, and the next one waits for its answer.
 //!
 //! Must never open a connection or start a server to ask it, and never take the bytes that clients
 //! send for a sign of life: only what the server says counts.
@@ -30,7 +32,9 @@ use crate::model::observed::{Contact, ContactState};
 use crate::model::server::{HealthPolicy, RemoteDecl, RemoteKind};
 use crate::model::time::{Span, Timestamp};
 use crate::upstream::error::CallError;
+use crate::upstream::leg::{Call, OnDrop};
 use crate::upstream::page::HealthPage;
+use serde_json::value::RawValue;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -41,6 +45,10 @@ pub const PROBES_MAX: usize = 8;
 /// A server that has not answered since its start is asked again after this long, or sooner where its
 /// interval is shorter.
 const STARTING_AGAIN: Duration = Duration::from_secs(2);
+/// A question without an answer is given up after so many times its limit, and another one is put.
+const OWED_TIMES: u32 = 3;
+/// Between two looks at whether it was come to.
+const OWED_LOOK: Duration = Duration::from_millis(50);
 /// Parts of an interval over which the first questions to many servers are spread.
 const SPREAD: u32 = 1009;
 
@@ -65,10 +73,32 @@ struct Kept {
     asked: Option<Instant>,
     /// Answers over this connection, and when the last one of them was first seen.
     heard: (u64, Timestamp),
+    /// The question that it has not come to yet.
+    owed: Option<Owed>,
     /// Its questions have their own place in the interval.
     spread: bool,
     /// The page of an HTTP server, with the URL and path it is of.
     page: Option<(String, Arc<HealthPage>)>,
+}
+
+/// A question that took too long, and may still be answered.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    /// The connection that it was put over.
+    generation: u64,
+    /// When.
+    since: Instant,
+    /// Answers of any kind at the end of its time, also to what nobody waited for any more.
+    said: u64,
+}
+
+impl Owed {
+    /// Whether the server has not come to it yet: what is asked now would only wait behind it.
+    fn holds(&self, live: &Live, within: Duration) -> bool {
+        self.generation == live.generation
+            && self.said == said(live)
+            && self.since.elapsed() < within.saturating_mul(OWED_TIMES)
+    }
 }
 
 /// What became of a question.
@@ -114,6 +144,11 @@ impl Checkup {
     #[must_use]
     pub fn condition(&self) -> Option<Condition> {
         lock(&self.kept).condition.clone()
+    }
+
+    /// Whether requests should go elsewhere if they can.
+    pub(crate) fn is_ill(&self) -> bool {
+        matches!(lock(&self.kept).state(), Some(State::Unhealthy | State::Critical))
     }
 
     /// Looks at the connection, and asks over it when that is due; how long to wait before the next
@@ -223,7 +258,14 @@ impl Checkup {
         let _room = room.enter().await;
         lock(&self.kept).asked = Some(Instant::now());
         let within = Duration::from_millis(place.health.timeout.0);
-        let mut outcome = ping(live, within).await;
+        let owed = lock(&self.kept).owed.take().filter(|owed| owed.holds(live, within));
+        let (mut outcome, owed) = match owed {
+            Some(owed) if is_owed(live, owed, within).await => {
+                (unanswered(live, owed.since.elapsed()), Some(owed))
+            }
+            _ => ping(live, within).await,
+        };
+        lock(&self.kept).owed = owed;
         if matches!(outcome, Outcome::Answered(_)) {
             if let Some(Err(why)) = self.ask_page(place, within).await {
                 outcome = Outcome::Failed(why);
@@ -299,7 +341,7 @@ impl Checkup {
         let Some(Condition { health, why, .. }) = self.condition() else { return };
         let was = before.map_or("not looked at", State::as_str);
         let colon = if why.is_empty() { "" } else { ": " };
-        tracing::info!(MCP_SERVER = %slot.id, "{} is {}, was {was}{colon}{why}", slot.id, health.state.as_str());
+        tracing::info!(MCP_SERVER = %slot.id.server(), "{} is {}, was {was}{colon}{why}", slot.id, health.state.as_str());
     }
 }
 
@@ -326,29 +368,61 @@ fn without_connection(Contact { state, ends: (times, last), uses: _ }: Contact) 
     }
 }
 
-/// One question, at most for `within`.
-async fn ping(live: &Live, within: Duration) -> Outcome {
-    let modern = live.leg.greeting().era == Era::Modern;
-    let method = if modern { "server/discover" } else { "ping" };
-    let params = modern.then(|| build::discover_params(MODERN_LATEST, &slot::who_we_are())).flatten();
-    let answers = || {
-        let metrics = live.leg.metrics();
-        metrics.results.saturating_add(metrics.errors)
+/// Answers that a server gave over a connection, also to what nobody waited for any more.
+fn said(live: &Live) -> u64 {
+    let metrics = live.leg.metrics();
+    metrics.results.saturating_add(metrics.errors).saturating_add(metrics.late)
+}
+
+/// The question, by the server's era.
+fn question(live: &Live) -> (&'static str, Option<Box<RawValue>>) {
+    if live.leg.greeting().era == Era::Modern {
+        ("server/discover", build::discover_params(MODERN_LATEST, &slot::who_we_are()))
+    } else {
+        ("ping", None)
+    }
+}
+
+fn unanswered(live: &Live, after: Duration) -> Outcome {
+    Outcome::Failed(format!("no answer to {} within {}", question(live).0, span_of(after)))
+}
+
+/// Waits for a server to come to its last question as long as for another one: whether it has not.
+async fn is_owed(live: &Live, owed: Owed, within: Duration) -> bool {
+    let until = Instant::now() + within;
+    while owed.holds(live, within) && !live.leg.is_closed() {
+        if Instant::now() >= until {
+            return true;
+        }
+        tokio::time::sleep(OWED_LOOK).await;
+    }
+    false
+}
+
+/// One question, at most for `within`; and what is still to be answered of it.
+async fn ping(live: &Live, within: Duration) -> (Outcome, Option<Owed>) {
+    let (method, params) = question(live);
+    let (began, before) = (Instant::now(), said(live));
+    // Taking it back would be one more line for a server that is behind.
+    let call = Call { on_drop: OnDrop::Leave, ..Call::new(method, params.as_deref()) };
+    let answer = match live.leg.start(call) {
+        Ok(mut running) => running.answer(within).await,
+        Err(error) => Err(error),
     };
-    let (began, before) = (Instant::now(), answers());
-    let answer = live.leg.request(method, params.as_deref(), within).await;
     let took = span_of(began.elapsed());
-    match answer {
+    let outcome = match answer {
         Ok(_) => Outcome::Answered(took),
         Err(CallError::Rpc(error)) if error.code == INTERNAL_ERROR => {
             Outcome::Failed(format!("{method} failed: {}", error.message))
         }
         // It answers, if only that it does not know the question.
         Err(CallError::Rpc(_)) => Outcome::Answered(took),
-        // One that works through the requests before ours is slow, not away.
-        Err(CallError::TimedOut { .. }) if answers() > before => Outcome::Answered(took),
         Err(CallError::TimedOut { .. }) => {
-            Outcome::Failed(format!("no answer to {method} within {}", span_of(within)))
+            let said = said(live);
+            let owed = Owed { generation: live.generation, since: began, said };
+            // One that works through the requests before ours is slow, not away.
+            let outcome = if said > before { Outcome::Answered(took) } else { unanswered(live, within) };
+            return (outcome, Some(owed));
         }
         Err(error @ (CallError::TooLong { .. } | CallError::List(_))) => Outcome::Failed(error.to_string()),
         Err(
@@ -358,7 +432,8 @@ async fn ping(live: &Live, within: Duration) -> Outcome {
             | CallError::Busy
             | CallError::Params,
         ) => Outcome::NotAsked,
-    }
+    };
+    (outcome, None)
 }
 
 /// The server's declaration, where it speaks over HTTP.

@@ -115,6 +115,12 @@ impl Group {
         missing
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Kills everything in it, at once and without a gap.
     pub fn kill(&self) {
         let _old_kernel = std::fs::write(self.dir.join("cgroup.kill"), "1");

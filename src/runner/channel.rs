@@ -179,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn long_frames_pass_and_endless_ones_do_not() {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
-        let long = Answer::Ended { how: "x".repeat(700_000), clean: false };
+        let long = Answer::Ended { how: "x".repeat(700_000), clean: false, oom: None };
         let frame = encode(&long, REQUEST_BYTES_MAX).expect("a frame");
         let ours = Channel::new(ours);
         let mut there = Channel::new(theirs);

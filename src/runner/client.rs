@@ -80,11 +80,13 @@ pub struct Outcome {
     pub how: String,
     /// It exited with code 0.
     pub clean: bool,
+    /// Whether the kernel killed it, or a part of it, for memory, where that was asked and can be told.
+    pub oom: Option<bool>,
 }
 
 impl Outcome {
     fn failed(how: &str) -> Self {
-        Self { how: how.to_owned(), clean: false }
+        Self { how: how.to_owned(), clean: false, oom: None }
     }
 }
 
@@ -214,7 +216,7 @@ async fn ask(channel: &mut Channel, frame: &[u8]) -> Result<(u32, [OwnedFd; STRE
             Ok((pid, streams))
         }
         (Ok(Some(Answer::Refused(refusal))), _) => Err((refusal.kind.into(), refusal.cause)),
-        (Ok(Some(Answer::Ended { how, clean: _ })), _) => Err((ErrorKind::Failed, format!("it {how}"))),
+        (Ok(Some(Answer::Ended { how, .. })), _) => Err((ErrorKind::Failed, format!("it {how}"))),
         (Ok(None), Ok(())) => {
             Err((ErrorKind::Unreachable, "its keeper closed the connection without an answer".to_owned()))
         }
@@ -266,7 +268,7 @@ async fn hold(mut channel: Channel, mut asked: mpsc::Receiver<End>) -> Outcome {
                 }
             }
             answer = channel.next(ANSWER_BYTES_MAX) => return match answer {
-                Ok(Some(Answer::Ended { how, clean })) => Outcome { how, clean },
+                Ok(Some(Answer::Ended { how, clean, oom })) => Outcome { how, clean, oom },
                 Ok(Some(Answer::Started { .. } | Answer::Refused(_)) | None) | Err(_) => {
                     Outcome::failed("ended with its keeper")
                 }

@@ -13,8 +13,8 @@ use crate::runner::channel::Channel;
 use crate::runner::wire::{
     ANSWER_BYTES_MAX, Answer, End, REQUEST_BYTES_MAX, Refusal, RefusalKind, Request, encode,
 };
-use crate::runner::{KILL_WAIT, REQUEST_WAIT, STOP_GRACE, tree};
-use rustix::process::{DumpableBehavior, Pid, Signal as Sig, kill_process, kill_process_group};
+use crate::runner::{KILL_WAIT, REQUEST_WAIT, STOP_GRACE, cgroup, oom, tree};
+use rustix::process::{DumpableBehavior, Pid, Signal as Sig, WaitStatus, kill_process, kill_process_group};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -31,6 +31,9 @@ use tokio::time::Instant;
 const PIPE_BYTES: usize = 256 * 1024;
 /// The name of keepers among processes; the kernel takes 15 bytes.
 const NAME: &str = "mcp-keeper";
+
+/// Where the kernel tells of this host.
+const PROC: &str = "/proc";
 
 /// What a keeper is given by whoever starts it.
 #[derive(Clone, Debug)]
@@ -57,9 +60,10 @@ pub async fn keep(stream: UnixStream, given: &Given) -> io::Result<()> {
     let mut channel = Channel::new(stream);
     match begin(&mut channel, given).await {
         Ok(Some(begun)) => {
-            let Begun { server, leader, group } = begun;
-            let kept = Kept { leader, channel, signals, when: When::default(), closed: false };
-            kept.run(&server, group).await;
+            let Begun { server, leader, group, before } = begun;
+            let when = When::default();
+            let kept = Kept { leader, channel, signals, when, closed: false, killed: false };
+            kept.run(&server, group, &before).await;
         }
         Ok(None) => {}
         Err(refusal) => {
@@ -75,6 +79,8 @@ struct Begun {
     server: String,
     leader: Pid,
     group: Option<Group>,
+    /// What the kernel had killed for memory before.
+    before: oom::Before,
 }
 
 /// Takes the request and starts what it asks for; `None` when there is nobody to start it for.
@@ -94,6 +100,9 @@ async fn begin(channel: &mut Channel, given: &Given) -> Result<Option<Begun>, Re
         return Err(refusal);
     }
     let group = given.cgroup.as_deref().and_then(|root| enter(root, &request));
+    let own = group.as_ref().map(Group::dir);
+    let shared = cgroup::own().ok();
+    let before = oom::Before::read(own, shared.as_deref().filter(|_| own.is_none()), Path::new(PROC));
     let started = start(&request, given);
     if let Some(group) = &group
         && let Err(error) = group.leave()
@@ -111,7 +120,7 @@ async fn begin(channel: &mut Channel, given: &Given) -> Result<Option<Begun>, Re
             refusal.cause
         );
     })?;
-    let begun = Begun { server: request.server, leader, group };
+    let begun = Begun { server: request.server, leader, group, before };
     let answer = Answer::Started { pid: leader.as_raw_nonzero().get().unsigned_abs() };
     let frame =
         encode(&answer, ANSWER_BYTES_MAX).map_err(|fault| refuse(RefusalKind::Failed, fault.to_string()))?;
@@ -240,11 +249,19 @@ struct Kept {
     signals: Signals,
     when: When,
     closed: bool,
+    /// We sent SIGKILL.
+    killed: bool,
 }
 
 impl Kept {
-    async fn run(mut self, server: &str, group: Option<Group>) {
-        let (mut how, clean) = self.ended().await;
+    async fn run(mut self, server: &str, group: Option<Group>, before: &oom::Before) {
+        let (how, status) = self.ended().await;
+        let clean = status.exit_status() == Some(0);
+        let by_others = status.terminating_signal() == Some(Sig::KILL.as_raw()) && !self.killed;
+        // Before anything else of it is killed, and before its group goes.
+        let oom = before.killed().filter(|_| !self.killed);
+        let mut how = oom::words(&how, by_others, oom);
+        let oom = oom.filter(|killed| by_others || *killed);
         let _gone = kill_process_group(self.leader, Sig::KILL);
         if let Some(group) = &group {
             group.kill();
@@ -256,13 +273,13 @@ impl Kept {
             group.remove();
         }
         tracing::info!(MCP_SERVER = server, pid = self.leader.as_raw_nonzero(), "process {how}");
-        if let Ok(frame) = encode(&Answer::Ended { how, clean }, ANSWER_BYTES_MAX) {
+        if let Ok(frame) = encode(&Answer::Ended { how, clean, oom }, ANSWER_BYTES_MAX) {
             let _gone = self.channel.send(&frame, &[]).await;
         }
     }
 
-    /// Resolves when the process has ended, by itself or by our doing: how, and whether with code 0.
-    async fn ended(&mut self) -> (String, bool) {
+    /// Resolves when the process has ended, by itself or by our doing.
+    async fn ended(&mut self) -> (String, WaitStatus) {
         loop {
             let due = self.when.next();
             let wait = async {
@@ -288,6 +305,7 @@ impl Kept {
                 () = wait => if let Some((_, signal)) = due {
                     self.send(signal);
                     self.when.sent(signal);
+                    self.killed |= signal == Sig::KILL;
                 },
             }
         }
@@ -302,11 +320,11 @@ impl Kept {
     }
 
     /// Reaps what ended; how the process did, if it is among them.
-    fn reap(&self) -> Option<(String, bool)> {
+    fn reap(&self) -> Option<(String, WaitStatus)> {
         let mut ended = None;
         tree::reap(|child, status| {
             if child == self.leader {
-                ended = Some((tree::how(status), status.exit_status() == Some(0)));
+                ended = Some((tree::how(status), status));
             }
         });
         ended

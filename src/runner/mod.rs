@@ -18,6 +18,7 @@
 //! - [`peers`] says who may ask the service.
 //! - [`tree`] finds and ends what a process left behind.
 //! - [`cgroup`] gives each process a control group of its own, where those are delegated.
+//! - [`oom`] tells whether the kernel killed it for memory, where that can be told.
 //!
 //! Must never put arguments, environment values or a request's bytes into an error or a log.
 
@@ -25,6 +26,7 @@ pub mod cgroup;
 pub mod channel;
 pub mod client;
 pub mod keeper;
+pub mod oom;
 pub mod peers;
 pub mod service;
 pub mod tree;

@@ -132,6 +132,10 @@ pub enum Answer {
         /// It exited with code 0.
         #[serde(default)]
         clean: bool,
+        /// The kernel killed it, or a part of it, for memory; `None`: it does not look so, or nobody
+        /// can tell.
+        #[serde(default)]
+        oom: Option<bool>,
     },
 }
 

@@ -127,6 +127,10 @@ class Handler(BaseHTTPRequestHandler):
 
     # ---- answering ---------------------------------------------------------
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` of an answer, by a clock that may be off."""
+        return super().date_time_string((time.time() if timestamp is None else timestamp) + SETTINGS.date_shift_s)
+
     def send(self, status: int, headers: dict[str, str], body: bytes, cut: int | None = None) -> None:
         """Send an answer; with `cut`, only that many bytes of its body and a reset."""
         self.send_response(status)

@@ -19,6 +19,7 @@ KNOBS: dict[str, tuple[str, Any, type, str]] = {
     "max_tgs": ("ELB_MAX_TGS", 100, int, "unique target groups per load balancer"),
     "max_region_tgs": ("ELB_MAX_REGION_TGS", 3000, int, "target groups per region"),
     "max_targets": ("ELB_MAX_TARGETS", 1000, int, "targets per target group"),
+    "date_shift_s": ("ELB_DATE_SHIFT_S", 0.0, float, "the `Date` of answers is off by this"),
     "page_cap": ("ELB_PAGE_CAP", 400, int, "most items in a page, whatever PageSize asks for"),
 }
 
@@ -35,6 +36,7 @@ class Settings:
     max_region_tgs: int
     max_targets: int
     page_cap: int
+    date_shift_s: float
 
     def __init__(self) -> None:
         self.reset()

@@ -98,6 +98,7 @@ def engine_dies(site):
     fails = [check for check in checks if check["verdict"] == "fail"]
     unit = {check["verdict"] for check in checks if check["topic"] == "systemd"}
     say("docker started: `doctor` fails nothing, the unit is as shipped", (code, fails, unit) == (0, [], {"ok"}), fails or unit)
+    changed_unit(guest, say)
     for who, group, words in (
         ("nobody", "nogroup", ("settings.conf", "Permission denied", "sudo mcp-orchestrator doctor")),
         ("a member of our group only", "mcp-orchestrator", ("docker.sock", "usermod -aG docker")),
@@ -109,6 +110,20 @@ def engine_dies(site):
     for event, title in (("973c37c2062d455ab9981de13d5f16e1", "away"), ("17d33d228bd249b8a31d40cd4dfc77bb", "back")):
         entries = guest.journal(f"--since={begin}", f"--unit={UNIT}", f"MESSAGE_ID={event}")
         say(f"docker stopped: the journal has the event '{title}'", entries, entries[:1] and entries[0]["MESSAGE"])
+
+
+def changed_unit(guest, say):
+    """A unit that does not start at boot and whose file was changed by hand: `doctor` says both."""
+    place = "/etc/systemd/system/mcp-orchestrator.service.d"
+    # systemd looks for changes of files that it has read, and `disable` has it read them.
+    guest.run(f"mkdir -p {place} && echo '[Service]' > {place}/changed.conf")
+    guest.run("systemctl disable mcp-orchestrator && systemctl daemon-reload")
+    guest.run(f"printf '[Service]\\nFileDescriptorStoreMax=0\\n' > {place}/changed.conf")
+    _, checks = doctor(guest)
+    said = str([check for check in checks if check["topic"] == "systemd"])
+    fine = all(words in said for words in ("systemctl enable mcp-orchestrator", "systemctl daemon-reload"))
+    say("unit disabled and changed by hand: `doctor` says what helps", fine, said)
+    guest.run(f"rm -r {place} && systemctl enable mcp-orchestrator && systemctl daemon-reload")
 
 
 def doctor(guest, by=""):

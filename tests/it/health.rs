@@ -68,7 +68,7 @@ fn one_that_hangs_is_taken_out_alone_and_comes_back() {
     assert_eq!(shown.status.code(), Some(1));
     let shown = String::from_utf8(shown.stdout).expect("text");
     assert!(shown.lines().any(|line| line.starts_with("b ") && line.contains("unhealthy")), "{shown}");
-    assert!(shown.lines().filter(|line| line.contains(" healthy")).count() == 2, "{shown}");
+    assert!(shown.starts_with("3 servers: 1 unhealthy, 2 healthy\n"), "{shown}");
     let figures = site.get("/metrics");
     assert_eq!(figures.status, 200);
     kill_process(hung, Signal::CONT).expect("a signal");
@@ -101,6 +101,56 @@ fn one_that_goes_on_hanging_is_restarted_and_the_others_are_not() {
         let why = site.command(&["why", "b"]).output().expect("the program");
         String::from_utf8_lossy(&why.stdout).contains("it answers again after 1 try")
     });
+}
+
+#[test]
+fn one_that_is_slow_for_every_line_is_healthy_and_then_degraded() {
+    // Two lines take longer than an answer may, one does not.
+    let slowly =
+        "while IFS= read -r line; do sleep 1.3; printf '%s\\n' \"$line\"; done | exec \"$0\" demo-server";
+    let health = json!({ "interval": "2s", "timeout": "2s" });
+    let entry =
+        json!({ "command": "sh", "args": ["-c", slowly, BINARY], "orchestrator": { "health": health } });
+    let site = Site::new(&json!({ "mcpServers": { "slow": entry } }).to_string());
+    let _daemon = site.start(&[]);
+    eventually("it is degraded", || is(&site, "slow", "degraded"));
+    let seen = row(&site, "slow");
+    assert!(seen["latencyMillis"].as_u64().is_some_and(|took| took >= 1300), "{seen}");
+    assert!(seen["why"].as_str().is_some_and(|why| why.starts_with("it answers after ")), "{seen}");
+    assert_eq!(probe(&site, "slow"), 200, "it serves");
+}
+
+#[test]
+fn how_it_ended_is_told_later_on_and_by_the_next_daemon() {
+    let site = Site::new("{}");
+    let script = format!("echo 'my token is a-long-secret' >&2; exec {BINARY} demo-server");
+    let env = json!({ "WHO": format!("b of {}", site.config().display()), "TOKEN": "a-long-secret" });
+    let entry = json!({ "command": "/bin/sh", "args": ["-c", script], "env": env });
+    site.write(&json!({ "mcpServers": { "b": entry } }).to_string());
+    let daemon = site.start(&[]);
+    eventually("it is healthy", || is(&site, "b", "healthy"));
+    let told = || site.get("/api/v1/servers/b").json()["ends"].clone();
+    assert_eq!(told(), json!([]));
+    kill_process(site.process("b").expect("a process"), Signal::KILL).expect("a signal");
+    eventually("the end is told", || told()[0].is_object());
+    let check = || {
+        let all = told();
+        assert_eq!(all.as_array().map(Vec::len), Some(1), "{all}");
+        let how = all[0]["how"].as_str().expect("words");
+        assert!(how.starts_with("it was killed (SIGKILL)"), "{all}");
+        assert_eq!(all[0]["lastWords"], json!(["my token is [redacted]"]), "{all}");
+        let why = site.command(&["why", "b"]).output().expect("the program");
+        let why = String::from_utf8(why.stdout).expect("text");
+        assert!(why.contains("  ended lately:\n    "), "{why}");
+        assert!(why.contains(" ago: it was killed (SIGKILL)"), "{why}");
+        assert!(why.contains("\n      | my token is [redacted]\n"), "{why}");
+    };
+    eventually("another process serves", || is(&site, "b", "healthy"));
+    check();
+    drop(daemon);
+    let _daemon = site.start(&[]);
+    eventually("it is healthy", || is(&site, "b", "healthy"));
+    check();
 }
 
 #[test]

@@ -20,6 +20,7 @@ use mcp_orchestrator::plan::{Input, Plan, plan};
 use mcp_orchestrator::world::fake::{Entry, EntryKind, edge_mark, nothing_seen, policy, server};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod ends;
 mod sections;
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -132,6 +133,11 @@ impl Bench {
 
     /// A plan, which is sound, and is remembered.
     fn plan(&mut self) -> Plan {
+        if let Seen::Known(all) = &self.observed.containers {
+            for one in all {
+                self.observed.words.entry(one.id.clone()).or_insert(Seen::Known(Vec::new()));
+            }
+        }
         let policy = Policy { ending: self.ending, ..policy(20).unwrap() };
         let (desired, observed, memory) = (&self.desired, &self.observed, &self.memory);
         let input = Input { desired, observed, memory, policy: &policy, now: self.now };

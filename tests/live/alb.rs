@@ -5,6 +5,8 @@
 mod aws;
 #[path = "alb/doctor.rs"]
 mod doctor;
+#[path = "alb/drain.rs"]
+mod drain;
 #[path = "alb/end.rs"]
 mod end;
 #[path = "alb/faults.rs"]

@@ -219,7 +219,7 @@ fn a_container_killed_for_memory_is_told_apart_with_advice() {
     let flags = ["--memory", "24m", "--memory-swap", "24m"];
     let keys = json!({ "restart": { "delay": "20s", "maxDelay": "20s" } });
     let hungry = own(fixture_with(&flags, &[]), &keys);
-    let (site, _daemon) =
+    let (site, daemon) =
         site("health-memory", &json!({ "hungry": hungry, "well": own(stdio(&[]), &health(&[])) }));
     for server in ["hungry", "well"] {
         becomes(&site, server, "healthy");
@@ -252,6 +252,8 @@ fn a_container_killed_for_memory_is_told_apart_with_advice() {
     for words in ["it was killed for memory (exit code 137)", "which is 24 MiB, for example to 36m"] {
         eventually("why says so", 20, || site.run(&["why", "hungry"]).all().contains(words).then_some(()));
     }
+    let told = site.run(&["why", "hungry"]).all();
+    assert_eq!(told.matches(" ago: it was killed for memory (exit code 137)").count(), 2, "{told}");
     let view = site.run(&["status", "--json"]).json();
     let reasons = view["snapshot"]["report"]["servers"]["hungry"]["reasons"].to_string();
     assert!(reasons.contains("killed for memory") && reasons.contains("MCPO-P045"), "{reasons}");
@@ -261,4 +263,11 @@ fn a_container_killed_for_memory_is_told_apart_with_advice() {
     assert_eq!(check["verdict"], "fail", "{found}");
     assert!(check["evidence"].as_str().is_some_and(|said| said.contains("24 MiB")), "{check}");
     assert_eq!(row(&site, "well")["health"], "healthy");
+    // It is told when it runs again, and by the next daemon.
+    drop(daemon);
+    let _daemon = site.daemon();
+    becomes(&site, "hungry", "healthy");
+    let told = site.run(&["why", "hungry"]).all();
+    assert_eq!(told.matches(" ago: it was killed for memory (exit code 137)").count(), 2, "{told}");
+    assert!(told.contains("it was killed for memory lately, 2 times in a row; raise"), "{told}");
 }

@@ -104,6 +104,25 @@ async fn a_slow_server_is_degraded_and_goes_on_serving() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_slow_from_its_first_line_on_is_not_asked_faster_than_it_works() {
+    for era in [Era::Legacy, Era::Modern] {
+        let bench = Bench::new(era, &[]);
+        bench.turns(&id("a"), mood::SLOW);
+        // A line takes two thirds of what an answer may take: two lines take more.
+        let mut hasty = (*place("a", RETRY)).clone();
+        hasty.health.timeout = Span::secs(3);
+        bench.gateway.set_places(&[(id("a"), Arc::new(hasty))].into());
+        let took = bench.until("a", State::Healthy).await;
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        bench.until("a", State::Degraded).await;
+        assert!(bench.condition("a").is_some_and(|seen| seen.why.starts_with("it answers after 2")));
+        assert_eq!(bench.serves("a").await, Ok(()));
+        bench.turns(&id("a"), mood::WELL);
+        bench.until("a", State::Healthy).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_ends_is_critical_until_it_answers_again_and_one_that_is_stopped_has_no_health() {
     let mut bench = Bench::new(Era::Legacy, &["a"]);
     bench.until("a", State::Healthy).await;

@@ -124,6 +124,61 @@ fn credentials_that_are_missing_refused_or_too_weak() {
 }
 
 #[test]
+fn a_clock_that_is_off_against_aws() {
+    let aws = Aws::start();
+    let (site, _world) = scene(&aws, "doc-clock");
+    for (shift, verdict, words) in [
+        (0, "ok", ["AWS's clock differs by", ""]),
+        (90, "warn", ["AWS's clock differs by", "timedatectl set-ntp true"]),
+        (-400, "fail", ["signatures are refused", "timedatectl set-ntp true"]),
+        (400, "fail", ["signatures are refused", "169.254.169.123"]),
+    ] {
+        aws.ask("POST", "/_world/settings", &json!({ "date_shift_s": shift }));
+        finds(&site, "clock", verdict, &words);
+    }
+    // Beside the engine's, which is the same all the time.
+    assert_eq!(checks(&site, "clock").len(), 2);
+}
+
+/// A host that is run by systemd, with a `systemctl` that says what `$1` holds.
+const SYSTEMD: &str = r#"mount -t tmpfs -o mode=0755 tmpfs /run/systemd 2>/dev/null || { mkdir -p /run/systemd; mount -t tmpfs -o mode=0755 tmpfs /run/systemd; }
+mkdir /run/systemd/system; export PATH="$1:$PATH""#;
+
+#[test]
+fn a_unit_that_is_not_as_shipped() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = Site::new("doc-unit");
+    site.write(&json!({ "time": { "command": "sh" } }));
+    let tools = site.path("tools");
+    std::fs::create_dir(&tools).expect("a directory");
+    let show = tools.join("systemctl");
+    let unit = "LoadState=loaded ActiveState=active SubState=running UnitFileState=enabled Result=success NRestarts=0 WatchdogUSec=30s FileDescriptorStoreMax=512 NFileDescriptorStore=14 NeedDaemonReload=no";
+    let says = |change: (&str, &str)| {
+        let words = unit.replace(change.0, change.1);
+        std::fs::write(&show, format!("#!/bin/sh\nprintf '%s\\n' {words}\n")).expect("written");
+        std::fs::set_permissions(&show, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+        let output = site.in_namespace(SYSTEMD, &tools, &["doctor", "--json"]).output().expect("the program");
+        let found: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let all = found["checks"].as_array().expect("checks").clone();
+        all.into_iter().filter(|check| check["topic"] == "systemd").collect::<Vec<Value>>()
+    };
+    assert_eq!(verdicts(&says(("", ""))), ["ok", "ok"]);
+    for (change, verdict, words) in [
+        (("ActiveState=active", "ActiveState=failed"), "fail", "journalctl -u mcp-orchestrator"),
+        (("UnitFileState=enabled", "UnitFileState=disabled"), "warn", "systemctl enable mcp-orchestrator"),
+        (("NeedDaemonReload=no", "NeedDaemonReload=yes"), "warn", "systemctl daemon-reload"),
+        (("WatchdogUSec=30s", "WatchdogUSec=0"), "warn", "WatchdogSec=30"),
+        (("FileDescriptorStoreMax=512", "FileDescriptorStoreMax=0"), "warn", "FileDescriptorStoreMax="),
+        (("NRestarts=0", "NRestarts=9"), "warn", "restarted it 9 times"),
+    ] {
+        let found = says(change);
+        let fits = |check: &&Value| check["verdict"] == verdict && check.to_string().contains(words);
+        assert_eq!(found.iter().filter(fits).count(), 1, "{change:?}: {found:#?}");
+    }
+}
+
+#[test]
 fn a_host_that_does_not_know_itself_and_a_balancer_nobody_reaches() {
     let aws = Aws::start();
     let (mut site, _world) = scene(&aws, "doc-host");
