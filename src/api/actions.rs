@@ -5,7 +5,7 @@
 
 use crate::api::problem::problem;
 use crate::api::table::Call;
-use crate::api::{Context, Response, gone, now, ok, server_id, unknown};
+use crate::api::{Context, Response, gone, instance_id, now, ok, server_id, unknown};
 use crate::model::id::{SectionId, ServerId};
 use crate::model::memory::{Pause, Scope};
 use crate::model::record::{AuditEntry, Task, TaskState};
@@ -52,7 +52,8 @@ pub(super) async fn servers(context: Context, call: Call, act: Act) -> Response 
         let detail = format!("{NAMES_MAX} servers may be named at once");
         return problem(StatusCode::BAD_REQUEST, "MCPO-H400", "too many servers", detail).into_response();
     }
-    let servers: Result<Vec<ServerId>, String> = names.iter().map(|name| server_id(name, &context)).collect();
+    let servers: Result<Vec<ServerId>, String> =
+        names.iter().map(|name| instance_id(name, &context)).collect();
     match servers {
         Ok(servers) => act_on(context, call, act, servers).await,
         Err(name) => unknown(&name).into_response(),
@@ -191,6 +192,13 @@ fn scopes(context: &Context, call: &Call, of: Of) -> Result<Vec<Scope>, Box<Resp
         let detail = format!("{NAMES_MAX} servers may be named at once");
         let title = "too many servers";
         return Err(Box::new(problem(StatusCode::BAD_REQUEST, "MCPO-H400", title, detail).into_response()));
+    }
+    let further =
+        names.iter().find(|name| instance_id(name, context).is_ok_and(|id| id.replica_number() > 1));
+    if let Some(name) = further {
+        let detail =
+            format!("{name} is one instance of a server: it is paused with the others, by the server's id");
+        return Err(Box::new(problem(StatusCode::CONFLICT, "MCPO-H003", "not done", detail).into_response()));
     }
     let found = names.iter().map(|name| server_id(name, context).map(Scope::Server));
     found.collect::<Result<_, _>>().map_err(|name| Box::new(unknown(&name).into_response()))

@@ -145,9 +145,9 @@ impl Figures {
         for (_, part) in drifted {
             *counts.drift.entry(part).or_default() += 1;
         }
-        let rows = &snapshot.report.servers;
-        counts.restarts.retain(|server, _| rows.contains_key(server));
-        let converged = rows.iter().filter(|(_, row)| row.state == RowState::Converged);
+        let report = &snapshot.report;
+        counts.restarts.retain(|server, _| report.instance(server).is_some());
+        let converged = report.each().filter(|(_, row)| row.state == RowState::Converged);
         counts.last = Last {
             generation: snapshot.generation,
             converged: converged.map(|(id, _)| id.clone()).collect(),
@@ -177,9 +177,10 @@ impl Last {
     fn had(&self, server: &ServerId, snapshot: &Snapshot) -> bool {
         self.generation == snapshot.generation
             && self.converged.contains(server)
+            && self.intents.get(&server.server()) == snapshot.intents.get(&server.server())
             && self.intents.get(server) == snapshot.intents.get(server)
             // It was meant to.
-            && !snapshot.report.servers.get(server).is_some_and(|row| row.asleep)
+            && !snapshot.report.instance(server).is_some_and(|row| row.asleep)
     }
 }
 

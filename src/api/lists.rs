@@ -1,12 +1,14 @@
 //! What is read: servers, sections, tasks, the audit.
 
+use crate::api::health::HealthPage;
+use crate::api::kept::Page;
 use crate::api::problem::problem;
 use crate::api::recorder::so_far;
 use crate::api::table::Call;
-use crate::api::view::{HealthPage, Moment};
+use crate::api::view::{Moment, ServerView};
 use crate::api::{Context, Response, ok, parameters, server_id, unknown};
 use crate::model::record::{AuditEntry, AuditFilter};
-use crate::world::WorldError;
+use crate::world::{Recorded, WorldError};
 use serde::Deserialize;
 use warp::Reply;
 use warp::http::{HeaderValue, StatusCode};
@@ -23,23 +25,36 @@ struct ServersQuery {
 }
 
 /// `GET /api/v1/servers`.
-pub(super) async fn servers(context: Context, call: Call) -> Response {
+pub(super) fn servers(context: &Context, call: &Call) -> Response {
     let query: ServersQuery = match call.query() {
         Ok(query) => query,
         Err(refused) => return *refused,
     };
-    let mut servers = Moment::of(&context).servers();
-    servers.retain(|server| {
-        query.state.as_ref().is_none_or(|state| server.state == *state)
-            && query.section.as_ref().is_none_or(|section| server.section.as_ref() == Some(section))
-            && query.after.as_ref().is_none_or(|after| server.id > *after)
-    });
-    // All of them unless somebody wants pages: they are bounded by the file.
-    let limit = query.limit.unwrap_or(usize::MAX);
-    let more = servers.len() > limit;
-    servers.truncate(limit);
-    let last = servers.last().map(|server| server.id.clone());
-    paged(ok(&servers).into_response(), &call, ("after", last), more)
+    let shown = context.kept.shown(context);
+    let made = || {
+        let fits = |server: &&ServerView| {
+            query.state.as_ref().is_none_or(|state| server.state == *state)
+                && query.section.as_ref().is_none_or(|section| server.section.as_ref() == Some(section))
+                && query.after.as_ref().is_none_or(|after| server.id > *after)
+        };
+        let mut servers: Vec<&ServerView> = shown.servers.iter().filter(fits).collect();
+        // All of them unless somebody wants pages: they are bounded by the file.
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let more = servers.len() > limit;
+        servers.truncate(limit);
+        let last = servers.last().map(|server| server.id.clone());
+        Page::of(&servers).followed(next(call, ("after", last), more))
+    };
+    let key = ("servers", call.raw_query().to_owned());
+    context.kept.of_servers(shown.number, key, made).answer(call.if_none_match.as_deref())
+}
+
+/// `GET /api/v1/sections`.
+pub(super) fn sections(context: &Context, call: &Call) -> Response {
+    let shown = context.kept.shown(context);
+    let made = || Page::of(&shown.moment.sections(&shown.servers));
+    let key = ("sections", String::new());
+    context.kept.of_servers(shown.number, key, made).answer(call.if_none_match.as_deref())
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,23 +68,28 @@ pub(super) fn health(context: &Context, call: &Call) -> Response {
         Ok(query) => query,
         Err(refused) => return *refused,
     };
-    let moment = Moment::of(context);
-    let Some(name) = query.server else { return ok(&HealthPage::of(&moment.servers())).into_response() };
-    let view = server_id(&name, context).ok().and_then(|id| moment.server(&id));
+    let Some(name) = query.server else {
+        let shown = context.kept.shown(context);
+        let made = || Page::of(&HealthPage::of(&shown.servers));
+        let page = context.kept.of_servers(shown.number, ("health", String::new()), made);
+        return page.answer(call.if_none_match.as_deref());
+    };
+    let view = server_id(&name, context).ok().and_then(|id| Moment::of(context).server(&id));
     view.map_or_else(|| unknown(&name).into_response(), |view| ok(&HealthPage::of(&[view])).into_response())
 }
 
 /// `GET /api/v1/servers/{id}`.
 pub(super) async fn server(context: Context, call: Call) -> Response {
     let name = call.part(0);
-    let detail = server_id(&name, &context).ok().and_then(|id| Moment::of(&context).detail(&id, &context));
+    let detail = server_id(&name, &context).ok().and_then(|id| Moment::of(&context).detail(&id));
     detail.map_or_else(|| unknown(&name).into_response(), |detail| ok(&detail).into_response())
 }
 
 /// `GET /api/v1/sections/{id}`.
 pub(super) async fn section(context: Context, call: Call) -> Response {
     let name = call.part(0);
-    let sections = Moment::of(&context).sections(&context);
+    let shown = context.kept.shown(&context);
+    let sections = shown.moment.sections(&shown.servers);
     match sections.into_iter().find(|section| section.id == name) {
         Some(section) => ok(&section).into_response(),
         None => {
@@ -128,11 +148,15 @@ pub(super) async fn tasks(context: Context, call: Call) -> Response {
         Err(refused) => return *refused,
     };
     let limit = query.limit.unwrap_or(LIMIT);
-    match context.recorder.records.tasks_in_brief(query.before, limit).await {
-        Ok(tasks) => {
-            let last = tasks.last().map(|task| task.id.to_string());
-            paged(ok(&tasks).into_response(), &call, ("before", last), tasks.len() >= limit)
-        }
+    let records = &context.recorder.records;
+    let made = async {
+        let tasks = records.tasks_in_brief(query.before, limit).await?;
+        let last = tasks.last().map(|task| task.id.to_string());
+        Ok(Page::of(&tasks).followed(next(&call, ("before", last), tasks.len() >= limit)))
+    };
+    let key = ("tasks", call.raw_query().to_owned());
+    match context.kept.of_records((records.as_ref(), Recorded::Tasks), key, made).await {
+        Ok(page) => page.answer(call.if_none_match.as_deref()),
         Err(error) => unreadable(&error),
     }
 }
@@ -163,32 +187,35 @@ pub(super) async fn audit(context: Context, call: Call) -> Response {
     let (calls, limit) = (calls.unwrap_or(false), limit.unwrap_or(LIMIT));
     let since = since.and_then(|text| parameters::since(&text, context.recorder.now()));
     let filter = AuditFilter { before, server, by, result, kind, since, calls, limit };
-    match context.recorder.records.audit(&filter).await {
-        Ok(entries) => {
-            let last = entries.last().map(|entry| entry.id.to_string());
-            paged(ok(&entries).into_response(), &call, ("before", last), entries.len() >= limit)
-        }
+    let records = &context.recorder.records;
+    let made = async {
+        let entries = records.audit(&filter).await?;
+        let last = entries.last().map(|entry| entry.id.to_string());
+        Ok(Page::of(&entries).followed(next(&call, ("before", last), entries.len() >= limit)))
+    };
+    // How far back from now is something else each time.
+    let page = if filter.since.is_some() {
+        made.await
+    } else {
+        let key = ("audit", call.raw_query().to_owned());
+        let list = if calls { Recorded::Calls } else { Recorded::Audit };
+        context.kept.of_records((records.as_ref(), list), key, made).await
+    };
+    match page {
+        Ok(page) => page.answer(call.if_none_match.as_deref()),
         Err(error) => unreadable(&error),
     }
 }
 
-/// An answer that says where the next page is, when there may be one: `Link` with `rel="next"`, and the
-/// same query but for `cursor`.
-fn paged(
-    mut response: Response,
-    call: &Call,
-    (cursor, last): (&str, Option<String>),
-    full: bool,
-) -> Response {
-    let Some(last) = last.filter(|_| full) else { return response };
+/// Where the next page is, when there may be one: `Link` with `rel="next"`, and the same query but for
+/// `cursor`.
+fn next(call: &Call, (cursor, last): (&str, Option<String>), full: bool) -> Option<HeaderValue> {
+    let last = last.filter(|_| full)?;
     let given: Vec<(String, String)> = call.query().unwrap_or_default();
     let kept = given.into_iter().filter(|(name, _)| name != cursor);
     let query: Vec<(String, String)> = kept.chain([(cursor.to_owned(), last)]).collect();
     let next = serde_urlencoded::to_string(&query).map(|query| format!("<?{query}>; rel=\"next\""));
-    if let Some(next) = next.ok().and_then(|next| HeaderValue::from_str(&next).ok()) {
-        response.headers_mut().insert("link", next);
-    }
-    response
+    next.ok().and_then(|next| HeaderValue::from_str(&next).ok())
 }
 
 fn unreadable(error: &WorldError) -> Response {

@@ -10,23 +10,30 @@ pub mod configuration;
 pub mod discovery;
 pub mod edit;
 pub mod editing;
+pub mod ends;
 pub mod events;
 pub mod figures;
+pub mod health;
+pub mod instances;
+pub mod kept;
 mod lists;
 pub mod openapi;
 pub(crate) mod parameters;
 mod problem;
 pub mod recorder;
+pub mod sections;
 pub mod settings;
 pub mod short;
 pub mod table;
 pub mod usage;
 pub mod verbosity;
 pub mod view;
+pub mod wishes;
 
 use crate::api::configuration::Configuration;
 use crate::api::editing::Editor;
 use crate::api::figures::Figures;
+use crate::api::kept::Kept;
 use crate::api::problem::problem;
 use crate::api::recorder::Recorder;
 use crate::api::settings::SettingsEditor;
@@ -103,6 +110,8 @@ pub struct Context {
     pub ending: watch::Receiver<bool>,
     /// What does not change while the daemon runs.
     pub about: Arc<About>,
+    /// Lists as they were written last.
+    pub kept: Arc<Kept>,
 }
 
 /// What the files say beyond the wish.
@@ -191,6 +200,7 @@ pub fn routes(
         .and(query)
         .and(caller)
         .and(warp::header::optional::<String>("if-match"))
+        .and(warp::header::optional::<String>("if-none-match"))
         .and(warp::body::bytes())
         .and(warp::any().map(move || context.clone()))
         .then(
@@ -199,6 +209,7 @@ pub fn routes(
              query,
              caller: Option<Caller>,
              if_match,
+             if_none_match,
              body: Bytes,
              context| async move {
                 // What nobody let in gets nothing.
@@ -207,7 +218,7 @@ pub fn routes(
                     return StatusCode::PAYLOAD_TOO_LARGE.into_response();
                 }
                 let path = path.as_str().to_owned();
-                let asked = (path, query, if_match);
+                let asked = (path, query, (if_match, if_none_match));
                 let mut response = table::dispatch(context, method, asked, caller, body).await;
                 let failed = response.status().is_client_error() || response.status().is_server_error();
                 let json =
@@ -338,6 +349,20 @@ fn server_id(name: &str, context: &Context) -> Result<ServerId, String> {
     id.or_else(by_name).ok_or_else(|| name.to_owned())
 }
 
+/// The same, or one instance of a server by its id (`time-R2`).
+fn instance_id(name: &str, context: &Context) -> Result<ServerId, String> {
+    let further = ServerId::instance(name).ok().filter(|id| id.replica_number() > 1);
+    let wish = context.wishes.borrow();
+    let asked_for = |id: &ServerId| {
+        let server = wish.desired.servers.get(&id.server());
+        server.is_some_and(|server| id.replica_number() <= server.replicas)
+    };
+    match further.filter(asked_for) {
+        Some(id) => Ok(id),
+        None => server_id(name, context),
+    }
+}
+
 /// What `call` takes.
 #[derive(Deserialize)]
 struct CallBody {
@@ -414,7 +439,7 @@ struct LogsQuery {
 }
 
 async fn logs(name: String, query: LogsQuery, context: Context) -> Answered {
-    let id = match server_id(&name, &context) {
+    let id = match instance_id(&name, &context) {
         Ok(id) => id,
         Err(name) => return unknown(&name),
     };
@@ -448,7 +473,7 @@ fn logged<'a>(id: &ServerId, lines: impl Iterator<Item = (u64, &'static str, &'a
 /// The container whose output the engine keeps and not the gateway: it does not speak over stdio.
 pub(crate) fn engine_log(id: &ServerId, context: &Context) -> Option<ContainerId> {
     let snapshot = context.handle.snapshot.borrow();
-    let row = snapshot.report.servers.get(id)?;
+    let row = snapshot.report.instance(id)?;
     let remote = matches!(row.transport, Some(Transport::Http | Transport::Sse));
     row.container_id.clone().filter(|_id| remote).map(ContainerId)
 }

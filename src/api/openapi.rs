@@ -90,12 +90,7 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, problem: &Value) -> V
             "name": param.name, "in": "query", "description": param.about, "schema": parameters::schema(param.kind),
         }));
     }
-    if route.versions && route.method != "GET" {
-        parameters.push(json!({
-            "name": "If-Match", "in": "header", "schema": { "type": "string", "minLength": 1 },
-            "description": "The ETag of the version that the change is made for, or `*`. Needed when the file was changed by others since it was read.",
-        }));
-    }
+    parameters.extend(versions(route));
     let (status, shape) = route.good;
     let good = match shape {
         Some(shape) => json!({ "application/json": { "schema": shape(schemas) } }),
@@ -115,6 +110,9 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, problem: &Value) -> V
     } else {
         json!({ "application/problem+json": { "schema": problem } })
     };
+    if route.kept {
+        responses.insert("304".to_owned(), json!({ "description": "The list is the one of If-None-Match." }));
+    }
     for other in others {
         let content = if other < 300 { &good } else { &error };
         responses.insert(other.to_string(), json!({ "description": words(other), "content": content }));
@@ -139,6 +137,20 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator, problem: &Value) -> V
         }
     }
     operation
+}
+
+/// The header that names a version, where a route takes one.
+fn versions(route: &Route) -> Option<Value> {
+    if route.kept {
+        return Some(json!({
+            "name": "If-None-Match", "in": "header", "schema": { "type": "string" },
+            "description": "The ETag of the list that is there already: 304 when it is still the same.",
+        }));
+    }
+    (route.versions && route.method != "GET").then(|| json!({
+        "name": "If-Match", "in": "header", "schema": { "type": "string", "minLength": 1 },
+        "description": "The ETag of the version that the change is made for, or `*`. Needed when the file was changed by others since it was read.",
+    }))
 }
 
 /// Answers that have no schema of their own.
@@ -216,7 +228,8 @@ fn row(route: &Route) -> String {
     let others = if others.is_empty() { String::new() } else { format!("; {}", others.join(" ")) };
     let query = route.query.iter().map(|param| format!("`{}`", param.name));
     let match_ = (route.versions && route.method != "GET").then(|| "`If-Match`".to_owned());
-    let takes: Vec<String> = body.into_iter().chain(query).chain(match_).collect();
+    let known = route.kept.then(|| "`If-None-Match`".to_owned());
+    let takes: Vec<String> = body.into_iter().chain(query).chain(match_).chain(known).collect();
     let about = route.about.replace('|', "\\|");
     format!("| `{} {}` | {about} | {status}{good}{others} | {} |", route.method, route.path, takes.join(", "))
 }

@@ -7,7 +7,7 @@
 use crate::model::id::ServerId;
 use crate::model::record::{AuditEntry, Task, TaskResult, TaskState};
 use crate::model::time::Timestamp;
-use crate::plan::report::{ReasonKind, RowState};
+use crate::plan::report::{ReasonKind, Row, RowState};
 use crate::service::Snapshot;
 use crate::world::{Clock, Records, WorldError};
 use std::sync::Arc;
@@ -170,7 +170,7 @@ async fn write(records: Arc<dyn Records>, mut incoming: mpsc::Receiver<AuditEntr
 
 /// A pass that began after the request has finished with the task's servers.
 fn finished(task: &Task, snapshot: &Snapshot) -> bool {
-    let done = |name: &String| ServerId::new(name).is_ok_and(|id| snapshot.finished_with(&id));
+    let done = |name: &String| ServerId::instance(name).is_ok_and(|id| snapshot.finished_with(&id));
     let for_all = task.servers.is_empty() && !touches_nothing(task);
     snapshot.pass >= task.pass && if for_all { snapshot.settled } else { task.servers.iter().all(done) }
 }
@@ -182,7 +182,7 @@ pub fn so_far(task: Task, snapshot: &Snapshot) -> Task {
         return task;
     }
     let done =
-        |result: &TaskResult| ServerId::new(&result.server).is_ok_and(|id| snapshot.finished_with(&id));
+        |result: &TaskResult| ServerId::instance(&result.server).is_ok_and(|id| snapshot.finished_with(&id));
     let results = results(&task, snapshot).into_iter().filter(done).collect();
     Task { results, ..task }
 }
@@ -202,8 +202,15 @@ fn results(task: &Task, snapshot: &Snapshot) -> Vec<TaskResult> {
     if touches_nothing(task) {
         return Vec::new();
     }
-    let rows = snapshot.report.servers.iter();
-    rows.filter(|(id, _)| task.servers.is_empty() || task.servers.iter().any(|name| name == id.as_str()))
+    let named = |(id, _): &(&ServerId, &Row)| {
+        task.servers.is_empty() || task.servers.iter().any(|name| name == id.as_str())
+    };
+    // An instance may be asked for by its own name.
+    let further = |(id, _): &(&ServerId, &Row)| {
+        id.replica_number() > 1 && task.servers.iter().any(|name| name == id.as_str())
+    };
+    let rows = snapshot.report.servers.iter().filter(named);
+    rows.chain(snapshot.report.each().filter(further))
         .map(|(id, row)| {
             let ok = match task.act.as_str() {
                 "stop" => row.state == RowState::Stopped,

@@ -4,6 +4,7 @@
 //! Must never do what the long API does not.
 
 use crate::api::editing::Edit;
+use crate::api::kept::Page;
 use crate::api::table::Call;
 use crate::api::view::{Moment, ServerView};
 use crate::api::{Context, Response, SHORT, actions};
@@ -48,9 +49,11 @@ pub(super) fn health() -> Response {
 }
 
 /// `GET /servers`.
-pub(super) fn list(context: &Context) -> Response {
-    let servers: Vec<ShortServer> = Moment::of(context).servers().into_iter().map(ShortServer::of).collect();
-    warp::reply::json(&servers).into_response()
+pub(super) fn list(context: &Context, call: &Call) -> Response {
+    let shown = context.kept.shown(context);
+    let key = ("short", String::new());
+    let made = || Page::of(&shown.servers.iter().cloned().map(ShortServer::of).collect::<Vec<_>>());
+    context.kept.of_servers(shown.number, key, made).answer(call.if_none_match.as_deref())
 }
 
 /// `POST /servers/{name}/{start,stop}`.

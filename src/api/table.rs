@@ -8,9 +8,11 @@ use crate::api::balancer::{self, BalancerView};
 use crate::api::edit::{
     self, EditAnswer, Members, NewSection, NewServer, NewText, PanelDocument, ServerEntry,
 };
+use crate::api::health::HealthPage;
 use crate::api::problem::problem;
+use crate::api::sections::SectionView;
 use crate::api::settings::{self, SettingsAnswer, SettingsDocument, SettingsPatch};
-use crate::api::view::{HealthPage, Moment, PanelHealth, SectionView, ServerDetail, ServerView};
+use crate::api::view::{Moment, PanelHealth, ServerDetail, ServerView};
 use crate::api::{
     Caller, Context, Response, configuration, discovery, lists, ok, parameters, short, usage, verbosity,
 };
@@ -22,6 +24,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use warp::Reply;
 use warp::http::{Method, StatusCode};
 
@@ -34,6 +37,8 @@ pub struct Call {
     pub body: Bytes,
     /// The version that a change is made for.
     pub if_match: Option<String>,
+    /// The version of a list that whoever asks has already.
+    pub if_none_match: Option<String>,
     /// What stands in the braces of the path, as it came.
     parts: Vec<String>,
     query: String,
@@ -61,6 +66,11 @@ impl Call {
             let title = "the query cannot be read";
             Box::new(problem(StatusCode::BAD_REQUEST, "MCPO-H400", title, error.to_string()).into_response())
         })
+    }
+
+    /// The query as it came.
+    pub(super) fn raw_query(&self) -> &str {
+        &self.query
     }
 
     /// Another query.
@@ -110,6 +120,8 @@ pub struct Route {
     pub others: &'static [u16],
     /// It takes `If-Match` and answers with an `ETag`.
     pub versions: bool,
+    /// A list: its answer has an `ETag`, and 304 is one for whoever has it.
+    pub kept: bool,
     /// What answers.
     pub(super) run: fn(Context, Call) -> Answer,
 }
@@ -239,6 +251,7 @@ const fn get(
         good: (200, None),
         others: &[],
         versions: false,
+        kept: false,
         run,
     }
 }
@@ -277,6 +290,11 @@ impl Route {
     /// Answers with a task, or with where it is.
     const fn task(self) -> Self {
         Self { good: (202, Some(shape::<Task>)), others: &[200, 404, 409, 429], ..self }
+    }
+
+    /// Answers with a list that is kept.
+    const fn kept(self) -> Self {
+        Self { kept: true, ..self }
     }
 
     /// Answers with the file's version.
@@ -318,7 +336,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/v1/panel/health", "getHealth", "panel", "How the whole stands.",
         |context, _| done(ok(&Moment::of(&context).health(&context)))).gives(shape::<PanelHealth>),
     get("/api/v1/health", "getServersHealth", "panel", "How well servers are, asked over MCP at intervals.",
-        |context, call| done_with(lists::health(&context, &call))).query(HEALTH).gives(shape::<HealthPage>).others(&[404]),
+        |context, call| done_with(lists::health(&context, &call))).query(HEALTH).gives(shape::<HealthPage>).others(&[404]).kept(),
     get("/api/v1/status", "getStatus", "panel", "The last pass's report as the command line shows it.",
         |context, call| Box::pin(lists::status(context, call))).query(STATUS),
     get("/api/v1/gateway", "getGateway", "panel", "Connections, sessions and figures of every server.",
@@ -340,7 +358,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/v1/events", "getEvents", "panel", "Server-sent events: `report` when a server looks different, `tasks` when a task began or ended, `usage` when figures were read.",
         |context, _| done_with(super::events::events(context))).others(&[503]),
     get("/api/v1/servers", "getServers", "servers", "All servers in id order.",
-        |context, call| Box::pin(lists::servers(context, call))).query(SERVERS).gives(shape::<Vec<ServerView>>),
+        |context, call| done_with(lists::servers(&context, &call))).query(SERVERS).gives(shape::<Vec<ServerView>>).kept(),
     get("/api/v1/servers", "addServer", "servers", "Adds a server to mcp.config.json.",
         |context, call| Box::pin(edit::post_server(context, call))).body(shape::<NewServer>).edits("POST"),
     get("/api/v1/servers/{id}", "putServer", "servers", "Replaces a server's entry, or adds it; the body is the entry.",
@@ -372,7 +390,7 @@ pub const ROUTES: &[Route] = &[
     post("/api/v1/servers/{id}/resume", "resumeServer", "servers", "Looks after a server again. Several ids as above; `all` is this host.",
         |context, call| Box::pin(actions::pause(context, call, Of::Servers, false))).query(ACT).task(),
     get("/api/v1/sections", "getSections", "sections", "Sections that are declared or have servers, with what servers in them inherit.",
-        |context, _| done(ok(&Moment::of(&context).sections(&context)))).gives(shape::<Vec<SectionView>>),
+        |context, call| done_with(lists::sections(&context, &call))).gives(shape::<Vec<SectionView>>).kept(),
     get("/api/v1/sections", "addSection", "sections", "Adds a section to mcp.config.json.",
         |context, call| Box::pin(edit::post_section(context, call))).body(shape::<NewSection>).edits("POST"),
     get("/api/v1/sections/{id}", "putSection", "sections", "Replaces a section's settings, or adds it; its servers stay.",
@@ -392,13 +410,13 @@ pub const ROUTES: &[Route] = &[
     post("/api/v1/sections/{id}/resume", "resumeSection", "sections", "Looks after the servers of a section again.",
         |context, call| Box::pin(actions::pause(context, call, Of::Section, false))).query(ACT).task(),
     get("/api/v1/tasks", "getTasks", "tasks", "Tasks, newest first, without the results of each server.",
-        |context, call| Box::pin(lists::tasks(context, call))).query(PAGE).gives(shape::<Vec<Task>>).others(&[503]),
+        |context, call| Box::pin(lists::tasks(context, call))).query(PAGE).gives(shape::<Vec<Task>>).others(&[503]).kept(),
     get("/api/v1/tasks/{id}", "getTask", "tasks", "A task.",
         |context, call| Box::pin(lists::task(context, call))).gives(shape::<Task>).others(&[404, 503]),
     get("/api/v1/audit", "getAudit", "tasks", "Who did what, newest first.",
-        |context, call| Box::pin(lists::audit(context, call))).query(AUDIT).gives(shape::<Vec<AuditEntry>>).others(&[503]),
+        |context, call| Box::pin(lists::audit(context, call))).query(AUDIT).gives(shape::<Vec<AuditEntry>>).others(&[503]).kept(),
     get("/servers", "shortServers", "short", "All servers in a few words.",
-        |context, _| done_with(short::list(&context))).gives(shape::<Vec<short::ShortServer>>),
+        |context, call| done_with(short::list(&context, &call))).kept().gives(shape::<Vec<short::ShortServer>>),
     post("/servers/{name}/start", "shortStart", "short", "Starts a server and waits up to 30 s; one that the file does not have by its image.",
         |context, call| Box::pin(short::act(context, call, Act::Start))).optional_body(shape::<short::StartImage>).gives(shape::<short::ShortServer>).others(&[404, 409, 422, 428, 429, 503]),
     post("/servers/{name}/stop", "shortStop", "short", "Stops a server and waits up to 30 s.",
@@ -486,14 +504,23 @@ fn wrong_parameter(route: &Route, query: &str) -> Option<Box<Response>> {
 pub(super) async fn dispatch(
     context: Context,
     method: Method,
-    (path, query, if_match): (String, String, Option<String>),
+    (path, query, (if_match, if_none_match)): (String, String, (Option<String>, Option<String>)),
     caller: Caller,
     body: Bytes,
 ) -> Response {
     match find(&method, &path) {
         Ok((route, parts)) => match wrong_parameter(route, &query) {
             Some(refused) => *refused,
-            None => (route.run)(context, Call { caller, body, if_match, parts, query }).await,
+            None => {
+                let kept = Arc::clone(&context.kept);
+                let call = Call { caller, body, if_match, if_none_match, parts, query };
+                let answer = (route.run)(context, call).await;
+                // Whoever did something sees it in the next list.
+                if route.method != "GET" {
+                    kept.moved();
+                }
+                answer
+            }
         },
         Err(refused) => *refused,
     }

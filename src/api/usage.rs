@@ -18,7 +18,7 @@ pub(super) const HOURS_MAX: f64 = 24.0;
 
 /// What a server uses now. Rates are over the time since the reading before: ten seconds while
 /// somebody looks, else a minute or more.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageView {
     /// When it was read, in milliseconds since the epoch.

@@ -4,8 +4,12 @@
 //! Every field is taken from the last pass's report, the wish in force or the gateway's figures.
 //! Must never compute what a pass has computed, and never hold a value of the environment.
 
-use crate::api::Context;
+use crate::api::ends::EndView;
+use crate::api::instances::{self, InstanceView};
 use crate::api::usage::{HostView, UsageView};
+use crate::api::wishes::{DrainView, PauseView};
+use crate::api::{Context, FilesView};
+use crate::config::edit::outline::WrittenServer;
 use crate::config::load::{EffectiveValue, Origin};
 use crate::gateway::metrics::BUCKETS_MICROS;
 use crate::gateway::overview::{HealthView, ServerView as Figures, p95_micros};
@@ -21,7 +25,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// One server.
-#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerView {
     /// Its id.
@@ -70,12 +74,18 @@ pub struct ServerView {
     pub health: Option<HealthView>,
     /// Its connection and what was counted on it.
     pub connection: Option<ConnectionView>,
-    /// What it uses now; `null` while it does not run.
+    /// What it uses now, all its instances together; `null` while it does not run.
     pub usage: Option<UsageView>,
+    /// How many instances of it there are to be (`orchestrator.replicas`).
+    pub replicas: u32,
+    /// How many of its instances run; `null` where there is one.
+    pub running: Option<usize>,
+    /// Its instances, the first one included; empty where there is one.
+    pub instances: Vec<InstanceView>,
 }
 
 /// One sentence of why.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReasonView {
     /// `blocked-by`, `waiting-on`, `changed-because`, `left-alone` or `note`.
@@ -89,7 +99,7 @@ pub struct ReasonView {
 }
 
 /// A start or stop by hand.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IntentView {
     /// False: kept stopped.
@@ -103,7 +113,7 @@ pub struct IntentView {
 }
 
 /// A server's connection.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionView {
     /// Whether it is open: the server has answered MCP on it.
@@ -157,6 +167,8 @@ pub struct ServerDetail {
     pub settings: Vec<SettingView>,
     /// What the last pass set going for it.
     pub actions: Vec<ActionView>,
+    /// How it ended lately without anybody's wish, newest first; the last few are kept.
+    pub ends: Vec<EndView>,
 }
 
 /// An effective setting.
@@ -185,26 +197,6 @@ pub struct ActionView {
     pub action: String,
     /// Why.
     pub why: String,
-}
-
-/// A section.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SectionView {
-    /// Its id.
-    pub id: String,
-    /// Its name in the file.
-    pub name: String,
-    /// Whether the file declares it.
-    pub declared: bool,
-    /// Its settings and what describes it, as written, with placeholders for secrets.
-    pub settings: serde_json::Map<String, serde_json::Value>,
-    /// Servers in it.
-    pub servers: Vec<String>,
-    /// How many of them are in which state.
-    pub states: BTreeMap<String, usize>,
-    /// What servers in it inherit, and where that comes from; environment values are never in it.
-    pub inherits: Vec<SettingView>,
 }
 
 /// The whole.
@@ -243,6 +235,10 @@ pub struct PanelHealth {
     pub stale: Option<String>,
     /// Entries with a problem, by id.
     pub broken: BTreeMap<String, String>,
+    /// What is left alone, and who wants that.
+    pub pauses: Vec<PauseView>,
+    /// This host out of the load balancer, or on its way; `null` otherwise.
+    pub drained: Option<DrainView>,
     /// The password is one that everybody can read in the documentation.
     pub default_password: bool,
     /// This host; `null` before the first reading.
@@ -256,11 +252,13 @@ pub const STATES: [RowState; 6] = {
 };
 
 /// Everything that a view is made from, at one moment.
+#[derive(Clone)]
 pub(crate) struct Moment {
     pub(crate) snapshot: std::sync::Arc<Snapshot>,
     pub(crate) wish: std::sync::Arc<Wish>,
     pub(crate) reading: std::sync::Arc<Reading>,
-    figures: BTreeMap<ServerId, Figures>,
+    pub(crate) files: std::sync::Arc<FilesView>,
+    pub(super) figures: std::sync::Arc<BTreeMap<ServerId, Figures>>,
 }
 
 impl Moment {
@@ -271,7 +269,10 @@ impl Moment {
             snapshot: std::sync::Arc::clone(&context.handle.snapshot.borrow()),
             wish: std::sync::Arc::clone(&context.wishes.borrow()),
             reading: context.usage.now(),
-            figures: figures.into_iter().map(|view| (view.server.clone(), view)).collect(),
+            files: std::sync::Arc::clone(&context.files.borrow()),
+            figures: std::sync::Arc::new(
+                figures.into_iter().map(|view| (view.server.clone(), view)).collect(),
+            ),
         }
     }
 
@@ -287,13 +288,20 @@ impl Moment {
 
     fn one(&self, id: &ServerId, row: &Row) -> ServerView {
         let server: Option<&Server> = self.wish.desired.servers.get(id);
+        let written = if server.is_none() { self.written(id) } else { None };
+        let name = server.map(|server| &server.name).or(written.map(|written| &written.name));
+        let instances = self.instances(row);
+        let own = || self.figures.get(id).filter(|_| instances.is_empty());
         ServerView {
             id: id.to_string(),
-            name: server.map_or_else(|| id.to_string(), |server| server.name.clone()),
-            section: server.and_then(|server| server.section.as_ref().map(ToString::to_string)),
+            name: name.map_or_else(|| id.to_string(), Clone::clone),
+            section: match server {
+                Some(server) => server.section.as_ref().map(ToString::to_string),
+                None => written.and_then(WrittenServer::section_id),
+            },
             kind: row.kind.to_owned(),
             state: row.state.as_str().to_owned(),
-            busy: self.snapshot.busy.contains(id),
+            busy: row.each(id).any(|(id, _)| self.snapshot.busy.contains(id)),
             declared: server.is_some(),
             enabled: server.is_none_or(|server| server.enabled),
             reasons: row.reasons.iter().map(ReasonView::of).collect(),
@@ -309,61 +317,32 @@ impl Moment {
             restarts: row.restarts,
             next_try: row.next_try.map(|at| at.0),
             intent: self.snapshot.intents.get(id).map(IntentView::of),
-            health: self.figures.get(id).and_then(|view| view.health.clone()),
-            connection: self.figures.get(id).map(ConnectionView::of),
-            usage: self.reading.servers.get(id).map(|usage| UsageView::of(usage, &self.reading)),
+            health: own().and_then(|view| view.health.clone()).or_else(|| instances::health(&instances)),
+            connection: own().map(ConnectionView::of).or_else(|| instances::connection(&instances)),
+            usage: self.used(id, row),
+            replicas: server.map_or(1, |server| server.replicas),
+            running: row.running,
+            instances,
         }
+    }
+
+    /// An entry with a problem, as the file has it.
+    fn written(&self, id: &ServerId) -> Option<&WrittenServer> {
+        let entries = &self.files.outline.servers;
+        let named = |entry: &&WrittenServer| entry.id.as_deref() == Some(id.as_str());
+        entries.iter().find(named).filter(|_| self.wish.desired.broken.contains_key(id))
     }
 
     /// One server with all that is known of it.
-    pub(crate) fn detail(&self, id: &ServerId, context: &Context) -> Option<ServerDetail> {
+    pub(crate) fn detail(&self, id: &ServerId) -> Option<ServerDetail> {
         let server = self.server(id)?;
-        let settings = context.files.borrow().effective.get(id).cloned().unwrap_or_default();
-        let seen = self.snapshot.seen.as_ref();
-        let actions = seen.map(|seen| {
-            let own = seen.actions.iter().filter(|action| action.server.as_ref() == Some(id));
-            own.map(ActionView::of).collect()
-        });
-        Some(ServerDetail {
-            server,
-            settings: settings.iter().map(SettingView::of).collect(),
-            actions: actions.unwrap_or_default(),
-        })
-    }
-
-    /// Sections that are declared or have servers, in id order.
-    pub(crate) fn sections(&self, context: &Context) -> Vec<SectionView> {
-        let files = context.files.borrow();
-        let inherits = |id: &str| {
-            let level = files.levels.iter().find(|level| level.section.as_deref() == Some(id));
-            level.map(|level| level.values.iter().map(SettingView::of).collect()).unwrap_or_default()
-        };
-        let section = |id: String, name: String, declared: bool| SectionView {
-            name,
-            declared,
-            settings: serde_json::Map::new(),
-            inherits: inherits(&id),
-            id,
-            servers: Vec::new(),
-            states: BTreeMap::new(),
-        };
-        let mut sections: BTreeMap<String, SectionView> = BTreeMap::new();
-        for written in files.outline.sections.clone() {
-            let Some(id) = written.id else { continue };
-            let view = SectionView { settings: written.settings, ..section(id.clone(), written.name, true) };
-            sections.entry(id).or_insert(view);
-        }
-        // Of a file that is only read there is no outline.
-        for id in files.levels.iter().filter_map(|level| level.section.clone()) {
-            sections.entry(id.clone()).or_insert_with(|| section(id.clone(), id, true));
-        }
-        for server in self.servers() {
-            let Some(id) = server.section else { continue };
-            let section = sections.entry(id.clone()).or_insert_with(|| section(id.clone(), id, false));
-            section.servers.push(server.id);
-            *section.states.entry(server.state).or_default() += 1;
-        }
-        sections.into_values().collect()
+        let settings = self.files.effective.get(id).cloned().unwrap_or_default();
+        let settings = settings.iter().map(SettingView::of).collect();
+        let actions = self.snapshot.seen.iter().flat_map(|seen| &seen.actions);
+        let own = actions.filter(|action| action.is_of(id));
+        let actions = own.map(ActionView::of).collect();
+        let ends = self.snapshot.report.servers.get(id)?.ends.iter().map(EndView::of).collect();
+        Some(ServerDetail { server, settings, actions, ends })
     }
 
     /// What all servers inherit.
@@ -394,6 +373,8 @@ impl Moment {
             faults: snapshot.faults.clone(),
             stale: desired.stale.clone(),
             broken: desired.broken.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
+            pauses: self.pauses(),
+            drained: self.drained(),
             default_password: context.about.default_password,
             host: HostView::of(&self.reading),
         }
@@ -413,90 +394,6 @@ impl ServerView {
             (None, "blocked") => "critical",
             (None, _) => "starting",
         }
-    }
-}
-
-/// A server's health, as `health` shows it.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthRow {
-    /// The server's id.
-    pub server: String,
-    /// `starting`, `healthy`, `degraded`, `unhealthy`, `critical`, `stopped` or `asleep`.
-    pub health: String,
-    /// Its state, as everywhere.
-    pub state: String,
-    /// Since when its health is so, in milliseconds since the epoch.
-    pub since: Option<i64>,
-    /// What is the matter.
-    pub why: Option<String>,
-    /// Questions in a row that it did not answer.
-    pub failures: Option<u32>,
-    /// What the last answer took, in milliseconds.
-    pub latency_millis: Option<u64>,
-    /// What an answer usually takes, in milliseconds.
-    pub usual_millis: Option<u64>,
-    /// Restarts in a row.
-    pub restarts: u32,
-    /// When the next try is due, in milliseconds since the epoch.
-    pub next_try: Option<i64>,
-    /// Sessions of clients.
-    pub sessions: Option<usize>,
-    /// Requests that ended, since the daemon started.
-    pub requests: Option<u64>,
-    /// Those that failed.
-    pub errors: Option<u64>,
-    /// 95 of 100 requests took at most about this long, in milliseconds.
-    pub p95_millis: Option<f64>,
-}
-
-/// The health of servers.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthPage {
-    /// The form of this answer.
-    pub schema_version: u32,
-    /// Whether all that are to run serve.
-    pub healthy: bool,
-    /// A server each.
-    pub servers: Vec<HealthRow>,
-}
-
-impl HealthRow {
-    fn of(view: &ServerView) -> Self {
-        let word = view.health_word().to_owned();
-        let health = view.health.as_ref().filter(|_| !matches!(word.as_str(), "stopped" | "asleep"));
-        let connection = view.connection.as_ref();
-        let reason = || view.reasons.first().map(|reason| reason.text.clone());
-        let well = matches!(word.as_str(), "healthy" | "stopped" | "asleep");
-        let why = health.and_then(|health| health.why.clone());
-        Self {
-            server: view.id.clone(),
-            why: why.or_else(reason).filter(|_| !well),
-            health: word,
-            state: view.state.clone(),
-            since: health.map(|health| health.since),
-            failures: health.map(|health| health.failures),
-            latency_millis: health.and_then(|health| health.latency_millis),
-            usual_millis: health.and_then(|health| health.usual_millis),
-            restarts: view.restarts,
-            next_try: view.next_try,
-            sessions: connection.map(|connection| connection.sessions),
-            requests: connection.map(|connection| connection.requests),
-            errors: connection.map(|connection| connection.errors),
-            p95_millis: connection.and_then(|connection| connection.p95_millis),
-        }
-    }
-}
-
-impl HealthPage {
-    /// Of these servers.
-    #[must_use]
-    pub fn of(views: &[ServerView]) -> Self {
-        let servers: Vec<HealthRow> = views.iter().map(HealthRow::of).collect();
-        let serves =
-            |row: &HealthRow| matches!(row.health.as_str(), "healthy" | "degraded" | "stopped" | "asleep");
-        Self { schema_version: 1, healthy: servers.iter().all(serves), servers }
     }
 }
 
@@ -530,7 +427,7 @@ impl IntentView {
 }
 
 impl ConnectionView {
-    fn of(view: &Figures) -> Self {
+    pub(super) fn of(view: &Figures) -> Self {
         let mut classes = [0; BUCKETS_MICROS.len() + 1];
         for kind in &view.calls {
             for (sum, count) in classes.iter_mut().zip(kind.classes) {

@@ -332,7 +332,10 @@ fn over(request: Request, who: &str, via: &'static str) -> hyper::Request<Full<b
 /// The API's answer under our headers.
 async fn dressed(answer: api::Response, headers: hyper::HeaderMap) -> Response {
     let (mut parts, content) = answer.into_parts();
+    // A list may be kept by whoever asks each time whether it is still the same.
+    let kept = parts.headers.remove(CACHE_CONTROL);
     parts.headers.extend(headers);
+    kept.map(|kept| parts.headers.insert(CACHE_CONTROL, kept));
     if hyper::body::Body::size_hint(&content).exact().is_some() {
         // It is all there: sent with its length.
         let all = content.collect().await.map(|all| all.to_bytes()).unwrap_or_default();

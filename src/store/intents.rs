@@ -151,7 +151,7 @@ pub(super) fn read(database: &Path) -> Result<Option<Kept>, String> {
     }
     // An id that stopped being one belongs to no server; the other wishes still hold.
     let intents =
-        written.intents.into_iter().filter_map(|(id, intent)| Some((ServerId::new(&id).ok()?, intent)));
+        written.intents.into_iter().filter_map(|(id, intent)| Some((ServerId::instance(&id).ok()?, intent)));
     let pauses =
         written.pauses.into_iter().filter_map(|(scope, pause)| Some((Scope::try_from(scope).ok()?, pause)));
     let wishes = Wishes { intents: intents.collect(), pauses: pauses.collect(), drain: written.drain };

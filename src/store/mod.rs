@@ -298,5 +298,11 @@ impl Inner {
 
 fn only_attempts_differ(kept: &Memory, memory: &Memory) -> bool {
     let (attempts, recoveries) = (memory.attempts.clone(), memory.recoveries.clone());
-    Memory { attempts, recoveries, unwanted: memory.unwanted.clone(), ..kept.clone() } == *memory
+    Memory {
+        attempts,
+        recoveries,
+        ends: memory.ends.clone(),
+        unwanted: memory.unwanted.clone(),
+        ..kept.clone()
+    } == *memory
 }

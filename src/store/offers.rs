@@ -16,7 +16,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(ServerId, S
     for row in rows {
         let (server, text) = row?;
         // One whose name is no id any more goes with the next that are too many.
-        if let Ok(server) = ServerId::new(&server) {
+        if let Ok(server) = ServerId::instance(&server) {
             offers.push((server, text));
         }
     }

@@ -10,9 +10,10 @@
 use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskState};
 use crate::model::time::{Span, Timestamp};
 use crate::store::{SqliteStore, schema};
-use crate::world::{Answer, ErrorKind, Records, WorldError};
+use crate::world::{Answer, ErrorKind, Recorded, Records, WorldError};
 use rusqlite::{Connection, OptionalExtension as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tasks that are kept.
@@ -59,16 +60,19 @@ CREATE TABLE calls (
 ) STRICT;
 ";
 
+/// What became of each server of a task, apart from the rest of it: lists do without.
+pub(super) const RESULTS: &str = "
+ALTER TABLE tasks ADD COLUMN results TEXT NOT NULL DEFAULT '[]';
+UPDATE tasks SET results = json_extract(body, '$.results'), body = json_set(body, '$.results', json('[]'))
+    WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.results') = 'array' ELSE 0 END;
+";
+
 const PUT_CALL: &str = "INSERT INTO calls (at, by_whom, via, server, method, tool, result, millis, request) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const CALLED: &str = "SELECT id, at, by_whom, via, server, method, tool, result, millis, request FROM calls \
     WHERE id < ?1 AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) \
     AND (?4 IS NULL OR result = ?4) AND (?6 IS NULL OR at >= ?6) AND (?7 IS NULL OR method = ?7) \
     ORDER BY id DESC LIMIT ?5";
-/// A task without what became of each of its servers, which is most of it. The body ends with that, and
-/// within its words a quotation mark has a backslash before it.
-const BRIEF: &str = "CASE WHEN instr(body, ',\"results\":[') > 0 \
-    THEN substr(body, 1, instr(body, ',\"results\":[')) || '\"results\":[]}' ELSE body END";
 const AUDIT: &str = "SELECT id, body FROM audit WHERE id < ?1 \
     AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) AND (?4 IS NULL OR result = ?4) \
     AND (?6 IS NULL OR at >= ?6) \
@@ -94,6 +98,23 @@ pub struct SqliteRecords {
     inner: Arc<Mutex<Inner>>,
     /// For lists: beside a writer it sees the last commit, and waits for none.
     reader: Arc<Mutex<Inner>>,
+    /// Counts what was written of each list, when it is there to be read.
+    count: Arc<Counts>,
+}
+
+/// What was written of tasks, of the audit, of calls.
+#[derive(Debug, Default)]
+struct Counts([AtomicU64; 3]);
+
+impl Counts {
+    const fn of(&self, list: Recorded) -> &AtomicU64 {
+        let Self([tasks, audit, calls]) = self;
+        match list {
+            Recorded::Tasks => tasks,
+            Recorded::Audit => audit,
+            Recorded::Calls => calls,
+        }
+    }
 }
 
 pub(super) struct Inner {
@@ -101,6 +122,9 @@ pub(super) struct Inner {
     keep: Keep,
     written: u64,
     calls_written: u64,
+    /// Results of tasks have their column: not in a file that an earlier version wrote and nobody has
+    /// opened for writing since.
+    apart: bool,
 }
 
 impl std::fmt::Debug for SqliteRecords {
@@ -120,8 +144,12 @@ pub fn peek(path: &Path) -> Result<Option<SqliteRecords>, WorldError> {
     }
     let connection =
         schema::looking(path).map_err(|error| schema::sql_error("opening tasks and audit", &error))?;
-    let inner = Arc::new(Mutex::new(Inner::reading(connection)));
-    Ok(Some(SqliteRecords { reader: Arc::clone(&inner), inner }))
+    let apart = "SELECT count(*) FROM pragma_table_info('tasks') WHERE name = 'results'";
+    let apart: i64 = connection
+        .query_row(apart, [], |row| row.get(0))
+        .map_err(|error| schema::sql_error("opening tasks and audit", &error))?;
+    let inner = Arc::new(Mutex::new(Inner { apart: apart > 0, ..Inner::reading(connection) }));
+    Ok(Some(SqliteRecords { reader: Arc::clone(&inner), inner, count: Arc::default() }))
 }
 
 impl SqliteStore {
@@ -134,11 +162,12 @@ impl SqliteStore {
         let failed = |error: rusqlite::Error| schema::sql_error("opening tasks and audit", &error);
         let connection = schema::beside(self.path()).map_err(failed)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
-        let mut inner = Inner { connection, keep, written: 0, calls_written: 0 };
+        let mut inner = Inner { connection, keep, written: 0, calls_written: 0, apart: true };
         let tidied = inner.interrupt().and_then(|()| inner.trim(now)).and_then(|()| inner.trim_calls(now));
         tidied.map_err(failed)?;
         let reader = Inner::reading(schema::looking(self.path()).map_err(failed)?);
-        Ok(SqliteRecords { inner: Arc::new(Mutex::new(inner)), reader: Arc::new(Mutex::new(reader)) })
+        let (inner, reader) = (Arc::new(Mutex::new(inner)), Arc::new(Mutex::new(reader)));
+        Ok(SqliteRecords { inner, reader, count: Arc::default() })
     }
 }
 
@@ -146,12 +175,12 @@ impl Inner {
     /// One that nothing is written with.
     const fn reading(connection: Connection) -> Self {
         let keep = Keep { age: Span::ZERO, rows: 0, calls_age: Span::ZERO, calls: 0 };
-        Self { connection, keep, written: 0, calls_written: 0 }
+        Self { connection, keep, written: 0, calls_written: 0, apart: true }
     }
 
     /// What a dead process left running.
     fn interrupt(&mut self) -> rusqlite::Result<()> {
-        let running = self.tasks_where(("body", "state = 'running'"), 0, TASKS_MAX)?;
+        let running = self.tasks_where("state = 'running'", true, (0, TASKS_MAX))?;
         for task in running {
             self.end(&Task { state: TaskState::Interrupted, ..task })?;
         }
@@ -187,9 +216,11 @@ impl Inner {
         {
             let mut put = transaction.prepare_cached(PUT_CALL)?;
             for call in calls {
-                let CallRecord { at, by, via, server, method, tool, result, millis, request } = call;
+                let CallRecord { at, by, via, server, replica: _, method, tool, result, millis, request } =
+                    call;
                 let millis = i64::try_from(*millis).unwrap_or(i64::MAX);
-                let server = server.as_ref().map(crate::model::id::ServerId::as_str);
+                let (by, method, tool) = (&**by, &**method, &**tool);
+                let (server, request) = (server.as_deref(), request.as_deref());
                 put.execute((at.0, by, via, server, method, tool, result, millis, request))?;
                 newest = newest.max(*at);
             }
@@ -225,46 +256,46 @@ impl Inner {
     }
 
     fn begin(&mut self, task: &Task) -> rusqlite::Result<i64> {
-        let body = json(task)?;
-        self.connection
-            .execute("INSERT INTO tasks (state, body) VALUES (?1, ?2)", (task.state.as_str(), body))?;
+        let (body, results) = apart(task)?;
+        let put = "INSERT INTO tasks (state, body, results) VALUES (?1, ?2, ?3)";
+        self.connection.execute(put, (task.state.as_str(), body, results))?;
         Ok(self.connection.last_insert_rowid())
     }
 
     fn end(&mut self, task: &Task) -> rusqlite::Result<()> {
-        let body = json(task)?;
-        let put = "UPDATE tasks SET state = ?2, body = ?3 WHERE id = ?1";
-        self.connection.execute(put, (task.id, task.state.as_str(), body))?;
+        let (body, results) = apart(task)?;
+        let put = "UPDATE tasks SET state = ?2, body = ?3, results = ?4 WHERE id = ?1";
+        self.connection.execute(put, (task.id, task.state.as_str(), body, results))?;
         Ok(())
     }
 
     fn task(&self, id: i64) -> rusqlite::Result<Option<Task>> {
-        let found: Option<String> = self
-            .connection
-            .query_row("SELECT body FROM tasks WHERE id = ?1", [id], |row| row.get(0))
-            .optional()?;
-        Ok(found.and_then(|body| serde_json::from_str(&body).ok()).map(|task: Task| Task { id, ..task }))
+        let read = format!("SELECT id, body, {} FROM tasks WHERE id = ?1", self.results(true));
+        let found = self.connection.prepare_cached(&read)?.query_row([id], row_of).optional()?;
+        Ok(found.and_then(|row| whole(row, true)))
     }
 
-    /// Newest first. `body` and `condition` are of this file.
+    /// The column with what became of each server, or what stands for it.
+    const fn results(&self, wanted: bool) -> &'static str {
+        if self.apart && wanted { "results" } else { "NULL" }
+    }
+
+    /// Newest first, with what became of each server where that is wanted. `condition` is of this file.
     fn tasks_where(
         &self,
-        (body, condition): (&str, &str),
-        before: i64,
-        limit: i64,
+        condition: &str,
+        results: bool,
+        (before, limit): (i64, i64),
     ) -> rusqlite::Result<Vec<Task>> {
         let before = if before > 0 { before } else { i64::MAX };
+        let column = self.results(results);
         let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT id, {body} FROM tasks WHERE id < ?1 AND {condition} ORDER BY id DESC LIMIT ?2"
+            "SELECT id, body, {column} FROM tasks WHERE id < ?1 AND {condition} ORDER BY id DESC LIMIT ?2"
         ))?;
-        let rows = statement
-            .query_map((before, limit), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+        let rows = statement.query_map((before, limit), row_of)?;
         let mut tasks = Vec::new();
         for row in rows {
-            let (id, body) = row?;
-            if let Ok(task) = serde_json::from_str::<Task>(&body) {
-                tasks.push(Task { id, ..task });
-            }
+            tasks.extend(whole(row?, results));
         }
         Ok(tasks)
     }
@@ -304,6 +335,31 @@ impl Inner {
     }
 }
 
+/// A row of the tasks: its id, its body, what became of each server.
+type Row = (i64, String, Option<String>);
+
+fn row_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+/// A task from its row; `None` for one that cannot be read.
+fn whole((id, body, results): Row, wanted: bool) -> Option<Task> {
+    let mut task: Task = serde_json::from_str(&body).ok()?;
+    match results {
+        Some(results) => task.results = serde_json::from_str(&results).ok()?,
+        // In an older file they are in the body.
+        None if !wanted => task.results.clear(),
+        None => {}
+    }
+    Some(Task { id, ..task })
+}
+
+/// A task's body, and what became of each server.
+fn apart(task: &Task) -> rusqlite::Result<(String, String)> {
+    let results = json(&task.results)?;
+    Ok((json(&Task { results: Vec::new(), ..task.clone() })?, results))
+}
+
 fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
@@ -315,6 +371,21 @@ impl SqliteRecords {
         work: impl FnOnce(&mut Inner) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<'_, T> {
         on(&self.inner, doing, work)
+    }
+
+    /// The same for what is written of a list.
+    fn write<T: Send + 'static>(
+        &self,
+        list: Recorded,
+        doing: &'static str,
+        work: impl FnOnce(&mut Inner) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let count = Arc::clone(&self.count);
+        self.with(doing, move |inner| {
+            let done = work(inner);
+            count.of(list).fetch_add(1, Ordering::Release);
+            done
+        })
     }
 
     fn look<T: Send + 'static>(
@@ -344,14 +415,18 @@ fn on<T: Send + 'static>(
 }
 
 impl Records for SqliteRecords {
+    fn written(&self, list: Recorded) -> Option<u64> {
+        Some(self.count.of(list).load(Ordering::Acquire))
+    }
+
     fn begin_task<'a>(&'a self, task: &'a Task) -> Answer<'a, i64> {
         let task = task.clone();
-        self.with("keeping a task", move |inner| inner.begin(&task))
+        self.write(Recorded::Tasks, "keeping a task", move |inner| inner.begin(&task))
     }
 
     fn end_task<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
         let task = task.clone();
-        self.with("keeping a task", move |inner| inner.end(&task))
+        self.write(Recorded::Tasks, "keeping a task", move |inner| inner.end(&task))
     }
 
     fn task(&self, id: i64) -> Answer<'_, Option<Task>> {
@@ -360,21 +435,21 @@ impl Records for SqliteRecords {
 
     fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
         let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
-        self.look("reading tasks", move |inner| inner.tasks_where(("body", "1"), before.unwrap_or(0), limit))
+        self.look("reading tasks", move |inner| inner.tasks_where("1", true, (before.unwrap_or(0), limit)))
     }
 
     fn tasks_in_brief(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
         let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
-        self.look("reading tasks", move |inner| inner.tasks_where((BRIEF, "1"), before.unwrap_or(0), limit))
+        self.look("reading tasks", move |inner| inner.tasks_where("1", false, (before.unwrap_or(0), limit)))
     }
 
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()> {
         let entries = entries.to_vec();
-        self.with("keeping the audit", move |inner| inner.add(&entries))
+        self.write(Recorded::Audit, "keeping the audit", move |inner| inner.add(&entries))
     }
 
     fn add_calls(&self, calls: Vec<CallRecord>) -> Answer<'_, ()> {
-        self.with("keeping calls", move |inner| inner.add_calls(&calls))
+        self.write(Recorded::Calls, "keeping calls", move |inner| inner.add_calls(&calls))
     }
 
     fn audit<'a>(&'a self, filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>> {

@@ -8,7 +8,7 @@
 
 use crate::model::balancer::BalancerMemory;
 use crate::model::id::ContainerId;
-use crate::model::memory::{Attempts, Intent, Lease, Memory, Nap, Pause, Pin, Raise, Recovery};
+use crate::model::memory::{Attempts, Ends, Intent, Lease, Memory, Nap, Pause, Pin, Raise, Recovery};
 use crate::model::net::HostPort;
 use crate::model::time::Timestamp;
 use crate::store::schema;
@@ -188,6 +188,17 @@ const RAISES: Table<Raise> = Table {
     read: |row| Ok(Raise { from: row.get(1)?, to: row.get(2)?, at: Timestamp(row.get(3)?) }),
 };
 
+const ENDS: Table<Ends> = Table {
+    name: "ends",
+    columns: &["server", "text"],
+    write: |ends| vec![serde_json::to_string(ends).unwrap_or_default().into()],
+    read: |row| {
+        let text: String = row.get(1)?;
+        // They are for people: what cannot be read is none.
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    },
+};
+
 const NAPS: Table<Nap> = Table {
     name: "naps",
     columns: &["server", "awake", "since", "idle", "used", "run"],
@@ -271,6 +282,11 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         pauses: if recovers { PAUSES.load(connection, &mut strays)? } else { BTreeMap::new() },
         drain: schema::meta_text(connection, schema::DRAIN)?
             .and_then(|text| serde_json::from_str(&text).ok()),
+        ends: if there(connection, ENDS.name)? {
+            ENDS.load(connection, &mut strays)?
+        } else {
+            BTreeMap::new()
+        },
         naps: if there(connection, NAPS.name)? {
             NAPS.load(connection, &mut strays)?
         } else {
@@ -305,7 +321,7 @@ pub(super) fn drop_strays(
 /// Brings the tables, which hold `old`, to `new`.
 pub(super) fn save(connection: &Connection, old: &Memory, new: &Memory) -> rusqlite::Result<()> {
     let Memory { leases, attempts, pins, intents, recoveries, waits, raises, .. } = new;
-    let Memory { unwanted, pauses, naps, drain, balancer, .. } = new;
+    let Memory { unwanted, pauses, ends, naps, drain, balancer, .. } = new;
     LEASES.save(connection, &old.leases, leases)?;
     ATTEMPTS.save(connection, &old.attempts, attempts)?;
     PINS.save(connection, &old.pins, pins)?;
@@ -314,6 +330,7 @@ pub(super) fn save(connection: &Connection, old: &Memory, new: &Memory) -> rusql
     WAITS.save(connection, &old.waits, waits)?;
     RAISES.save(connection, &old.raises, raises)?;
     PAUSES.save(connection, &old.pauses, pauses)?;
+    ENDS.save(connection, &old.ends, ends)?;
     NAPS.save(connection, &old.naps, naps)?;
     if *unwanted != old.unwanted {
         let words: Vec<String> = unwanted.iter().map(|at| at.0.to_string()).collect();

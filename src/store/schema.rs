@@ -47,6 +47,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "calls", sql: records::CALLS },
     Migration { name: "dependency waits, memory raises", sql: WAITS },
     Migration { name: "naps, offers", sql: NAPS },
+    Migration { name: "ends", sql: ENDS },
+    Migration { name: "results of tasks apart", sql: records::RESULTS },
 ];
 /// The step that made the last table that [`peek`] cannot do without.
 const PEEKED: usize = 1;
@@ -143,6 +145,10 @@ CREATE TABLE offers (
     server TEXT NOT NULL UNIQUE,
     text TEXT NOT NULL
 ) STRICT;
+";
+
+const ENDS: &str = "
+CREATE TABLE ends (server TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// Made outside of the numbered steps, because it records them.

@@ -91,7 +91,7 @@ fn load(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<KeptPoi
         for row in rows {
             // A name that is no server's any more is nobody's history.
             let (server, point) = row?;
-            all.extend(ServerId::new(&server).ok().map(|server| KeptPoint { server, step, point }));
+            all.extend(ServerId::instance(&server).ok().map(|server| KeptPoint { server, step, point }));
         }
     }
     all.reverse();

@@ -6,6 +6,10 @@ What comes is looked at again here: a call that the schema forbids has to be ref
 
 import json
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from stdio import serve
 
 NODE = {
     "type": "object",
@@ -63,19 +67,8 @@ TOOLS = {
 OUTPUT = closed({"tool": {"type": "string"}, "given": {"type": "object"}}, ["tool", "given"])
 
 
-def result(message):
-    """What is answered to a request."""
-    params = message.get("params") or {}
-    if message["method"] == "initialize":
-        info = {"name": "shapes", "version": "1"}
-        return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
-    if message["method"] == "tools/list":
-        return {
-            "tools": [
-                {"name": name, "description": f"Takes {name}", "inputSchema": schema, "outputSchema": OUTPUT}
-                for name, schema in TOOLS.items()
-            ]
-        }
+def call(params):
+    """What a tool says to a call."""
     given = {"tool": params["name"], "given": params.get("arguments") or {}}
     wrong = lacks(TOOLS[params["name"]], given["given"])
     text = f"the call should have been refused: {wrong}" if wrong else json.dumps(given)
@@ -89,9 +82,7 @@ def lacks(schema, given):
     return missing + more
 
 
-for line in sys.stdin:
-    asked = json.loads(line)
-    if "id" in asked and "method" in asked:
-        known = asked["method"] in ("initialize", "tools/list", "tools/call")
-        answer = {"result": result(asked)} if known else {"error": {"code": -32601, "message": "unknown"}}
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"]} | answer), flush=True)
+serve("shapes", [
+    {"name": name, "description": f"Takes {name}", "inputSchema": schema, "outputSchema": OUTPUT}
+    for name, schema in TOOLS.items()
+], call)

@@ -125,6 +125,44 @@ def overview(browser, url, server, folder):
     check("start and stop from the page", True)
 
 
+def asked_first(browser, act, question):
+    """Clicks a button of the host: it asks, one may say no, and then it is done."""
+    button = f"document.querySelector('#summary [data-act={act}]')"
+    browser.run(f"{button}.click()")
+    browser.until("it asks", f"document.querySelector('dialog[open]')?.textContent.includes('{question}')")
+    browser.key("Escape")
+    browser.until("it was given up", "!document.querySelector('dialog')")
+    browser.run(f"{button}.click()")
+    browser.until("it asks again", "!!document.querySelector('dialog[open]')")
+    browser.key("Enter")
+
+
+def of_the_host(browser, url, server, folder):
+    """Out of the load balancer and back, left alone and not: shown as it is, without loading anew."""
+    browser.goto(url)
+    browser.until("live", "document.querySelector('#live').textContent === 'live'")
+    browser.run("window.kept = 'the same page'")
+    ready = "fetch(location.origin + '/readyz').then((a) => a.status)"
+    check("the host is not drained", not browser.run("!!document.querySelector('#drained')"))
+    asked_first(browser, "drain", "Drain this host?")
+    browser.until("it is drained", "document.querySelector('#drained')?.textContent.includes('Drained by admin')")
+    said = browser.run("document.querySelector('#drained').textContent")
+    check("it says since when, and what of it is so without a load balancer", "ago" in said and "nothing of this host" in said, said)
+    check("/readyz says so", browser.run(ready) == 503, browser.run(ready))
+    check("its servers run on", browser.run(state_of(server)) == "converged", browser.run(state_of(server)))
+    drained = api(browser, "/api/v1/panel/health")["drained"]
+    check("the API says the same", drained and drained["by"] == "admin" and drained["waits"] == 0, drained)
+    picture(browser, folder, "drained")
+    browser.run("document.querySelector('#summary [data-act=undrain]').click()")
+    browser.until("it is back", "!document.querySelector('#drained') && !!document.querySelector('#summary [data-act=drain]')")
+    asked_first(browser, "pause", "Pause all servers?")
+    browser.until("all is paused", f"!!document.querySelector('#paused') && document.querySelector('#s-{server}').textContent.includes('paused')")
+    picture(browser, folder, "paused")
+    browser.run("document.querySelector('#summary [data-act=resume]').click()")
+    browser.until("it is resumed", f"!document.querySelector('#paused') && !document.querySelector('#s-{server} .tag.held')")
+    check("live, without loading anew", browser.run("window.kept") == "the same page")
+
+
 def figures(browser, url, server, folder):
     browser.goto(url)
     row = f"document.querySelector('#s-{server}')"
@@ -467,6 +505,7 @@ def main():
     browser = Browser(user, password)
     try:
         timed("overview", lambda: overview(browser, url, server, folder))
+        timed("of the host", lambda: of_the_host(browser, url, server, folder))
         timed("figures", lambda: figures(browser, url, measured(server), folder))
         timed("death", lambda: death(browser, url, server, folder))
         timed("one server", lambda: one_server(browser, url, server, folder))
@@ -480,7 +519,9 @@ def main():
         timed("history", lambda: history(browser, url, measured(server), folder))
         timed("without a script", lambda: without_script(browser, url, server))
         # The server that was added is disabled, and then gone: its page is told so. One page is not there.
-        odd = [error for error in browser.errors if "/servers/panel-test" not in error and "/nothing-here" not in error]
+        # A drained host says that it is not ready.
+        expected = ["/servers/panel-test", "/nothing-here", "/readyz"]
+        odd = [error for error in browser.errors if not any(path in error for path in expected)]
         check("the browser has nothing to complain of", not odd, odd)
     except Exception:
         picture(browser, folder, "failed")

@@ -2,6 +2,7 @@
 //! one and by a hundred at once. No engine is there, and none is needed.
 
 mod bulk;
+mod lists;
 mod settings;
 pub(crate) mod site;
 
@@ -230,7 +231,7 @@ fn a_hundred_editors_lose_nothing() {
                 for _ in 0..500 {
                     let panel = site.get("/api/v1/panel");
                     let text = panel.json()["content"].as_str().expect("a text").to_owned();
-                    let line = format!("\"mcpServers\": {{\n    \"{name}\": {entry}, // by {name}");
+                    let line = format!("\"mcpServers\": {{\n    \"{name}\": {entry}, // by {name}\n");
                     let new = json!({ "content": text.replacen("\"mcpServers\": {", &line, 1) });
                     let reply = site.matching("PUT", "/api/v1/panel", &new, panel.header("etag"));
                     if reply.status == 202 {

@@ -4,7 +4,7 @@
 //! Invariant: every constant here is in [`ALL`], and every one of those is on the page (held by the
 //! tests of [`crate::api::figures`]).
 
-use crate::gateway::metrics::page::{Family, Kind};
+use crate::gateway::metrics::page::{Family, Kind, REPLICA};
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], about: &'static str) -> Family {
     Family::new(name, Kind::Gauge, labels, about)
@@ -59,25 +59,25 @@ pub(super) const CALLS_LOST: Family = counter("audit_calls_lost_total", &[], "Ca
 #[rustfmt::skip]
 pub(super) const SERVERS: Family = gauge("servers", &["state"], "Servers by state.");
 #[rustfmt::skip]
-pub(super) const STATE: Family = gauge("server_state", &["server", "state"], "Whether a server is in this state: 1 for one of them.");
+pub(super) const STATE: Family = gauge("server_state", &["server", REPLICA, "state"], "Whether a server is in this state: 1 for one of them.");
 #[rustfmt::skip]
-pub(super) const UP: Family = gauge("server_up", &["server"], "Whether the server's container runs; of others, whether they answer MCP.");
+pub(super) const UP: Family = gauge("server_up", &["server", REPLICA], "Whether the server's container runs; of others, whether they answer MCP.");
 #[rustfmt::skip]
-pub(super) const HEALTHY: Family = gauge("server_healthy", &["server"], "Whether the server answers MCP, as its health has it: healthy or degraded; absent for servers that are not to run.");
+pub(super) const HEALTHY: Family = gauge("server_healthy", &["server", REPLICA], "Whether the server answers MCP, as its health has it: healthy or degraded; absent for servers that are not to run.");
 #[rustfmt::skip]
-pub(super) const HEALTH: Family = gauge("server_health", &["server", "state"], "How well the server is: 1 for one of starting, healthy, degraded, unhealthy and critical; absent for servers that are not to run.");
+pub(super) const HEALTH: Family = gauge("server_health", &["server", REPLICA, "state"], "How well the server is: 1 for one of starting, healthy, degraded, unhealthy and critical; absent for servers that are not to run.");
 #[rustfmt::skip]
-pub(super) const CPU: Family = counter("server_cpu_seconds_total", &["server"], "Processor time that the server's container or processes used; absent where it is not known.");
+pub(super) const CPU: Family = counter("server_cpu_seconds_total", &["server", REPLICA], "Processor time that the server's container or processes used; absent where it is not known.");
 #[rustfmt::skip]
-pub(super) const MEMORY: Family = gauge("server_memory_bytes", &["server"], "Memory that the server's container or processes hold; absent where it is not known.");
+pub(super) const MEMORY: Family = gauge("server_memory_bytes", &["server", REPLICA], "Memory that the server's container or processes hold; absent where it is not known.");
 #[rustfmt::skip]
-pub(super) const RESTARTS: Family = counter("server_restarts_total", &["server"], "Times that the server's container was started again.");
+pub(super) const RESTARTS: Family = counter("server_restarts_total", &["server", REPLICA], "Times that the server's container was started again.");
 #[rustfmt::skip]
 pub(super) const LATELY: Family = gauge("restarts_last_minute", &[], "Restarts of containers and local processes that nobody asked for, within the minute before the last pass; [recovery] restarts_per_minute_max bounds them.");
 #[rustfmt::skip]
 pub(super) const DRAINED: Family = gauge("drained", &[], "Whether this host is drained, or on its way out of the load balancer.");
 #[rustfmt::skip]
-pub(super) const IN_A_ROW: Family = gauge("server_restarts_in_a_row", &["server"], "Restarts without a stable time in between.");
+pub(super) const IN_A_ROW: Family = gauge("server_restarts_in_a_row", &["server", REPLICA], "Restarts without a stable time in between.");
 
 /// All of them, in the order of the page.
 #[rustfmt::skip] // as in a table

@@ -19,7 +19,7 @@ use crate::model::observed::Seen;
 use crate::model::time::Timestamp;
 use crate::plan::report::{Row, RowState};
 use crate::service::Snapshot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What is shown beside the counts.
@@ -126,28 +126,47 @@ fn files(page: &mut Page, figures: &Figures, configuration: &Configuration) {
     page.single(&SIGN_INS, figures.refused.load(Relaxed));
 }
 
+/// Which servers have several instances: their figures say of which they are.
+struct Named(BTreeSet<ServerId>);
+
+impl Named {
+    fn of(moment: &Moment<'_>) -> Self {
+        let ids = moment.snapshot.report.each().map(|(id, _)| id).chain(moment.used.keys());
+        Self(ids.filter(|id| id.replica_number() > 1).map(ServerId::server).collect())
+    }
+
+    /// The server's own id, and the number of the instance where there are several.
+    fn labels(&self, id: &ServerId) -> [String; 2] {
+        let server = id.server();
+        let replica = if self.0.contains(&server) { id.replica_number().to_string() } else { String::new() };
+        [server.to_string(), replica]
+    }
+}
+
 fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     let report = &moment.snapshot.report;
     let answers: BTreeMap<&ServerId, bool> =
         moment.views.iter().map(|view| (&view.server, view.up)).collect();
     let health: BTreeMap<&ServerId, &HealthView> =
         moment.views.iter().filter_map(|view| Some((&view.server, view.health.as_ref()?))).collect();
+    let named = Named::of(moment);
     page.family(&SERVERS);
     for state in STATES {
         page.sample(&SERVERS, &[state.as_str()], report.count(state));
     }
     let each = |page: &mut Page, family: &Family, number: &dyn Fn(&ServerId, &Row) -> Option<u64>| {
         page.family(family);
-        for (id, row) in &report.servers {
+        for (id, row) in report.each() {
             if let Some(number) = number(id, row) {
-                page.sample(family, &[id.as_str()], number);
+                page.sample(family, &named.labels(id).each_ref().map(String::as_str), number);
             }
         }
     };
     page.family(&STATE);
-    for (id, row) in &report.servers {
+    for (id, row) in report.each() {
+        let [server, replica] = named.labels(id);
         for state in STATES {
-            page.sample(&STATE, &[id.as_str(), state.as_str()], u8::from(row.state == state));
+            page.sample(&STATE, &[&server, &replica, state.as_str()], u8::from(row.state == state));
         }
     }
     let up = |id: &ServerId, row: &Row| match &row.container_state {
@@ -161,19 +180,20 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     };
     each(page, &HEALTHY, &|id, row| health(id, row).map(|health| health.serves().into()));
     page.family(&HEALTH);
-    for (id, health) in report.servers.iter().filter_map(|(id, row)| Some((id, health(id, row)?))) {
+    for (id, health) in report.each().filter_map(|(id, row)| Some((id, health(id, row)?))) {
+        let [server, replica] = named.labels(id);
         for state in State::ALL {
             let is = health.state == state.as_str();
-            page.sample(&HEALTH, &[id.as_str(), state.as_str()], u8::from(is));
+            page.sample(&HEALTH, &[&server, &replica, state.as_str()], u8::from(is));
         }
     }
     page.family(&CPU);
     for (id, micros) in moment.used.iter().filter_map(|(id, used)| Some((id, used.cpu_micros?))) {
-        page.sample(&CPU, &[id.as_str()], seconds(micros));
+        page.sample(&CPU, &named.labels(id).each_ref().map(String::as_str), seconds(micros));
     }
     page.family(&MEMORY);
     for (id, bytes) in moment.used.iter().filter_map(|(id, used)| Some((id, used.memory_bytes?))) {
-        page.sample(&MEMORY, &[id.as_str()], bytes);
+        page.sample(&MEMORY, &named.labels(id).each_ref().map(String::as_str), bytes);
     }
     let restarts = figures.counts().restarts.clone();
     each(page, &RESTARTS, &|id, _| Some(restarts.get(id).copied().unwrap_or(0)));

@@ -178,6 +178,8 @@
   const questions = {
     stop: (id) => [`Stop ${id}?`, `${cut} Nothing starts again until somebody says so.`, "Stop"],
     restart: (id) => [`Restart ${id}?`, `${cut} Clients begin new sessions.`, "Restart"],
+    drain: () => ["Drain this host?", "Its servers leave the load balancer once requests under way there have ended; everything runs on, and /readyz answers 503 until the host is brought back.", "Drain"],
+    pause: (id) => id === "all servers" && ["Pause all servers?", "Whatever ends stays ended, and nothing is replaced or balanced anew, until they are resumed.", "Pause"],
     delete: (id) => [`Delete ${id}?`, "It goes from the file, and what runs of it is stopped and removed. Named volumes stay.", "Delete"],
   };
   const sure = (act, id) => new Promise((decided) => {
@@ -207,8 +209,9 @@
     if (!(await sure(act, kind === "sections" ? `all servers of section ${id}` : id))) return;
     button.ariaDisabled = "true";
     const word = id ? `${act} ${id}` : act;
+    const path = id ? `${kind}/${encodeURIComponent(id)}/${act}` : act === "undrain" ? "drain?undo=true" : act;
     try {
-      const answer = await ask(id ? `/api/v1/${kind}/${encodeURIComponent(id)}/${act}` : `/api/v1/${act}`, { method: "POST" });
+      const answer = await ask(`/api/v1/${path}`, { method: "POST" });
       if (!answer.ok) { toast("bad", await problem(answer)); return; }
       const task = await answer.json();
       const link = make("a", { href: `${document.body.dataset.base}/tasks#t-${task.id}` }, `task ${task.id}`);

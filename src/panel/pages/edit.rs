@@ -60,7 +60,8 @@ pub(super) fn new_section(asked: &Asked) -> Page {
 }
 
 pub(super) fn section(asked: &Asked, id: &str) -> Option<Page> {
-    let sections = Moment::of(&asked.context).sections(&asked.context);
+    let shown = asked.context.kept.shown(&asked.context);
+    let sections = shown.moment.sections(&shown.servers);
     sections.iter().any(|section| section.id == id).then(|| {
         let edited = Edited {
             kind: "section",

@@ -19,7 +19,6 @@ mod settings;
 pub(super) mod tools;
 
 use crate::api::Context;
-use crate::api::view::Moment;
 use hyper::StatusCode;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
@@ -102,7 +101,7 @@ pub(super) async fn answer(asked: Asked) -> (StatusCode, String) {
 }
 
 fn whole(asked: &Asked, page: Page) -> String {
-    let health = Moment::of(&asked.context).health(&asked.context);
+    let health = asked.context.kept.shown(&asked.context).moment.health(&asked.context);
     let end = html! {
         span #live .live.js-only title="Changes show by themselves" { "connecting" }
         button #theme .icon.js-only type="button" aria-label="Light or dark" { (parts::icon("moon")) }

@@ -1,8 +1,9 @@
 //! The first page: how the whole stands, and a row for every server.
 
 use crate::api::usage::HostView;
-use crate::api::view::{Moment, PanelHealth, ReasonView, STATES, ServerView};
+use crate::api::view::{PanelHealth, ReasonView, STATES, ServerView};
 use crate::model::id::ServerId;
+use crate::model::memory::Scope;
 use crate::model::time::Span;
 use crate::panel::pages::{Asked, Page, chart, parts};
 use crate::usage::Trace;
@@ -20,9 +21,9 @@ const TRACE_PARTS: usize = 30;
 const IMAGE_CHARS: usize = 26;
 
 pub(super) fn page(asked: &Asked) -> Page {
-    let moment = Moment::of(&asked.context);
+    let now = asked.context.kept.shown(&asked.context);
+    let (moment, servers) = (&now.moment, &now.servers);
     let health = moment.health(&asked.context);
-    let servers = moment.servers();
     let query = asked.query();
     let text = |key: &str| query.get(key).map(|value| value.trim().to_lowercase()).unwrap_or_default();
     let (state, section, word) = (text("state"), text("section"), text("q"));
@@ -36,10 +37,9 @@ pub(super) fn page(asked: &Asked) -> Page {
     let mut shown: Vec<&ServerView> = servers.iter().filter(fits).collect();
     let order = Order::of(&text("sort"));
     order.sort(&mut shown);
-    let sections: Vec<String> =
-        moment.sections(&asked.context).into_iter().map(|section| section.id).collect();
+    let sections: Vec<String> = moment.sections(servers).into_iter().map(|section| section.id).collect();
     let content = html! {
-        section #summary .card aria-label="Summary" data-live="" data-usage="" { (summary(asked, &health, &servers, &state)) }
+        section #summary .card aria-label="Summary" data-live="" data-usage="" { (summary(asked, &health, servers, &state)) }
         @if !health.general.is_empty() {
             section #general .card data-live="" { header { h2 { "Concerns everything" } } (parts::reasons(&health.general)) }
         }
@@ -58,7 +58,7 @@ pub(super) fn page(asked: &Asked) -> Page {
                     input type="search" name="q" value=(word) placeholder="Find by name or image" aria-label="Find by name or image";
                     button { "Find" }
                 }
-                div.acts { (all_acts(&servers)) a.button.js-only href={ (asked.base) "/add/server" } { (parts::icon("plus")) "Add" } }
+                div.acts { (all_acts(servers)) a.button.js-only href={ (asked.base) "/add/server" } { (parts::icon("plus")) "Add" } }
             }
             (table(asked, &shown, (servers.is_empty(), order)))
         }
@@ -84,7 +84,9 @@ fn summary(asked: &Asked, health: &PanelHealth, servers: &[ServerView], chosen: 
                         @if well == health.servers && health.servers > 0 { " · nothing to do" }
                     }
                 }
+                div.acts { (host_acts(health)) }
             }
+            (wishes(health))
         }
         (bar(health))
         (needs(asked, servers))
@@ -101,6 +103,37 @@ fn summary(asked: &Asked, health: &PanelHealth, servers: &[ServerView], chosen: 
             @if let Some(host) = &health.host { (host_tile(host)) }
             div.tile.big { span { "engine" } @if health.engine { b.words { "Docker answers" } } @else { b.words.bad { "Docker does not answer" } } }
             a.tile.big href={ (asked.base) "/balancer" } { span { "load balancer" } b.words { (health.balancer) } }
+        }
+    }
+}
+
+/// What can be done with the host as a whole.
+fn host_acts(health: &PanelHealth) -> Markup {
+    let paused = health.pauses.iter().any(|pause| pause.scope == "host");
+    html! {
+        @if paused { (parts::act("resume", "all", "")) } @else if health.servers > 0 { (parts::act("pause", "all", "")) }
+        @if health.drained.is_some() { (parts::act("undrain", "", "main")) } @else { (parts::act("drain", "", "")) }
+    }
+}
+
+/// What somebody wants of the host as a whole.
+fn wishes(health: &PanelHealth) -> Markup {
+    let end = |until: Option<i64>| html! { @if let Some(until) = until { ", ends " (parts::until(until)) } };
+    html! {
+        @if let Some(drain) = &health.drained {
+            p #drained.banner.wait { (parts::icon("drain")) span {
+                b { @if drain.waits > 0 { "Draining" } @else { "Drained" } } " by " (drain.by) " " (parts::time(drain.at)) (end(drain.until)) ": "
+                @match (drain.waits, drain.of) {
+                    (0, 0) => "nothing of this host is in a load balancer; /readyz answers 503.",
+                    (0, of) => { "all " (of) " left the load balancer and run on." }
+                    (waits, of) => { (of - waits) " of " (of) " left the load balancer, all run on." }
+                }
+            } }
+        }
+        @for pause in health.pauses.iter().filter(|pause| pause.scope == "host") {
+            p #paused.banner.wait { (parts::icon("pause")) span {
+                b { "Paused" } " by " (pause.by) " " (parts::time(pause.at)) (end(pause.until)) ": nothing is restarted, replaced or balanced anew."
+            } }
         }
     }
 }
@@ -172,12 +205,20 @@ fn needs(asked: &Asked, servers: &[ServerView]) -> Markup {
                     li {
                         i class={ "dot " (server.state) } {}
                         a.name href={ (asked.base) "/servers/" (server.id) } { (server.name) }
-                        @if let Some(reason) = worst(server) { span.t { (reason.text.chars().take(WHY_CHARS_MAX).collect::<String>()) } @if let Some(at) = reason.until { span.soft.small { (until_word(server)) (parts::until(at)) } } }
+                        @if let Some(reason) = worst(server) { span.t { (cut(&reason.text)) } @if let Some(at) = reason.until { span.soft.small { (until_word(server)) (parts::until(at)) } } }
                     }
                 }
                 @if left > 0 { li { a href={ (asked.base) "?sort=state" } { (left) " more" } } }
             }
         }
+    }
+}
+
+/// As much of a text as a row has room for.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(WHY_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default().trim_end()),
+        None => text.to_owned(),
     }
 }
 
@@ -301,6 +342,8 @@ fn all_acts(servers: &[ServerView]) -> Markup {
 fn table(asked: &Asked, servers: &[&ServerView], (none, order): (bool, Order)) -> Markup {
     let over = |by: Order, word: &str, class: &str| over(asked, order, (by, word, class));
     let traces = asked.context.usage.traces(TRACE, TRACE_PARTS);
+    // Said once above, not in a hundred rows.
+    let host_paused = asked.context.handle.snapshot.borrow().pauses.contains_key(&Scope::Host);
     html! {
         div.scroll {
             table.cards {
@@ -311,7 +354,7 @@ fn table(asked: &Asked, servers: &[&ServerView], (none, order): (bool, Order)) -
                     (over(Order::Requests, "Requests", "num")) th { span.vh { "Actions" } }
                 } }
                 tbody #servers data-live="" data-rows="" data-usage="" {
-                    @for server in servers { (row(asked, server, find(&traces, server))) }
+                    @for server in servers { (row(asked, server, find(&traces, server), host_paused)) }
                 }
             }
         }
@@ -328,7 +371,7 @@ fn find<'a>(traces: &'a BTreeMap<ServerId, Trace>, server: &ServerView) -> Optio
     traces.get(&ServerId::new(&server.id).ok()?)
 }
 
-fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
+fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>, host_paused: bool) -> Markup {
     let worst = worst(server);
     let none = |nothing: bool| nothing.then_some("none");
     let idle = server.connection.as_ref().is_none_or(|connection| connection.requests == 0);
@@ -337,9 +380,10 @@ fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
         tr id={ "s-" (server.id) } {
             td.first {
                 a.name href={ (asked.base) "/servers/" (server.id) } { (server.name) }
+                @if server.paused { " " span.tag.held { "paused" } }
                 @if let Some(section) = &server.section { " " a.tag href={ (asked.base) "?section=" (section) } { (section) } }
                 @if let Some(reason) = worst { (reason_line(server, reason)) }
-                @for reason in server.reasons.iter().filter(|reason| server.paused && reason.kind == "left-alone") { p.why { (reason.text) @if let Some(at) = reason.until { " · " (parts::until(at)) } } }
+                @for reason in server.reasons.iter().filter(|reason| server.paused && !host_paused && reason.kind == "left-alone") { p.why { (reason.text) @if let Some(at) = reason.until { " · " (parts::until(at)) } } }
                 @if let Some(intent) = &server.intent { p.why { @if intent.run { "started" } @else { "stopped" } " by " (intent.by) } }
             }
             td { (parts::pill(&server.state)) }
@@ -347,7 +391,7 @@ fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>) -> Markup {
             td class={ "opt wide " (none(server.image.is_none()).unwrap_or_default()) } {
                 @let image = server.image.as_deref().unwrap_or("–");
                 @let short = parts::short_image(image);
-                span.mono.img title=[(short.len() > IMAGE_CHARS || short != image).then_some(image)] { (short) }
+                span class={ "mono img" @if server.image.is_none() { " faint" } } title=[(short.len() > IMAGE_CHARS || short != image).then_some(image)] { (short) }
                 @if let Some(id) = &server.image_id { " " span.mono.faint title=(id) { (parts::short_id(id)) } }
             }
             td.nowrap {
@@ -370,11 +414,12 @@ fn health(server: &ServerView, say_why: bool) -> Markup {
     let (tone, health) = parts::health(server);
     let why = server.health.as_ref().and_then(|health| health.why.as_deref());
     // What a reason says already is not said again.
-    let why = why.filter(|_| say_why).map(|why| why.chars().take(WHY_CHARS_MAX).collect::<String>());
+    let why = why.filter(|_| say_why).map(cut);
     html! {
         td class={ "nowrap " (if server.health.is_none() { "none" } else { "" }) } title=[&why] {
             @if tone.is_empty() { span.soft { (health) } } @else { (parts::pill_as(tone, health)) }
-            @if let Some(state) = server.container_state.as_deref().filter(|state| *state != "running") { div.small.soft { (state) } }
+            @if let Some(running) = server.running { div.small.soft { (running) " of " (server.instances.len()) " run" } }
+            @else if let Some(state) = server.container_state.as_deref().filter(|state| *state != "running") { div.small.soft { (state) } }
         }
     }
 }
@@ -392,10 +437,7 @@ fn cpu(trace: &Trace) -> Markup {
 fn reason_line(server: &ServerView, reason: &ReasonView) -> Markup {
     html! {
         p class={ "why " (server.state) } {
-            @match reason.text.char_indices().nth(WHY_CHARS_MAX) {
-                Some((end, _)) => { (reason.text.get(..end).unwrap_or_default()) "…" }
-                None => (reason.text),
-            }
+            (cut(&reason.text))
             @if let Some(at) = reason.until { " · " (parts::until(at)) }
         }
     }

@@ -1,13 +1,13 @@
 //! Sections: which servers are in each, how they stand, what they inherit and from where.
 
-use crate::api::view::{Moment, SectionView, ServerView};
+use crate::api::sections::SectionView;
+use crate::api::view::{Moment, ServerView};
 use crate::panel::pages::{Asked, Page, parts};
 use maud::{Markup, html};
 
 pub(super) fn page(asked: &Asked) -> Page {
-    let moment = Moment::of(&asked.context);
-    let sections = moment.sections(&asked.context);
-    let servers = moment.servers();
+    let shown = asked.context.kept.shown(&asked.context);
+    let (sections, servers) = (shown.moment.sections(&shown.servers), &shown.servers);
     let alone = servers.iter().filter(|server| server.section.is_none()).count();
     let defaults = Moment::defaults(&asked.context);
     let content = html! {
@@ -44,7 +44,7 @@ fn row(asked: &Asked, section: &SectionView) -> Markup {
         tr {
             td.first { a.name href={ (asked.base) "/sections/" (section.id) } { (section.id) } }
             td.num data-l="servers" { (section.servers.len()) }
-            td { (states(section)) }
+            td { (states(section)) @if section.paused.is_some() { (parts::pill_as("held", "paused")) } }
             td data-l="says" { @if count == 0 { span.faint { "nothing" } } @else { (count) @if count == 1 { " value" } @else { " values" } } }
             td.wide { div.rowacts.words { (acts(section)) } }
         }
@@ -60,7 +60,13 @@ fn states(section: &SectionView) -> Markup {
 
 fn acts(section: &SectionView) -> Markup {
     let stopped = section.states.get("stopped").copied().unwrap_or(0);
+    let words = if section.servers.is_empty() {
+        None
+    } else {
+        Some(if section.paused.is_some() { "resume" } else { "pause" })
+    };
     html! {
+        @if let Some(word) = words { (parts::section_act(word, &section.id, "")) }
         @if stopped > 0 { (parts::section_act("start", &section.id, "")) }
         @if section.servers.len() > stopped { (parts::section_act("restart", &section.id, "")) (parts::section_act("stop", &section.id, "danger")) }
     }
@@ -68,14 +74,16 @@ fn acts(section: &SectionView) -> Markup {
 
 /// One section; `None` when there is none of this name.
 pub(super) fn one(asked: &Asked, id: &str) -> Option<Page> {
-    let moment = Moment::of(&asked.context);
-    let section = moment.sections(&asked.context).into_iter().find(|section| section.id == id)?;
-    let servers: Vec<ServerView> = moment.servers();
+    let shown = asked.context.kept.shown(&asked.context);
+    let sections = shown.moment.sections(&shown.servers);
+    let section = sections.into_iter().find(|section| section.id == id)?;
     let within: Vec<&ServerView> =
-        servers.iter().filter(|server| server.section.as_deref() == Some(id)).collect();
+        shown.servers.iter().filter(|server| server.section.as_deref() == Some(id)).collect();
     let content = html! {
         section #head .head data-live="" {
-            div { p.crumb { a href={ (asked.base) "/sections" } { "Sections" } } h1 { (section.id) } p { (states(&section)) } }
+            div { p.crumb { a href={ (asked.base) "/sections" } { "Sections" } } h1 { (section.id) } p { (states(&section)) }
+                @if let Some(pause) = &section.paused { p.soft { "Paused by " (pause.by) " " (parts::time(pause.at)) @if let Some(until) = pause.until { ", ends " (parts::until(until)) } "." } }
+            }
             div.acts { (acts(&section)) a.button.js-only href={ (asked.base) "/sections/" (section.id) "/edit" } { (parts::icon("edit")) "Edit" } }
         }
         section #within .card data-live="" {
@@ -87,8 +95,13 @@ pub(super) fn one(asked: &Asked, id: &str) -> Option<Page> {
                     tbody { @for server in &within {
                         @let (tone, health) = parts::health(server);
                         tr id={ "s-" (server.id) } {
-                            td.first { a.name href={ (asked.base) "/servers/" (server.id) } { (server.name) } }
-                            td { (parts::pill(&server.state)) }
+                            td.first {
+                                a.name href={ (asked.base) "/servers/" (server.id) } { (server.name) }
+                                @if server.paused { " " span.tag.held { "paused" } }
+                                @for reason in server.reasons.iter().filter(|reason| reason.kind == "blocked-by").take(1) { p.why.blocked { (reason.text) } }
+                            }
+                            // One of a section that no entry declares is of a broken one.
+                            td { @if server.declared { (parts::pill(&server.state)) } @else { (parts::pill("broken")) } }
                             td { @if tone.is_empty() { span.soft { (health) } } @else { (parts::pill_as(tone, health)) } }
                             td.wide { div.rowacts data-acts=(parts::acts_of(server)) {} }
                         }

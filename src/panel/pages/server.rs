@@ -1,5 +1,6 @@
 //! The page of one server: how it stands and why, what it says, what it offers, its settings.
 
+use crate::api::ends::EndView;
 use crate::api::engine_log;
 use crate::api::usage::{self, HistoryView, PointView, UsageView};
 use crate::api::view::{LimitsView, Moment, ServerDetail, ServerView};
@@ -24,7 +25,7 @@ const VALUES: usize = 24;
 pub(super) async fn page(asked: &Asked, id: &str) -> Option<Page> {
     let id = ServerId::new(id).ok()?;
     let moment = Moment::of(&asked.context);
-    let detail = moment.detail(&id, &asked.context)?;
+    let detail = moment.detail(&id)?;
     let (events, lines) = (events(asked, &id).await, printed(asked, &id).await);
     let server = &detail.server;
     let content = html! {
@@ -36,11 +37,13 @@ pub(super) async fn page(asked: &Asked, id: &str) -> Option<Page> {
             div.acts { (parts::server_acts(server)) a.button.js-only href={ (asked.base) "/servers/" (id) "/edit" } { (parts::icon("edit")) "Edit" } }
         }
         section #facts .card data-live="" data-usage="" { (facts(server)) }
+        @if !server.instances.is_empty() { section #instances .card data-live="" { (instances(server)) } }
         section #history .card data-live="" data-usage="" { (history(asked, &id)) }
         div.cols {
             section #why .card data-live="" {
                 header { h2 { "Why" } }
                 @if server.reasons.is_empty() { p.pad.soft { "It is as the file wants it." } } @else { (parts::reasons(&server.reasons)) }
+                (ended(&detail.ends))
             }
             section #did .card data-live="" {
                 header { h2 { "Plan for it" } span.soft.small { "made by pass " (moment.snapshot.pass) ", " (parts::time(moment.snapshot.began.0)) } }
@@ -79,6 +82,50 @@ async fn events(asked: &Asked, id: &ServerId) -> Markup {
                 } },
             }
         }
+    }
+}
+
+/// How it ended lately.
+fn ended(ends: &[EndView]) -> Markup {
+    html! {
+        @if !ends.is_empty() {
+            header { h2 { "How it ended lately" } }
+            ul.reasons #ends {
+                @for end in ends {
+                    li {
+                        span.kind { span.soft.small { (parts::time(end.at)) } }
+                        span.t {
+                            (end.how)
+                            @for line in end.last_words.iter().flatten() { br; code.small { (line) } }
+                        }
+                        @if end.out_of_memory == Some(true) { span.tag { "MCPO-P045" } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A line for each instance of a server with several.
+fn instances(server: &ServerView) -> Markup {
+    let running = server.running.unwrap_or_default();
+    html! {
+        header { h2 { "Instances" } span.soft.small { (running) " of " (server.instances.len()) " run" } }
+        div.scroll { table.cards {
+            (parts::caption("Instances"))
+            thead { tr { th { "Instance" } th { "State" } th { "Container" } th { "Health" } th { "Restarts in a row" } th { "Why" } } }
+            tbody { @for one in &server.instances { tr {
+                td.mono { (one.id) }
+                td { (parts::pill(&one.state)) }
+                td data-l="container" {
+                    span.mono { (one.container.as_deref().unwrap_or("–")) }
+                    @if let Some(state) = &one.container_state { div.small.soft { (state) } }
+                }
+                td data-l="health" { @match &one.health { Some(view) => (parts::pill(&view.state)), None => "–" } }
+                td data-l="restarts" { (one.restarts) }
+                td.wide { (one.reasons.first().map_or("", |reason| reason.text.as_str())) }
+            } } }
+        } }
     }
 }
 

@@ -12,8 +12,8 @@ pub(in crate::panel) fn page(page: &Page) -> String {
     let title =
         if page.index { "Tools" } else { page.servers.first().map_or("Tools", |server| server.id.as_str()) };
     let content = match page.servers.as_slice() {
-        [server] if !page.index => one(page.base, server),
-        servers => all(page.base, servers),
+        [server] if !page.index => one(&page.base, server),
+        servers => all(&page.base, servers),
     };
     let frame = Frame { base: "/docs", tab: "docs", title, stack: "", edits: false };
     let end = html! { button #theme .icon.js-only type="button" aria-label="Light or dark" { (super::parts::icon("moon")) } };
@@ -33,7 +33,7 @@ fn all(base: &str, servers: &[ServerPage]) -> Markup {
             @for server in servers {
                 div.in {
                     p {
-                        a href={ (base) "/" (server.id) "/docs" } { (server.id) }
+                        a href={ (base) "/" (server.path) "/docs" } { (server.id) }
                         @if server.name != server.id && !server.name.is_empty() { span.soft { " " (server.name) } }
                         span.small.soft {
                             @match &server.why {
@@ -59,9 +59,9 @@ fn one(base: &str, server: &ServerPage) -> Markup {
             @if !server.title.is_empty() { p.soft { (server.title) @if !server.spec.is_empty() { ", declaration " code { (server.spec) } } } }
             @if !server.about.is_empty() { p { (server.about) } }
             p {
-                a href={ (base) "/" (server.id) "/openapi.json" } { "OpenAPI 3.1 document" }
-                " · " a href={ (base) "/" (server.id) "/resources" } { "resources" }
-                " · " a href={ (base) "/" (server.id) "/prompts" } { "prompts" }
+                a href={ (base) "/" (server.path) "/openapi.json" } { "OpenAPI 3.1 document" }
+                " · " a href={ (base) "/" (server.path) "/resources" } { "resources" }
+                " · " a href={ (base) "/" (server.path) "/prompts" } { "prompts" }
                 " · " a href={ (base) "/docs" } { "all servers" }
             }
         } }
@@ -110,6 +110,7 @@ mod tests {
         };
         let server = ServerPage {
             id: "time".to_owned(),
+            path: "time".to_owned(),
             name: bad.to_owned(),
             title: bad.to_owned(),
             about: bad.to_owned(),
@@ -117,7 +118,7 @@ mod tests {
             ..ServerPage::default()
         };
         for index in [false, true] {
-            let text = page(&Page { base: "/openapi", servers: vec![server.clone()], index });
+            let text = page(&Page { base: "/openapi".to_owned(), servers: vec![server.clone()], index });
             assert!(!text.contains(bad) && text.contains("/openapi/time/"), "{text}");
             assert!(!text.contains(" style=") && !text.contains(" onclick="), "the policy forbids them");
         }

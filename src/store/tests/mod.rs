@@ -7,7 +7,9 @@ mod sessions;
 use super::{NOTE_BYTES_MAX, Opened, SqliteStore, hint, open, peek};
 use crate::model::balancer::BalancerMemory;
 use crate::model::id::{ContainerId, ServerId};
-use crate::model::memory::{Attempts, Intent, Lease, Memory, Nap, Pause, Pin, Raise, Recovery, Scope};
+use crate::model::memory::{
+    Attempts, End, Ends, Intent, Lease, Memory, Nap, Pause, Pin, Raise, Recovery, Scope,
+};
 use crate::model::net::HostPort;
 use crate::model::time::Timestamp;
 use crate::world::{ErrorKind, Store as _};
@@ -161,13 +163,13 @@ fn memories() -> impl Strategy<Value = Memory> {
         held,
         btree_map(ids(), times(), 0..4),
         btree_map(ids(), raises, 0..4),
-        btree_map(ids(), naps(), 0..4),
+        (btree_map(ids(), naps(), 0..4), btree_map(ids(), ends(), 0..4)),
     );
     let recovered = (btree_map(ids(), recoveries, 0..4), vec(times(), 0..4), held);
     let maps = (btree_map(ids(), leases, 0..6), btree_map(ids(), attempts, 0..6), recovered);
     (maps, btree_map(ids(), pins, 0..6), btree_map(ids(), intents, 0..6), balancer).prop_map(
         |(
-            (leases, attempts, (recoveries, unwanted, ((pauses, drain), waits, raises, naps))),
+            (leases, attempts, (recoveries, unwanted, ((pauses, drain), waits, raises, (naps, ends)))),
             pins,
             intents,
             balancer,
@@ -182,10 +184,22 @@ fn memories() -> impl Strategy<Value = Memory> {
             unwanted,
             pauses,
             drain,
+            ends,
             naps,
             balancer,
         },
     )
+}
+
+fn ends() -> impl Strategy<Value = Ends> {
+    let said = proptest::option::of(vec(words(), 0..3));
+    let end = (times(), words(), proptest::option::of(any::<bool>()), said)
+        .prop_map(|(at, how, oom, words)| End { at, how, oom, words });
+    (vec(end, 0..4), words(), proptest::option::of(words())).prop_map(|(list, run, of)| Ends {
+        list,
+        run,
+        words_of: of.map(ContainerId),
+    })
 }
 
 /// As an ordinary user there is one owner; as root there are two, and it is the directory's that counts.

@@ -1,11 +1,12 @@
 //! Tasks and the audit in the state file.
 
 use super::{NOW, opened, place};
-use crate::model::id::ServerId;
 use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskResult, TaskState};
 use crate::model::time::{Span, Timestamp};
-use crate::store::records::{Keep, SqliteRecords, TASKS_MAX};
-use crate::world::Records as _;
+use crate::store::records::{Keep, RESULTS, SqliteRecords, TASKS_MAX};
+use crate::store::schema;
+use crate::world::{Recorded, Records as _};
+use std::sync::Arc;
 
 fn wait<T>(answer: crate::world::Answer<'_, T>) -> Result<T, crate::world::WorldError> {
     tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(answer)
@@ -122,18 +123,19 @@ fn calls_have_bounds_of_their_own_and_are_found_like_the_rest() {
     let records = store.records(KEEP, NOW).expect("records");
     wait(records.add_audit(&[line("time", NOW)])).expect("kept");
     let call = |tool: &str, at| CallRecord {
+        replica: None,
         at,
-        by: "ci".to_owned(),
+        by: Arc::from("ci"),
         via: "mcp",
-        server: ServerId::new("time").ok(),
-        method: "tools/call".to_owned(),
-        tool: tool.to_owned(),
+        server: Some(Arc::from("time")),
+        method: Arc::from("tools/call"),
+        tool: Arc::from(tool),
         result: "ok",
         millis: 7,
-        request: Some("r-1".to_owned()),
+        request: Some(Box::from("r-1")),
     };
     let mut calls: Vec<CallRecord> = (0..5000).map(|n| call(&format!("t{n}"), NOW)).collect();
-    calls.push(CallRecord { result: "failed", by: "other".to_owned(), ..call("last", NOW) });
+    calls.push(CallRecord { result: "failed", by: Arc::from("other"), ..call("last", NOW) });
     wait(records.add_calls(calls)).expect("kept");
     let asked = AuditFilter { calls: true, ..AuditFilter::default() };
     let found = all(&records, asked.clone());
@@ -187,6 +189,79 @@ fn in_brief_a_task_is_itself_without_what_became_of_its_servers() {
     let brief = Task { results: Vec::new(), ..whole };
     assert_eq!(wait(records.tasks_in_brief(None, 9)).expect("reading"), [brief]);
     assert_eq!(wait(records.tasks_in_brief(Some(id), 9)).expect("reading"), []);
+}
+
+/// A state file as it was before results had their column, with a task that ended, one that ran and a row
+/// that nobody can read.
+fn old_state(path: &std::path::Path, ended: &Task, running: &Task) {
+    let before = schema::MIGRATIONS.iter().position(|step| step.sql == RESULTS).expect("the step");
+    std::fs::create_dir(path.parent().expect("parent")).expect("mkdir");
+    let mut connection = rusqlite::Connection::open(path).expect("open");
+    connection.pragma_update(None, "journal_mode", "wal").expect("log");
+    schema::migrate(&mut connection, 0, &schema::MIGRATIONS[..before], NOW).expect("the old form");
+    connection.execute("INSERT INTO meta (key, value) VALUES ('hash_key', ?1)", [super::KEY]).expect("key");
+    let put = "INSERT INTO tasks (state, body) VALUES (?1, ?2)";
+    for task in [ended, running] {
+        let body = serde_json::to_string(task).expect("a body");
+        connection.execute(put, (task.state.as_str(), body)).expect("a row");
+    }
+    connection.execute(put, ("done", "{ torn")).expect("a row");
+}
+
+#[test]
+fn an_older_state_file_keeps_what_became_of_each_server_of_its_tasks() {
+    let (_dir, path) = place();
+    let result = TaskResult {
+        server: "time".to_owned(),
+        ok: false,
+        state: "waiting".to_owned(),
+        why: Some(r#"é ,"results":[ \ }]"#.to_owned()),
+        code: None,
+    };
+    let ended = Task {
+        id: 1,
+        state: TaskState::Failed,
+        ended: Some(NOW),
+        results: vec![result.clone(), result],
+        ..task("stop")
+    };
+    let running = Task { id: 2, ..task("start") };
+    old_state(&path, &ended, &running);
+    let brief = Task { results: Vec::new(), ..ended.clone() };
+    let looked = crate::store::records::peek(&path).expect("looking").expect("a state");
+    assert_eq!(wait(looked.tasks(None, 9)).expect("reading"), [running.clone(), ended.clone()], "as it is");
+    assert_eq!(wait(looked.tasks_in_brief(None, 9)).expect("reading"), [running.clone(), brief.clone()]);
+    assert_eq!(wait(looked.task(1)).expect("reading"), Some(ended.clone()));
+    drop(looked);
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    let running = Task { state: TaskState::Interrupted, ..running };
+    assert_eq!(wait(records.tasks(None, 9)).expect("reading"), [running.clone(), ended.clone()]);
+    assert_eq!(wait(records.tasks_in_brief(None, 9)).expect("reading"), [running, brief]);
+    assert_eq!(wait(records.task(1)).expect("reading"), Some(ended));
+    assert_eq!(wait(records.begin_task(&task("sync"))).expect("a task"), 4);
+}
+
+#[test]
+fn what_is_written_is_counted_when_it_can_be_read() {
+    let (_dir, path) = place();
+    let store = opened(&path).store;
+    let records = store.records(KEEP, NOW).expect("records");
+    let counts = || {
+        [Recorded::Tasks, Recorded::Audit, Recorded::Calls]
+            .map(|list| records.written(list).expect("counted"))
+    };
+    let id = wait(records.begin_task(&task("stop"))).expect("a task");
+    assert_eq!(counts(), [1, 0, 0]);
+    wait(records.end_task(&Task { id, state: TaskState::Done, ..task("stop") })).expect("an end");
+    assert_eq!(counts(), [2, 0, 0]);
+    wait(records.add_audit(&[line("time", NOW)])).expect("kept");
+    assert_eq!(counts(), [2, 1, 0]);
+    wait(records.add_calls(vec![CallRecord { at: NOW, ..CallRecord::default() }])).expect("kept");
+    assert_eq!(counts(), [2, 1, 1]);
+    wait(records.tasks(None, 9)).expect("reading");
+    wait(records.audit(&AuditFilter { limit: 9, ..AuditFilter::default() })).expect("reading");
+    assert_eq!(counts(), [2, 1, 1], "who reads writes nothing");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_mcp-orchestrator");
@@ -175,13 +176,18 @@ fn a_daemon_killed_while_it_writes_leaves_the_old_or_the_new_file() {
     let mut all = BTreeSet::new();
     for round in 0..6_u64 {
         let daemon = site.start(&[]);
+        let done = AtomicUsize::new(0);
         let written = std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 let names = (0..).map(|n| format!("r{round}n{n}"));
-                names.take_while(|name| acknowledged(&site, name)).collect::<Vec<_>>()
+                let counted = |_name: &String| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                };
+                names.take_while(|name| acknowledged(&site, name)).inspect(counted).collect::<Vec<_>>()
             });
-            // At another moment of an edit each time.
-            std::thread::sleep(Duration::from_millis(700 + round * 37));
+            // However slow the machine is, and at another moment of an edit each time.
+            eventually("edits are made", || done.load(Ordering::Relaxed) >= 2);
+            std::thread::sleep(Duration::from_millis(round * 37));
             drop(daemon);
             writer.join().expect("a writer")
         });
