@@ -244,20 +244,33 @@ class Mcpo(PyPi):
         return [program, "--host", "127.0.0.1", "--port", str(self.port), "--", self.child]
 
 
-class McpProxyRust(Target):
-    name, kind, path = "mcp-proxy 0.6.0 (crates.io)", "rust", "/"
-    load = ("--tool", "f/echo")
-    version = "0.6.0"
+class Crate(Target):
+    """A program of crates.io, compiled here."""
+
+    kind, program, version = "rust", "", ""
 
     def install(self):
         place = self.context.peers / "rust"
-        if (place / "bin/mcp-proxy").exists():
+        if (place / "bin" / self.program).exists():
             return
-        self.context.say("  building mcp-proxy of crates.io; this takes a while")
+        self.context.say(f"  building {self.program} of crates.io; this takes a while")
         build = {**os.environ, "CARGO_TARGET_DIR": str(place / "build")}
-        words = ("cargo", "install", "--locked", "-j1", "--version", self.version, "--root", place, "mcp-proxy")
+        words = ("cargo", "install", "--locked", "-j1", "--version", self.version, "--root", place, self.program)
         run("nice", *words, env=build)
         shutil.rmtree(place / "build", ignore_errors=True)
+
+
+class Stdio2Http(Crate):
+    name, program, version = "stdio2http 0.3.0 (crates.io)", "stdio2http", "0.3.0"
+
+    def command(self):
+        program = self.context.peers / "rust/bin" / self.program
+        return [program, "--port", str(self.port), "--log-level", "error", "--command", self.child]
+
+
+class McpProxyRust(Crate):
+    name, path, program, version = "mcp-proxy 0.6.0 (crates.io)", "/", "mcp-proxy", "0.6.0"
+    load = ("--tool", "f/echo")
 
     def command(self):
         config = self.context.dir / "mcp-proxy.toml"
@@ -266,7 +279,7 @@ class McpProxyRust(Target):
             f'[[backends]]\nname = "f"\ntransport = "stdio"\ncommand = "{self.child}"\n'
             '[observability]\nlog_level = "error"\n'
         )
-        return [self.context.peers / "rust/bin/mcp-proxy", "--config", config]
+        return [self.context.peers / "rust/bin" / self.program, "--config", config]
 
 
-ALL = (Floor, Ours, OursContainer, Supergateway, McpProxyNpm, McpProxyPyPi, Mcpo, McpProxyRust)
+ALL = (Floor, Ours, OursContainer, Supergateway, McpProxyNpm, McpProxyPyPi, Mcpo, McpProxyRust, Stdio2Http)

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -89,10 +90,13 @@ class Bench:
 
     def __init__(self, options, context):
         self.options, self.context = options, context
-        peers = (targets.Mcpo, targets.Supergateway, targets.McpProxyNpm, targets.McpProxyPyPi, targets.McpProxyRust)
+        peers = [one for one in targets.ALL if issubclass(one, (targets.PyPi, targets.Npm, targets.Crate))]
+        wanted = lambda one: not options.targets or one.slug() in options.targets
         self.floor = targets.Floor(context)
-        self.others = [one(context) for one in (Local, Unnoted, OverMcp, AsOne)]
-        for one in (peer(context) for peer in peers):
+        self.others = [one(context) for one in (Local, Unnoted, OverMcp, AsOne) if wanted(one)]
+        # Only calls are measured beside peers.
+        calls = not options.only or "calls" in options.only
+        for one in (peer(context) for peer in peers if calls and wanted(peer)):
             try:
                 if options.installed_only and not self.is_installed(one):
                     raise RuntimeError("not installed")
@@ -100,16 +104,17 @@ class Bench:
                 self.others.append(one)
             except (RuntimeError, OSError) as error:
                 say(f"{one.name} is left out: {error}")
+        self.cells = [cell for cell in CELLS if not options.clients or cell[0] in options.clients]
         self.figures, self.parts = {}, []
 
     def is_installed(self, peer):
-        places = {targets.McpProxyRust: "rust/bin/mcp-proxy"}
-        place = places.get(type(peer)) or f"{'npm' if isinstance(peer, targets.Npm) else peer.place}/installed"
-        return (self.context.peers / place).exists()
+        if isinstance(peer, targets.Crate):
+            return (self.context.peers / "rust/bin" / peer.program).exists()
+        return (self.context.peers / ("npm" if isinstance(peer, targets.Npm) else peer.place) / "installed").exists()
 
     def calls(self):
         for turn in range(self.options.rounds):
-            for cell in CELLS:
+            for cell in self.cells:
                 say(f"round {turn + 1}: {cell[0]} clients")
                 at = turn % len(self.others)
                 for target in (self.floor, *self.others[at:], *self.others[:at], self.floor):
@@ -141,13 +146,15 @@ class Bench:
             text = f"{other}: {form(table.median(theirs))}"
             rows.append([what, form(table.median(ours)), text, f"{table.ratio(ours, theirs):.2f}", goal])
 
-        for cell in CELLS:
+        for cell in self.cells:
             clients = f"{cell[0]} client{'s' if cell[0] > 1 else ''}"
             row(cell, Local.name, MCPO, "rps", per_second, f"tool calls, {clients}", ">= 5")
             row(cell, Local.name, MCPO, "p99_us", table.time, f"p99, {clients}", "< 1")
             row(cell, Local.name, "floor", "rps", per_second, f"tool calls, {clients}", "")
-        row((32, 100), Local.name, Unnoted.name, "cpu_us", us, "CPU for a call, 32 clients, calls noted", "")
-        row((32, 100), Local.name, Unnoted.name, "rps", per_second, "tool calls, 32 clients, calls noted", "")
+        for cell in self.cells:
+            clients = f"{cell[0]} client{'s' if cell[0] > 1 else ''}, calls noted"
+            row(cell, Local.name, Unnoted.name, "cpu_us", us, f"CPU for a call, {clients}", "")
+            row(cell, Local.name, Unnoted.name, "rps", per_second, f"tool calls, {clients}", "")
         return table.grid(rows)
 
     def listing(self):
@@ -196,15 +203,24 @@ class Bench:
         columns = ("calls", "sessions", "errors", "rss_mb", "anon_mb", "fds", "threads", "processes")
         lines = [["minutes", *columns]]
         lines += [[f"{row['minutes']:.1f}", *(f"{row[one]:,}" for one in columns)] for row in rows]
-        first, last = rows[len(rows) // 3], rows[-1]
-        more = max(1, last["sessions"] - first["sessions"])
-        kilobytes = (last["anon_mb"] - first["anon_mb"]) * 1024 / more
+        later = rows[len(rows) // 3 :]
+        more = later[-1]["sessions"] - later[0]["sessions"]
         budget = (
-            f"after the first third, of each of {more:,} sessions opened and closed: {kilobytes:+.2f} KB, "
-            f"{(last['fds'] - first['fds']) / more:+.4f} descriptors, "
-            f"{(last['processes'] - first['processes']) / more:+.4f} processes"
+            f"after the first third, for each of {more:,} sessions opened and closed: "
+            f"{slope(later, 'anon_mb') * 1024:+.3f} KB, {slope(later, 'fds'):+.5f} descriptors, "
+            f"{slope(later, 'processes'):+.5f} processes, {rows[-1]['errors']:,} errors in all"
         )
-        self.parts.append(table.grid(lines) + "\n\n" + budget)
+        if rows[-1].get("first_error"):
+            budget += f"; the first: {rows[-1]['first_error']}"
+        self.parts.append(f"Growth over {self.options.minutes:g} minutes:\n\n{table.grid(lines)}\n\n{budget}")
+
+
+def slope(rows, what):
+    """By how much something grows with each session, as the line through all rows has it."""
+    sessions = [row["sessions"] for row in rows]
+    if len(set(sessions)) < 2:
+        return 0.0
+    return statistics.linear_regression(sessions, [row[what] for row in rows]).slope
 
 
 class Paced:
@@ -303,7 +319,11 @@ def read_options():
     parser = argparse.ArgumentParser(prog="benches/gateway/tools.sh", description=__doc__.splitlines()[0])
     for name in ("binary", "tools", "peers"):
         parser.add_argument(f"--{name}", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--image", help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=CASES, action="append", help="one case; may be given more than once")
+    numbers = lambda text: [int(number) for number in text.split(",")]
+    parser.add_argument("--clients", type=numbers, help="numbers of clients, as 1,32,256 (all)")
+    parser.add_argument("--targets", type=lambda text: text.split(","), help="as local,unnoted,overmcp,asone,mcpo (all)")
     parser.add_argument("--seconds", type=float, default=2, help="length of each cell (2)")
     parser.add_argument("--rounds", type=int, default=1, help="how often the calls are repeated (1)")
     parser.add_argument("--lists", type=int, default=100, help="lists asked for (100)")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The dashboard and the API with a hundred servers: run.sh [--quick] [--servers N] [--failing PERCENT, at most 97] [--json FILE]
+# The dashboard and the API with a hundred servers: run.sh [--quick] [--only crowd] [--servers N] [--failing PERCENT, at most 97] [--json FILE]
 #
 # Needs Python 3 and no engine: servers are local processes. The release binary is built, or taken from
 # $MCPO_BIN; the reader and the floor (benches/gateway's `pages`) too, or taken from $MCPO_BENCH_PAGES.
@@ -8,11 +8,12 @@ set -Eeuo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=tests/site.sh
 source "$HERE/tests/site.sh"
-SERVERS=100 FAILING=20 QUICK='' JSON=''
+SERVERS=100 FAILING=20 QUICK='' ONLY='' JSON=''
 
 while [ $# != 0 ]; do
   case $1 in
     --quick) QUICK=--quick SERVERS=10 ;;
+    --only) ONLY=$2 && shift ;;
     --servers) SERVERS=$2 && shift ;;
     --failing) FAILING=$2 && shift ;;
     --json) JSON=$2 && shift ;;
@@ -57,4 +58,4 @@ json.dump({"orchestrator": {"sections": sections}, "mcpServers": {f"server-{n:03
 PYTHON
 begin_site "$DIR" "$MCPO_BIN" "bench$$"
 site_converged server-001
-SITE_PASSWORD=$SITE_PASSWORD python3 -B "$HERE/benches/panel/measure.py" "$SITE_PORT" "$SITE_PID" "$MCPO_BENCH_PAGES" $QUICK ${JSON:+--json "$JSON"}
+SITE_PASSWORD=$SITE_PASSWORD python3 -B "$HERE/benches/panel/measure.py" "$SITE_PORT" "$SITE_PID" "$MCPO_BENCH_PAGES" $QUICK ${ONLY:+--only "$ONLY"} ${JSON:+--json "$JSON"}
