@@ -12,7 +12,7 @@
 mod compose;
 
 use crate::config::load::SecretValue;
-use crate::config::settings::GatewayAuth;
+use crate::config::settings::{GatewayAuth, Settings};
 use crate::daemon::{Home, Options, files};
 use crate::model::fingerprint::HashKey;
 use crate::model::server::Server;
@@ -118,16 +118,14 @@ fn hidden(mut text: String, secrets: &[SecretValue]) -> String {
 }
 
 fn clients(home: &Home, export: &Export, servers: &[&Server]) -> Result<String, Failure> {
-    let base = match &export.base_url {
-        Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
-            url.trim_end_matches('/').to_owned()
+    let base = match export.base_url.as_deref().map(base_url) {
+        Some(Some(url)) => url,
+        Some(None) => {
+            let why =
+                "--base-url takes an http:// or https:// URL with a host, and without user, query or blanks";
+            return Err(Failure::new(Exit::Usage, why));
         }
-        Some(_) => {
-            return Err(Failure::new(Exit::Usage, "--base-url takes an http:// or https:// URL"));
-        }
-        None => {
-            format!("http://127.0.0.1:{}", home.settings.dashboard.port)
-        }
+        None => default_base(&home.settings),
     };
     let wants_token = home.settings.gateway.auth != GatewayAuth::None || export.token_env.is_some();
     let token = wants_token.then(|| export.token_env.as_deref().unwrap_or(TOKEN_ENV));
@@ -157,6 +155,21 @@ fn clients(home: &Home, export: &Export, servers: &[&Server]) -> Result<String, 
             plain(&entries, Some("streamable-http"), token.map(|name| format!("${{{name}}}")).as_deref())
         }
     })
+}
+
+/// A URL to which paths can be added; `None` for what is none, or has more than host and path.
+fn base_url(url: &str) -> Option<String> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let host = rest.split('/').next().filter(|host| !host.is_empty())?;
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "\"'\\<>{}|^`?#".contains(c);
+    (!host.contains('@') && !url.contains(odd)).then(|| url.trim_end_matches('/').to_owned())
+}
+
+/// Where clients reach the gateway as far as the settings say.
+fn default_base(settings: &Settings) -> String {
+    let scheme = if settings.tls.cert_file.is_some() { "https" } else { "http" };
+    let here = || format!("{scheme}://127.0.0.1:{}", settings.dashboard.port);
+    settings.gateway.public_url.clone().unwrap_or_else(here)
 }
 
 /// `mcpServers` as most clients have it.
@@ -208,6 +221,8 @@ fn litellm(entries: &[Entry<'_>], token: Option<&str>) -> String {
         while !taken.insert(name.clone()) {
             name.push('_');
         }
+        // YAML takes some plain words and numbers for something else.
+        let name = if is_plain_key(&name) { name } else { json!(name).to_string() };
         // Text cannot fail to be written.
         let _ok = writeln!(out, "  {name}:\n    url: {}\n    transport: http", json!(entry.url));
         if let Some(token) = token {
@@ -220,6 +235,12 @@ fn litellm(entries: &[Entry<'_>], token: Option<&str>) -> String {
         }
     }
     out
+}
+
+/// Whether YAML of any version reads a name of letters, digits and `_` as text.
+fn is_plain_key(name: &str) -> bool {
+    const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && !WORDS.contains(&name)
 }
 
 /// The tools that are offered, where the entry names them one by one.
@@ -248,18 +269,26 @@ mod tests {
     }}"#;
 
     fn loaded() -> Loaded {
+        loaded_of(FILE)
+    }
+
+    fn loaded_of(file: &str) -> Loaded {
         let (env, none) = (BTreeMap::from([("KEY".to_owned(), "planted-key".to_owned())]), Contents::new());
+        loaded_with(file, &env, &none)
+    }
+
+    fn loaded_with(file: &str, env: &BTreeMap<String, String>, none: &Contents) -> Loaded {
         let nothing = BTreeMap::new();
         let given = settings::Input { file: None, env: &nothing, flags: &nothing };
         let settings = settings::load(&given).settings.expect("settings");
         load::load(&Input {
             file: "/etc/x/mcp.config.json",
-            bytes: FILE.as_bytes(),
-            env: &env,
-            files: &none,
-            credentials: &none,
-            secrets_manager: &none,
-            ssm: &none,
+            bytes: file.as_bytes(),
+            env,
+            files: none,
+            credentials: none,
+            secrets_manager: none,
+            ssm: none,
             settings: &settings,
             key: &HashKey::new([0; 32]),
         })
@@ -301,6 +330,98 @@ mod tests {
         let env = json(&vscode(&entries, Some("T"), true));
         assert!(env.get("inputs").is_none());
         assert_eq!(env["servers"]["local"]["headers"]["Authorization"], "Bearer ${env:T}");
+    }
+
+    #[test]
+    fn each_format_as_a_whole() {
+        let loaded = loaded_of(
+            r#"{"mcpServers": {
+            "1e3": {"url": "https://u:planted@example.com/mcp?key=planted", "headers": {"X-Key": "planted"}},
+            "No": {"command": "uvx"}, "a-b": {"command": "uvx"}, "a_b": {"command": "uvx"},
+            "Söme Näme": {"command": "uvx", "env": {"TOKEN": "planted"}},
+            "broken": {}, "off": {"command": "uvx", "disabled": true}}}"#,
+        );
+        let entries = entries(&loaded);
+        let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["1e3", "a-b", "a_b", "no", "s-me-n-me"], "neither what is off nor what is broken");
+        let (one, url) = (&entries[..1], "http://gw:5000/mcp/1e3");
+        let headers = |value: &str| json!({"Authorization": format!("Bearer {value}")});
+        for (text, key, want) in [
+            (
+                plain(one, Some("http"), Some("${T}")),
+                "mcpServers",
+                json!({"type": "http", "url": url, "headers": headers("${T}")}),
+            ),
+            (
+                plain(one, None, Some("${env:T}")),
+                "mcpServers",
+                json!({"url": url, "headers": headers("${env:T}")}),
+            ),
+            (
+                plain(one, Some("streamable-http"), None),
+                "mcpServers",
+                json!({"type": "streamable-http", "url": url}),
+            ),
+            (vscode(one, None, false), "servers", json!({"type": "http", "url": url})),
+        ] {
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ key: {"1e3": want} }));
+        }
+        let yaml = litellm(&entries, None);
+        let keys: Vec<&str> =
+            yaml.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")).collect();
+        assert_eq!(
+            keys,
+            ["  \"1e3\":", "  a_b:", "  a_b_:", "  \"no\":", "  s_me_n_me:"],
+            "text, and no name twice"
+        );
+        for text in [yaml, plain(&entries, None, None), vscode(&entries, Some("T"), false)] {
+            assert!(!text.contains("planted"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_base_is_a_url_that_paths_can_be_added_to() {
+        assert_eq!(base_url("https://mcp.example.com/x/").as_deref(), Some("https://mcp.example.com/x"));
+        assert_eq!(base_url("http://[::1]:5000").as_deref(), Some("http://[::1]:5000"));
+        for bad in [
+            "",
+            "http://",
+            "http:///x",
+            "ftp://x",
+            "https://me:planted@x",
+            "http://x?a",
+            "http://x#a",
+            "http://x y",
+            "http://x\"y",
+        ] {
+            assert_eq!(base_url(bad), None, "{bad}");
+        }
+        let given = |text: &str| {
+            let nothing = BTreeMap::new();
+            let file = Some(("s.conf", text.as_bytes()));
+            settings::load(&settings::Input { file, env: &nothing, flags: &nothing })
+                .settings
+                .expect("settings")
+        };
+        assert_eq!(default_base(&given("")), "http://127.0.0.1:5000");
+        assert_eq!(default_base(&given("[tls]\ncert_file = /c\nkey_file = /k\n")), "https://127.0.0.1:5000");
+        assert_eq!(
+            default_base(&given("[gateway]\npublic_url = https://mcp.example.com/\n")),
+            "https://mcp.example.com"
+        );
+    }
+
+    #[test]
+    fn secrets_of_any_form_stay_behind() {
+        let env = r#"pl"anted$one\"#;
+        let file = json!({"mcpServers": {"c": {"command": "docker", "args": ["run", "-i", "--entrypoint", "${KEY}", "mcp/x", "--api-key", "planted-two", "--token=planted-three", "-e", "A=planted-four",
+            "https://u:planted-five@example.com", "$HOME", "plain"]}}}).to_string();
+        let (env, none) = (BTreeMap::from([("KEY".to_owned(), env.to_owned())]), Contents::new());
+        let loaded = loaded_with(&file, &env, &none);
+        let servers: Vec<&Server> = loaded.desired.as_ref().expect("servers").servers.values().collect();
+        assert_eq!(servers.len(), 1, "{:?}", loaded.problems);
+        let text = hidden(compose::text(&servers, &loaded.secrets), &loaded.secrets);
+        assert!(!text.contains("anted") && text.contains("$$HOME") && text.contains("\"plain\""), "{text}");
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub const DOCS: &[Doc] = &[
         key("snapshot", "object", "What the last pass found."),
         key("snapshot.pass", "integer", "Its number; 0 before the first."),
         key("snapshot.began", "integer", "When it began, in milliseconds since the epoch."),
-        key("snapshot.report.servers.*", "object", "A server by id: `state`, `kind`, `reasons`, `transport`, `route`, `port`, `container`, `containerId`, `containerState`, `image`, `imageId`, `restarts`, `nextTry`, `paused`."),
+        key("snapshot.report.servers.*", "object", "A server by id: `state`, `kind`, `reasons`, `transport`, `route`, `port`, `container`, `containerId`, `containerState`, `image`, `imageId`, `restarts`, `nextTry`, `paused`; of one with several instances `running`, how many of them run, and `instances`, such a row for each by id."),
         key("snapshot.report.general", "array", "Reasons that concern no single server."),
         key("snapshot.report.drained", "object", "This host is out of the load balancer, or on its way: `by`, `at`, `until`, and in `waits` how many servers are not out yet; absent otherwise."),
         key("snapshot.leases.*", "object", "The port that a server holds."),

@@ -5,6 +5,7 @@
 use crate::cli::inside;
 use crate::cli::online::encode;
 use crate::cli::source::{Source, show};
+use crate::model::id::ServerId;
 use crate::model::time::Timestamp;
 use crate::plan::display;
 use crate::terminal::failure::{Exit, Failure};
@@ -151,21 +152,41 @@ fn sentence(reason: &Value) -> String {
     format!("{kind}{}{wait}{code}", text(reason, "text"))
 }
 
+/// The rows of a server's instances, in the order of their numbers; none where it is one.
+fn instances(row: &Value) -> Vec<(&String, &Value)> {
+    let mut all: Vec<(&String, &Value)> =
+        row.get("instances").and_then(Value::as_object).into_iter().flatten().collect();
+    all.sort_by_key(|(id, _)| ServerId::instance(id).map_or(0, |id| id.replica_number()));
+    all
+}
+
 pub(super) fn server_table(rows: &Map<String, Value>) -> String {
     let head = ["SERVER", "STATE", "TRANSPORT", "PORT", "CONTAINER", "IMAGE"];
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|(id, row)| {
-            vec![
-                id.clone(),
-                text(row, "state"),
-                text(row, "transport"),
-                text(row, "port"),
-                text(row, "containerState"),
-                text(row, "image"),
-            ]
-        })
-        .collect();
+    let mut cells: Vec<Vec<String>> = Vec::new();
+    for (id, row) in rows {
+        let instances = instances(row);
+        let running = row.get("running").filter(|_| !instances.is_empty()).and_then(Value::as_u64);
+        let state = running.map(|running| format!("{running} of {} run", instances.len()));
+        cells.push(vec![
+            id.clone(),
+            text(row, "state"),
+            text(row, "transport"),
+            text(row, "port"),
+            state.unwrap_or_else(|| text(row, "containerState")),
+            text(row, "image"),
+        ]);
+        for (id, one) in instances {
+            let (state, container) = (text(one, "state"), text(one, "containerState"));
+            cells.push(vec![
+                format!("  {id}"),
+                state,
+                String::new(),
+                String::new(),
+                container,
+                String::new(),
+            ]);
+        }
+    }
     output::table(&head, &cells, output::width(), output::colour())
 }
 
@@ -298,6 +319,9 @@ fn row_of(status: &Value, name: &str) -> Result<(String, Value), Failure> {
     if let Some(row) = all.get(name) {
         return Ok((name.to_owned(), row.clone()));
     }
+    if let Some(row) = all.values().find_map(|row| row.get("instances")?.get(name)) {
+        return Ok((name.to_owned(), row.clone()));
+    }
     let near = all.keys().min_by_key(|id| strsim::damerau_levenshtein(id, name));
     let failure = Failure::new(Exit::Failed, format!("no server is called {name}"));
     Err(near.map_or(failure.clone(), |near| failure.hint(format!("did you mean {near}?"))))
@@ -329,6 +353,8 @@ pub(super) async fn why(
 /// Effective settings of one server; nothing where they cannot be had.
 async fn settings_of(source: &Source, id: &str, live: bool) -> Value {
     if live {
+        let server = ServerId::instance(id).map_or_else(|_| id.to_owned(), |id| id.server().to_string());
+        let id = server.as_str();
         let detail = source.client.get(&format!("/api/v1/servers/{}", encode(id))).await;
         return detail
             .ok()
@@ -337,7 +363,10 @@ async fn settings_of(source: &Source, id: &str, live: bool) -> Value {
     }
     let Ok(home) = source.home() else { return Value::Null };
     let all = crate::daemon::look::settings(&home).await.unwrap_or_default();
-    all.iter().find(|(known, _)| known.as_str() == id).map_or(Value::Null, |(_, settings)| json!(settings))
+    let server = ServerId::instance(id).map_or_else(|_| id.to_owned(), |id| id.server().to_string());
+    all.iter()
+        .find(|(known, _)| known.as_str() == server)
+        .map_or(Value::Null, |(_, settings)| json!(settings))
 }
 
 /// Settings that somebody wrote for this server or its section; `list-servers --config` has all.
@@ -352,23 +381,54 @@ fn reasons(status: &Value, id: &str, row: &Value) -> String {
     for reason in row.get("reasons").and_then(Value::as_array).into_iter().flatten() {
         out.push_str(&below(&sentence(reason), output::width()));
     }
-    if row.get("container").is_some_and(Value::is_string) {
+    let instances = instances(row);
+    if let Some(running) = row.get("running").and_then(Value::as_u64) {
+        let _infallible = writeln!(out, "  {running} of {} instances run", instances.len());
+    }
+    for (id, one) in &instances {
+        let container = one.get("container").and_then(Value::as_str);
+        let container = container.map(|name| format!(", container {name}: {}", text(one, "containerState")));
+        let restarts = one.get("restarts").and_then(Value::as_u64).filter(|restarts| *restarts > 0);
+        let restarts = restarts.map(|restarts| format!(", restarts in a row: {restarts}"));
+        let (container, restarts) = (container.unwrap_or_default(), restarts.unwrap_or_default());
+        out.push_str(&below(&format!("{id}: {}{container}{restarts}", text(one, "state")), output::width()));
+    }
+    if instances.is_empty() && row.get("container").is_some_and(Value::is_string) {
         let (container, state) = (text(row, "container"), text(row, "containerState"));
         let _infallible = writeln!(out, "  container {container}: {state}");
     }
-    if row.get("kind").and_then(Value::as_str).is_some_and(|kind| matches!(kind, "container" | "process")) {
+    if instances.is_empty()
+        && row.get("kind").and_then(Value::as_str).is_some_and(|kind| matches!(kind, "container" | "process"))
+    {
         let _infallible = writeln!(out, "  restarts in a row: {}", text(row, "restarts"));
     }
     if let Some(intent) = status.pointer("/snapshot/intents").and_then(|intents| intents.get(id)) {
         let word = if intent.get("run") == Some(&Value::Bool(true)) { "started" } else { "stopped" };
         let _infallible = writeln!(out, "  {word} by hand by {}", text(intent, "by"));
     }
-    out
+    out + &ends(row, crate::daemon::now(), output::width())
+}
+
+/// How it ended lately, newest first, with its last words.
+fn ends(row: &Value, now: Timestamp, width: usize) -> String {
+    let mut out = String::new();
+    for end in row.get("ends").and_then(Value::as_array).into_iter().flatten() {
+        let at = Timestamp(end.get("at").and_then(Value::as_i64).unwrap_or_default());
+        let how = format!("{} ago: {}", now.since(at), inside::plain(&text(end, "how")));
+        display::wrapped(&mut out, "    ", &how, width);
+        let said = end.get("words").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for line in said {
+            let shown: String = inside::plain(line).chars().take(width.saturating_sub(8)).collect();
+            let _infallible = writeln!(out, "      | {shown}");
+        }
+    }
+    if out.is_empty() { out } else { format!("  ended lately:\n{out}") }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{configuration, whys};
+    use super::{configuration, ends, whys};
+    use crate::model::time::Timestamp;
     use serde_json::json;
 
     #[test]
@@ -381,6 +441,24 @@ mod tests {
         let words: Vec<&str> = shown.split_whitespace().collect();
         assert_eq!(words.join(" "), format!("a-server: waiting on {why}"));
         assert_eq!(whys(&rows, true, 200).lines().count(), 2);
+    }
+
+    #[test]
+    fn ends_are_told_with_their_last_words() {
+        let killed = json!({"at": 1_000, "how": "it was killed for memory (exit code 137)", "oom": true,
+                            "words": ["allocating\u{7}", "more and more of it, on and on and on"]});
+        let other = json!({"at": 500, "how": "it ended with exit code 1", "oom": false, "words": null});
+        let shown = ends(&json!({ "ends": [killed, other] }), Timestamp(4_000_000), 40);
+        let expected = "  ended lately:
+    1 h 6 min ago: it was killed for
+      memory (exit code 137)
+      | allocating
+      | more and more of it, on and on a
+    1 h 6 min ago: it ended with exit
+      code 1
+";
+        assert_eq!(shown, expected);
+        assert_eq!(ends(&json!({}), Timestamp(0), 80), "");
     }
 
     #[test]

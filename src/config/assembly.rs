@@ -14,8 +14,11 @@ use crate::config::node::{Node, Value};
 use crate::config::raw::{Raw, RawServer};
 use crate::config::text::did_you_mean;
 use crate::model::desired::Desired;
-use crate::model::id::{SectionId, ServerId};
+use crate::model::id::{RESERVED_IDS, SectionId, ServerId};
 use crate::model::server::Server;
+
+/// First steps of paths that are the tool proxy's own, beside those that no id may have.
+const PAGES: [&str; 3] = ["assets", "openapi.json", "readyz"];
 
 /// One level above the entries.
 struct Block {
@@ -229,6 +232,45 @@ impl Assembly {
         }
     }
 
+    /// A path in the tool proxy that leads elsewhere already is an error of the entry that asks for it; of
+    /// two that ask for one, or for one within the other, of both.
+    pub(crate) fn report_path_conflicts(&mut self, sink: &mut Sink<'_>) {
+        let mut clashing: BTreeMap<ServerId, String> = BTreeMap::new();
+        let on = || self.whole.iter().filter(|(_, whole)| whole.server.enabled);
+        for (id, whole) in on() {
+            let Some(path) = whole.server.openapi_path.as_deref() else { continue };
+            let first = path.split('/').next().unwrap_or_default();
+            let is_named = |whole: &Whole| whole.server.name == first;
+            let of_broken = || self.broken.keys().any(|id| id.as_str() == first);
+            let owner = self.whole.iter().find(|(id, whole)| id.as_str() == first || is_named(whole));
+            let other = on().find(|(other, whole)| {
+                *other != id && whole.server.openapi_path.as_deref().is_some_and(|own| overlap(own, path))
+            });
+            let whose = match (owner, other) {
+                (Some((_, owner)), _) => {
+                    format!("begins with the id or name of server '{}'", owner.server.name)
+                }
+                (None, Some((_, other))) => format!("overlaps that of server '{}'", other.server.name),
+                (None, None) if of_broken() => format!("begins with the id of server '{first}'"),
+                (None, None) if RESERVED_IDS.contains(&first) || PAGES.contains(&first) => {
+                    format!("begins with /{first}, which is no server's")
+                }
+                (None, None) => continue,
+            };
+            let message = format!("'openapiPath' /{path} {whose}");
+            let problem = Problem {
+                server: Some(whole.server.name.clone()),
+                ..Problem::error(codes::PATH_CONFLICT, sink.place(whole.name_at), message.clone())
+            };
+            sink.push(problem.hint("choose another path"));
+            clashing.insert(id.clone(), message);
+        }
+        for (id, why) in clashing {
+            self.whole.remove(&id);
+            self.broken.insert(id, why);
+        }
+    }
+
     /// What came of the file, with every secret taken out of every message.
     pub(crate) fn finish(mut self, sink: Sink<'_>) -> Loaded {
         self.secrets.sort();
@@ -314,6 +356,12 @@ fn hide_by_name(json: &mut serde_json::Value) {
         | serde_json::Value::Number(_)
         | serde_json::Value::String(_) => {}
     }
+}
+
+/// Whether one of two paths is the other, or begins with it.
+fn overlap(a: &str, b: &str) -> bool {
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The first message and how many follow.

@@ -135,14 +135,20 @@ codes! {
         "`allow` takes a fixed list of words.",
         "Take the word offered.";
     NOT_YET = "MCPO-C046", "key has no effect yet",
-        "The key is known and its value is good, but this version does nothing with it.",
+        "The key is known and its value is good, but this version does nothing with it. At present there is no such key.",
         "Leave it for a later version, or remove it; do not rely on it.";
+    ONE_ONLY = "MCPO-C047", "there can be one instance only",
+        "The entry asks for several instances (`replicas`), and for something that only one can have: a fixed host port, a network address, or clients that come in without the gateway.",
+        "Remove what only one can have, or set `replicas` to 1.";
     INVALID_URL = "MCPO-C050", "URL cannot be used",
         "The URL has no host or another scheme than http, https, ws, wss or tcp.",
         "Write for example https://host/mcp.";
     INVALID_HEADER = "MCPO-C051", "header cannot be sent",
         "A header's name or value has characters that HTTP does not allow.",
         "Correct it; a line break at the end of a secret file is removed by itself.";
+    PATH_CONFLICT = "MCPO-C052", "path in the tool proxy is taken",
+        "The `openapiPath` of an entry is another server's too, lies within one, or begins with a server's id or name or with a page of the tool proxy.",
+        "Choose another path.";
     OTHER_FORMAT = "MCPO-C060", "key of another format is not supported",
         "The YAML or panel document has a block that has no meaning here.",
         "Set the corresponding setting in settings.conf, if there is one.";

@@ -248,6 +248,7 @@ pub fn load(input: &Input<'_>) -> Loaded {
         all.add(server, named, &levels, &mut builder);
     }
     all.report_port_conflicts(&mut sink);
+    all.report_path_conflicts(&mut sink);
     let values = levels::values(&raw, input.settings, &sink);
     Loaded { levels: values, ..all.finish(sink) }
 }

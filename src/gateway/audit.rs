@@ -25,9 +25,9 @@ pub const AUDIT: &str = "audit";
 const UNREAD: &str = "request";
 /// Calls that may wait for the disk.
 const WAITING_MAX: usize = 16 * 1024;
-/// Calls written together.
-const TOGETHER_MAX: usize = 8 * 1024;
-/// Between two writes, so that each has many calls.
+/// Calls written together: as many as are soon written, so that calls beside hardly wait for a processor.
+const TOGETHER_MAX: usize = 1024;
+/// Between two writes while fewer are waiting, so that each has many calls.
 const BETWEEN: Duration = Duration::from_millis(250);
 /// The daemon's end waits this long for what is not written.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -99,12 +99,12 @@ impl CallLog {
     pub fn refused(&self, who: &str, door: Door, (server, request): (Option<ServerId>, Option<Box<str>>)) {
         if self.is_heard(who) {
             self.note(CallRecord {
-                by: shown(who),
+                by: Arc::from(shown(who)),
                 via: door.as_str(),
-                server,
-                method: UNREAD.to_owned(),
+                server: server.map(|id| Arc::from(id.as_str())),
+                method: Arc::from(UNREAD),
                 result: REFUSED,
-                request: request.map(String::from),
+                request,
                 ..CallRecord::default()
             });
         }
@@ -119,6 +119,9 @@ impl CallLog {
         call.at = self.clock.now();
         if waiting.try_send(call).is_ok() {
             self.noted.fetch_add(1, Relaxed);
+            if waiting.max_capacity() - waiting.capacity() == TOGETHER_MAX {
+                self.hurry.notify_one();
+            }
         } else if self.lost.fetch_add(1, Relaxed) == 0 {
             tracing::warn!("calls are not written as fast as they come: some are missing in the audit");
         }
@@ -148,17 +151,18 @@ fn is_told(who: &str) -> bool {
 }
 
 fn tell(call: &CallRecord) {
-    let CallRecord { by, server, method, tool, result, .. } = call;
+    let CallRecord { by, server, replica, method, tool, result, .. } = call;
     tracing::info!(
         target: AUDIT,
         MCP_SERVER = server.as_ref().map(tracing::field::display),
-        MCP_PRINCIPAL = by.as_str(),
-        MCP_METHOD = method.as_str(),
-        MCP_TOOL = (!tool.is_empty()).then_some(tool.as_str()),
+        MCP_REPLICA = *replica,
+        MCP_PRINCIPAL = &**by,
+        MCP_METHOD = &**method,
+        MCP_TOOL = (!tool.is_empty()).then_some(&**tool),
         MCP_STATUS = *result,
         "{by}: {method}{}{tool} of {} {result}",
         if tool.is_empty() { "" } else { " " },
-        server.as_ref().map_or("?", ServerId::as_str),
+        server.as_deref().unwrap_or("?"),
     );
 }
 
@@ -174,13 +178,15 @@ async fn write(
             tracing::warn!(MCP_ERROR_CODE = error.kind.code(), "{error}");
         }
         written.fetch_add(count, Relaxed);
-        let _hurried = tokio::time::timeout(BETWEEN, hurry.notified()).await;
+        if incoming.len() < TOGETHER_MAX {
+            let _hurried = tokio::time::timeout(BETWEEN, hurry.notified()).await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BETWEEN, CallLog, WAITING_MAX};
+    use super::{BETWEEN, CallLog, TOGETHER_MAX, WAITING_MAX};
     use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task};
     use crate::model::time::{Span, Timestamp};
     use crate::world::{Answer, Clock, Records};
@@ -235,7 +241,7 @@ mod tests {
     }
 
     fn call(n: usize) -> CallRecord {
-        CallRecord { tool: format!("t{n}"), ..CallRecord::default() }
+        CallRecord { tool: Arc::from(format!("t{n}")), ..CallRecord::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -257,6 +263,19 @@ mod tests {
         assert!(!log.wants());
         log.flush().await;
         assert_eq!(kept.batches.lock().unwrap().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_calls_are_written_before_their_time_in_pieces_that_are_soon_written() {
+        let log = CallLog::new(Arc::new(Noon));
+        let kept = Arc::new(Kept::default());
+        log.begin(Arc::clone(&kept) as Arc<dyn Records>);
+        log.note(call(0));
+        tokio::time::sleep(BETWEEN / 4).await;
+        (0..TOGETHER_MAX * 3).for_each(|n| log.note(call(n)));
+        tokio::time::sleep(BETWEEN / 4).await;
+        let sizes: Vec<usize> = kept.batches.lock().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1, TOGETHER_MAX, TOGETHER_MAX, TOGETHER_MAX]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,11 +6,12 @@
 use crate::gateway::Gateway;
 use crate::gateway::guard::LOCAL;
 use crate::gateway::hub::Entry;
+use crate::gateway::instances::{Found, Tried};
 use crate::gateway::metrics::Timed;
 use crate::gateway::origin::Origin;
 use crate::gateway::slot::{self, Live, Unavailable};
 use crate::gateway::traffic::denied::Denied;
-use crate::gateway::traffic::{Admitted, Wanted};
+use crate::gateway::traffic::{Admitted, Pass, Wanted};
 use crate::mcp::wire::{Era, MODERN_LATEST};
 use crate::mcp::{build, translate};
 use crate::model::id::ServerId;
@@ -61,6 +62,7 @@ impl Gateway {
         arguments: &RawValue,
     ) -> Result<Box<RawValue>, Failed> {
         let entry = self.entry(id).ok_or(Failed::Unknown)?;
+        let entry = entry.least().unwrap_or(entry);
         let mut timed = Timed::start(&entry.metrics, "tools/call", tool);
         let params = build::call_params(tool, Some(arguments));
         let (who, params) = (Arc::from(LOCAL), params.as_deref());
@@ -80,7 +82,7 @@ impl Gateway {
         if let Some(kept) = self.kept_capabilities(&entry) {
             return Ok(kept);
         }
-        let live = entry.slot.ready().await.map_err(Failed::Unavailable)?;
+        let (_, live) = entry.anywhere(None, 0).await.map_err(Failed::Unavailable)?;
         let greeting = live.leg.greeting();
         let info = greeting.server.as_ref().map(|server| server.raw.clone());
         let mut out = json!({
@@ -138,19 +140,16 @@ pub(crate) async fn ask_when_admitted(
 ) -> (Result<Box<RawValue>, Failed>, Option<Arc<Live>>) {
     let mut pass = match entry.admit(wanted).await {
         Ok(Admitted::Go(pass)) => pass,
-        Ok(Admitted::Kept(result)) => return (Ok(result), entry.slot.live()),
+        Ok(Admitted::Kept(result)) => return (Ok(result), entry.any_live(None)),
         Err(denied) => return (Err(Failed::Denied(denied)), None),
     };
     let of_tool = pass.as_ref().and_then(|pass| pass.timeout);
+    let mut tried = 0;
     loop {
-        let mut again = |error: &CallError| pass.as_mut().and_then(|pass| pass.again(error));
-        let reached = match from {
-            Some((gateway, origin)) => entry.reach(gateway, origin).await,
-            None => entry.slot.ready().await,
-        };
-        let live = match reached {
-            Ok(live) => live,
+        let (found, live) = match reach(entry, from, (&mut pass, tried)).await {
+            Ok(found) => found,
             Err(why) => {
+                let mut again = |error: &CallError| pass.as_mut().and_then(|pass| pass.again(error));
                 let gone = matches!(why, Unavailable::Stopped(_));
                 match again(&CallError::Unsent(CloseReason::LetGo)).filter(|_| !gone) {
                     Some(wait) => tokio::time::sleep(wait).await,
@@ -161,7 +160,14 @@ pub(crate) async fn ask_when_admitted(
         };
         let within = of_tool.unwrap_or_else(|| entry.slot.place().map_or(LIST_WITHIN, |place| place.timeout));
         let answer = ask(&live, wanted.method, wanted.params, within).await;
+        if let Err(error) = &answer
+            && found.as_ref().is_some_and(|at| at.may_go_elsewhere(error, &mut tried))
+        {
+            continue;
+        }
+        let again = |error: &CallError| pass.as_mut().and_then(|pass| pass.again(error));
         if let Some(wait) = answer.as_ref().err().and_then(again) {
+            tried = 0;
             tokio::time::sleep(wait).await;
             continue;
         }
@@ -171,6 +177,36 @@ pub(crate) async fn ask_when_admitted(
         };
         return (answer.map_err(Failed::Call), Some(live));
     }
+}
+
+/// The connection that a call goes over, of the instance whose circuit lets it pass where only that does.
+pub(crate) async fn reach(
+    entry: &Arc<Entry>,
+    from: Option<(&Arc<Gateway>, &Origin)>,
+    (pass, tried): (&mut Option<Box<Pass>>, Tried),
+) -> Result<Found, Unavailable> {
+    let let_in = pass.as_ref().map(|pass| pass.entry()).filter(|let_in| !Arc::ptr_eq(let_in, entry));
+    if let Some(let_in) = let_in.filter(|let_in| tried & let_in.bit() == 0)
+        && let Some(live) = let_in.slot.live()
+    {
+        return Ok((Some(Arc::clone(let_in)), live));
+    }
+    // What waited at the gate goes to whoever has least to do by now.
+    let stays = !pass.as_ref().is_some_and(|pass| pass.may_go_elsewhere()) && tried & entry.bit() == 0;
+    if stays
+        && !entry.is_one()
+        && entry.is_serving()
+        && from.is_none_or(|(_, origin)| !entry.carries(origin))
+        && let Some(live) = entry.slot.live()
+    {
+        entry.group.touch.used();
+        return Ok((Some(Arc::clone(entry)), live));
+    }
+    let (found, live) = entry.anywhere(from, tried).await?;
+    if let (Some(found), Some(pass)) = (&found, pass) {
+        pass.goes_to(found, tried != 0);
+    }
+    Ok((found, live))
 }
 
 /// The params of a request of ours for a modern server: who we are, and that we can be asked nothing.

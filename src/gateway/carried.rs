@@ -165,15 +165,6 @@ impl Entry {
     pub(crate) fn carries(&self, origin: &Origin) -> bool {
         origin.has_headers() && self.slot.place().is_some_and(|place| !origin.headers_for(&place).is_empty())
     }
-
-    /// The connection that requests from there went over, if it is open.
-    pub(crate) fn reached(&self, origin: &Origin) -> Option<Arc<Live>> {
-        let place = self.slot.place()?;
-        match origin.place(&place) {
-            None => self.slot.live(),
-            Some(own) => self.carried.carrier(&origin.identity)?.live(&own),
-        }
-    }
 }
 
 /// Tells the sessions of one identity what their server says outside of calls.

@@ -116,7 +116,15 @@ pub(crate) const fn is_asleep(place: &Place) -> bool {
 }
 
 impl Entry {
-    /// Whether something of a client's is open at the server, as far as it runs.
+    /// Whether something of a client's is open at any of the server's instances: they sleep together.
+    fn is_used(&self, gateway: &Gateway) -> bool {
+        if self.is_one() {
+            return self.is_busy(gateway);
+        }
+        self.group.members().iter().any(|member| member.is_busy(gateway))
+    }
+
+    /// Whether something of a client's is open here, as far as it runs.
     fn is_busy(&self, gateway: &Gateway) -> bool {
         let own = self.own_count() > 0;
         let Some(live) = self.slot.live() else { return own };
@@ -141,7 +149,7 @@ impl Gateway {
         let watched = |entry: &Arc<Entry>| {
             let slot = &entry.slot;
             slot.place().filter(|place| place.on_demand.is_some())?;
-            let (waiting, busy) = (slot.parked(), entry.is_busy(self));
+            let (waiting, busy) = (slot.parked(), entry.is_used(self));
             if busy {
                 slot.touch.still();
             }
@@ -162,7 +170,7 @@ impl Gateway {
     /// When it is used after all, or what just came does not end in time.
     pub async fn put_to_sleep(&self, server: &ServerId, uses: u64) -> Result<(), String> {
         let Some(entry) = self.entry(server) else { return Ok(()) };
-        if entry.is_busy(self) {
+        if entry.is_used(self) {
             return Err("it is used".to_owned());
         }
         entry.slot.sleep(uses).await

@@ -103,7 +103,7 @@ impl GatewayFront {
             };
             return id.and_then(|id| self.gateway.entry(&id)).map(Target::Health).ok_or_else(nothing_here);
         }
-        if let Some(below) = toolproxy::below(&request.entry, &path) {
+        if let Some(below) = self.tools.below(&request.entry, &path) {
             let admitted = self.tools.admit(&self.guard, request);
             let principal = admitted.inspect_err(|answer| self.note_refused(request, answer))?;
             return Ok(Target::Tools(below, principal));
@@ -293,7 +293,7 @@ impl Front for GatewayFront {
 }
 
 async fn health(gateway: &Gateway, entry: &Entry) -> Response {
-    match entry.health(gateway).await {
+    match entry.any_health(gateway).await {
         Ok(()) => body::text(StatusCode::OK, "ok\n"),
         Err(why) => {
             body::problem(StatusCode::SERVICE_UNAVAILABLE, "MCPO-G021", "the server does not answer", why)

@@ -105,9 +105,9 @@ impl Known {
 impl Entry {
     /// What is known of a server that may sleep and has no connection now, unless it is not to run.
     pub(crate) fn resting(&self) -> Option<Arc<Known>> {
-        let place = self.slot.place()?;
+        let place = self.any_place()?;
         let declared = place.on_demand.as_ref()?;
-        if self.slot.live().is_some() || matches!(place.down, Some(Down::Stopped(_))) {
+        if self.any_live(None).is_some() || matches!(place.down, Some(Down::Stopped(_))) {
             return None;
         }
         lock(&self.memo.known).clone().filter(|known| known.spec == *declared)
@@ -122,7 +122,7 @@ impl Entry {
 
     /// How long whoever wants a list waits, where nothing is kept and it has to be started.
     pub(crate) fn patience(&self, within: Duration) -> Duration {
-        let place = self.slot.place().filter(|place| place.on_demand.is_some());
+        let place = self.any_place().filter(|place| place.on_demand.is_some());
         place.map_or(within, |place| within.max(wait_for(Some(&place))))
     }
 
@@ -174,7 +174,7 @@ impl Entry {
         }
         let list = |kind| {
             let last = self.lists.last(kind).filter(|list| list.giver.spec == known.spec)?;
-            Some(last.items.iter().map(|item: &Item| item.raw.clone()).collect())
+            Some(last.items.iter().map(|item: &Item| (*item.raw).to_owned()).collect())
         };
         let text = Text {
             spec: known.spec.clone(),
@@ -190,7 +190,7 @@ impl Entry {
         }
         kept.clone_from(&text);
         drop(kept);
-        self.offers.keep(&self.slot.id, text);
+        self.offers.keep(&self.group.server, text);
     }
 
     /// The result of a request that a server which rests need not be started for.
@@ -259,14 +259,14 @@ impl Gateway {
         let known = entry.resting()?;
         let greeting = &known.greeting;
         let mut out = serde_json::json!({
-            "server": entry.slot.id,
+            "server": entry.group.server,
             "era": match greeting.era { Era::Legacy => "legacy", Era::Modern => "modern" },
             "protocolVersion": greeting.version,
             "info": greeting.server.as_ref().map(|server| server.raw.clone()),
         });
         for kind in ListKind::ALL.into_iter().filter(|kind| known.has(*kind)) {
             let list = entry.resting_list(kind)?;
-            let entries: Vec<_> = list.items.iter().map(|item| item.raw.clone()).collect();
+            let entries: Vec<_> = list.items.iter().map(|item| (*item.raw).to_owned()).collect();
             if let serde_json::Value::Object(out) = &mut out {
                 out.insert(kind.method().1.to_owned(), serde_json::json!(entries));
             }

@@ -31,7 +31,7 @@ impl Lens {
         let offer = entry.slot.place().map(|place| Arc::clone(&place.offer)).unwrap_or_default();
         let clear = grant.is_all() && offer.tools.is_open();
         let server = entry.slot.id.clone();
-        (!clear).then(|| Arc::new(Self { server, offer, grant: Arc::clone(grant), together: false }))
+        (!clear).then(|| Arc::new(Self::of(server, offer, Arc::clone(grant))))
     }
 
     /// At the endpoint of all servers.
@@ -39,6 +39,24 @@ impl Lens {
     pub fn together(entry: &Entry, grant: &Arc<Grant>) -> Arc<Self> {
         let offer = entry.slot.place().map(|place| Arc::clone(&place.offer)).unwrap_or_default();
         Arc::new(Self { server: entry.slot.id.clone(), offer, grant: Arc::clone(grant), together: true })
+    }
+
+    /// Of a server, with what it offers and what a client was granted, at the server's own endpoint.
+    #[must_use]
+    pub const fn of(server: ServerId, offer: Arc<Offer>, grant: Arc<Grant>) -> Self {
+        Self { server, offer, grant, together: false }
+    }
+
+    /// The server that it shows.
+    #[must_use]
+    pub const fn server(&self) -> &ServerId {
+        &self.server
+    }
+
+    /// What it shows of the server depends on these alone.
+    #[must_use]
+    pub const fn scope(&self) -> (&Arc<Offer>, &Arc<Grant>) {
+        (&self.offer, &self.grant)
     }
 
     /// Whether this client may call a tool, and sees it.
@@ -158,7 +176,7 @@ mod tests {
     fn lens(tools: ToolPolicy, grant: Grant) -> Lens {
         let offer = Arc::new(Offer { tools, ..Offer::default() });
         let server = ServerId::new("s").unwrap();
-        Lens { server, offer, grant: Arc::new(grant), together: false }
+        Lens::of(server, offer, Arc::new(grant))
     }
 
     fn list(lens: &Lens, method: &str, text: &str) -> String {

@@ -13,6 +13,7 @@
 use crate::gateway::call::{self, Failed};
 use crate::gateway::hub::Entry;
 use crate::gateway::slot::Live;
+use crate::gateway::views::Views;
 use crate::mcp::handshake::ServerInfo;
 use crate::mcp::wire::{METHOD_NOT_FOUND, member, text_of};
 use crate::openapi::document::Operations;
@@ -90,7 +91,7 @@ pub struct Item {
     /// Its name or URI; no other entry of the list has it.
     pub key: String,
     /// As the server wrote it.
-    pub raw: Box<RawValue>,
+    pub raw: Arc<RawValue>,
 }
 
 /// Who gave a list.
@@ -113,6 +114,8 @@ pub struct Listed {
     pub giver: Arc<Giver>,
     /// What the tool proxy made of a list of tools.
     pub operations: OnceLock<Operations>,
+    /// What of it clients with scopes see.
+    pub views: Views,
     /// Changes told before it was asked for.
     changes: u64,
     asked: Instant,
@@ -123,8 +126,15 @@ impl Listed {
     /// One that was kept.
     #[must_use]
     pub fn kept(items: Vec<Item>, giver: Giver) -> Self {
-        let (giver, operations, asked) = (Arc::new(giver), OnceLock::new(), Instant::now());
-        Self { items, giver, operations, changes: 0, asked, kept_for: KEPT_UNTOLD }
+        Self {
+            items,
+            giver: Arc::new(giver),
+            operations: OnceLock::new(),
+            views: Views::default(),
+            changes: 0,
+            asked: Instant::now(),
+            kept_for: KEPT_UNTOLD,
+        }
     }
 
     /// The entry with this key.
@@ -133,13 +143,13 @@ impl Listed {
         self.items.iter().find(|item| item.key == key)
     }
 
-    /// The same with other entries, or fewer.
-    #[must_use]
-    pub fn seen(&self, entry: impl Fn(&Item) -> Option<Item>) -> Self {
+    /// The same with other entries, and what the tool proxy makes of those.
+    pub(crate) fn with(&self, items: Vec<Item>, operations: Operations) -> Self {
         Self {
-            items: self.items.iter().filter_map(entry).collect(),
+            items,
             giver: Arc::clone(&self.giver),
-            operations: OnceLock::new(),
+            operations: OnceLock::from(operations),
+            views: Views::default(),
             changes: self.changes,
             asked: self.asked,
             kept_for: self.kept_for,
@@ -266,7 +276,8 @@ impl Entry {
     }
 
     fn is_current(&self, list: &Listed, changes: u64) -> bool {
-        let here = self.slot.live().is_some_and(|live| live.generation == list.giver.generation);
+        let giver = list.giver.generation;
+        let here = self.any_live(Some(giver)).is_some_and(|live| live.generation == giver);
         here && list.changes == changes && list.age() < list.kept_for
     }
 
@@ -301,7 +312,7 @@ struct Question {
 
 impl Question {
     async fn ask(&self, changes: u64) -> Result<Listed, Failed> {
-        let live = self.entry.slot.reached().await.map_err(Failed::Unavailable)?;
+        let live = self.entry.any_reached().await.map_err(Failed::Unavailable)?;
         let (method, key) = self.kind.method();
         let asked = Instant::now();
         let list = tokio::time::timeout(ASKED_WITHIN, call::list(&live, method, key)).await;
@@ -315,7 +326,8 @@ impl Question {
         let items = items(entries, self.kind);
         let server = live.leg.server_info().cloned();
         let giver = Arc::new(Giver { generation: live.generation, spec: live.spec.clone(), server });
-        Ok(Listed { items, giver, operations: OnceLock::new(), changes, asked, kept_for })
+        let (operations, views) = (OnceLock::new(), Views::default());
+        Ok(Listed { items, giver, operations, views, changes, asked, kept_for })
     }
 
     fn end(mut self, answer: Result<Listed, Failed>) {
@@ -355,7 +367,7 @@ pub(crate) fn items(entries: Vec<Box<RawValue>>, kind: ListKind) -> Vec<Item> {
     let mut known = std::collections::BTreeSet::new();
     let item = |raw: Box<RawValue>| {
         let key = member(&raw, kind.key()).and_then(text_of)?.into_owned();
-        known.insert(key.clone()).then_some(Item { key, raw })
+        known.insert(key.clone()).then_some(Item { key, raw: Arc::from(raw) })
     };
     entries.into_iter().filter_map(item).collect()
 }

@@ -1,8 +1,10 @@
-//! What a server printed beside its messages: the last lines, for `logs NAME`.
+//! What a server printed beside its messages: the last lines, for `logs NAME`; and how it ended last, with
+//! its last words.
 //!
 //! Outlives the server, not the daemon; the journal has it all. Must never hold more than its
 //! bounds, and never a line of protocol traffic.
 
+use crate::model::memory::End;
 use crate::upstream::table::Diagnostic;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +14,9 @@ use tokio::sync::watch;
 pub const LINES_MAX: usize = 1000;
 /// Bytes kept per server.
 pub const BYTES_MAX: usize = 256 * 1024;
+
+/// Last lines that are kept of an end.
+const WORDS_LINES: usize = 3;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,9 @@ struct Ring {
     lines: VecDeque<LogLine>,
     bytes: usize,
     newest: u64,
+    /// The newest line before the run of now.
+    run_after: u64,
+    end: Option<End>,
 }
 
 /// The last lines of one server.
@@ -50,6 +58,7 @@ impl LogRing {
         let (stream, text) = match said {
             Diagnostic::Stderr(text) => ("stderr", text),
             Diagnostic::Noise(text) => ("stdout", text),
+            Diagnostic::End(end) => return self.ended(*end),
         };
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.newest += 1;
@@ -62,6 +71,22 @@ impl LogRing {
         }
         drop(ring);
         self.newest.send_replace(number);
+    }
+
+    fn ended(&self, end: End) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = ring.lines.iter().filter(|line| line.number > ring.run_after);
+        let words = of_it.map(|line| line.text.clone()).filter(|text| !text.trim().is_empty());
+        let words: Vec<String> = words.collect();
+        let words = words.get(words.len().saturating_sub(WORDS_LINES)..).unwrap_or_default().to_vec();
+        ring.run_after = ring.newest;
+        ring.end = Some(End { words: Some(words), ..end });
+    }
+
+    /// How it ended last, if it did.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).end.clone()
     }
 
     /// Lines after `number`, at most the last `tail`.
@@ -83,6 +108,7 @@ impl LogRing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::Timestamp;
 
     #[test]
     fn the_last_lines_stay_within_bounds() {
@@ -96,5 +122,28 @@ mod tests {
         ring.push(Diagnostic::Noise("x".repeat(BYTES_MAX)));
         let all = ring.after(0, usize::MAX);
         assert_eq!((all.len(), all.first().map(|l| l.stream)), (1, Some("stdout")));
+    }
+
+    #[test]
+    fn last_words_are_of_the_run_that_ended() {
+        let ring = LogRing::default();
+        assert_eq!(ring.end(), None);
+        let say = |text: &str| ring.push(Diagnostic::Stderr(text.to_owned()));
+        let end = |at: i64| {
+            let how = format!("it exited with code {at}");
+            let end = End { at: Timestamp(at), how, oom: None, words: None };
+            ring.push(Diagnostic::End(Box::new(end)));
+            ring.end().expect("an end")
+        };
+        for text in ["a", "b", " ", "c", "d", ""] {
+            say(text);
+        }
+        let first = end(1);
+        assert_eq!((first.at, first.how.as_str()), (Timestamp(1), "it exited with code 1"));
+        assert_eq!(first.words, Some(["b", "c", "d"].map(str::to_owned).to_vec()));
+        assert_eq!(end(2).words, Some(Vec::new()), "it said nothing");
+        say("e");
+        assert_eq!(ring.end().map(|end| end.at), Some(Timestamp(2)), "what runs has not ended");
+        assert_eq!(end(3).words, Some(vec!["e".to_owned()]));
     }
 }

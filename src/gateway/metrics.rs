@@ -16,7 +16,7 @@ use crate::model::id::ServerId;
 use crate::model::record::CallRecord;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -51,6 +51,10 @@ const SESSION_BYTES: usize = 4;
 /// Calls of one method, or of one tool.
 #[derive(Debug, Default)]
 pub struct Kind {
+    /// The method, as it is shown.
+    method: Arc<str>,
+    /// The tool, as it is shown; empty for what is none.
+    tool: Arc<str>,
     /// Calls that ended.
     pub calls: AtomicU64,
     /// Those that ended with an error.
@@ -62,6 +66,10 @@ pub struct Kind {
 }
 
 impl Kind {
+    fn of(method: &str, tool: &str) -> Arc<Self> {
+        Arc::new(Self { method: Arc::from(shown(method)), tool: Arc::from(shown(tool)), ..Self::default() })
+    }
+
     /// Calls by duration, one number per class.
     #[must_use]
     pub fn classes(&self) -> [u64; BUCKETS_MICROS.len() + 1] {
@@ -69,13 +77,18 @@ impl Kind {
     }
 }
 
-/// The counters of one server.
+/// The counters of one instance of a server.
 #[derive(Debug, Default)]
 pub struct ServerMetrics {
-    server: Option<ServerId>,
+    /// The server, without its instance.
+    server: Option<Arc<str>>,
+    replica: u32,
+    /// Whether it has other instances.
+    several: Arc<AtomicBool>,
     calls: Option<Arc<CallLog>>,
     touch: Arc<Touch>,
-    kinds: Mutex<BTreeMap<(String, String), Arc<Kind>>>,
+    /// By method and tool, so that a call looks for its own without a copy of its names.
+    kinds: Mutex<BTreeMap<String, BTreeMap<String, Arc<Kind>>>>,
     /// Bytes of requests.
     pub bytes_in: AtomicU64,
     /// Bytes of answers.
@@ -92,14 +105,25 @@ impl ServerMetrics {
     /// Counters of a server.
     #[must_use]
     pub fn of(server: &ServerId) -> Arc<Self> {
-        Arc::new(Self { server: Some(server.clone()), ..Self::default() })
+        let (name, replica) = (Arc::from(server.server().as_str()), server.replica_number());
+        Arc::new(Self { server: Some(name), replica, ..Self::default() })
     }
 
-    /// Counters of a server whose calls are noted there.
+    /// Counters of an instance whose calls are noted there; `several` says whether it has others beside it.
     #[must_use]
-    pub fn noting(server: &ServerId, calls: &Arc<CallLog>, touch: &Arc<Touch>) -> Arc<Self> {
-        let (server, calls) = (Some(server.clone()), Some(Arc::clone(calls)));
-        Arc::new(Self { server, calls, touch: Arc::clone(touch), ..Self::default() })
+    pub fn noting(
+        server: &ServerId,
+        calls: &Arc<CallLog>,
+        (touch, several): (&Arc<Touch>, &Arc<AtomicBool>),
+    ) -> Arc<Self> {
+        let (touch, several) = (Arc::clone(touch), Arc::clone(several));
+        let (replica, server) = (server.replica_number(), Some(Arc::from(server.server().as_str())));
+        Arc::new(Self { server, replica, several, calls: Some(Arc::clone(calls)), touch, ..Self::default() })
+    }
+
+    /// The number of the instance, where there are several.
+    fn replica(&self) -> Option<u32> {
+        self.several.load(Relaxed).then_some(self.replica)
     }
 
     /// What will be said of a call to those who want to know who called what; `None` when nobody does.
@@ -107,26 +131,27 @@ impl ServerMetrics {
         &self,
         origin: &Origin,
         (method, tool): (&str, &str),
-        id: Option<&RawValue>,
+        (kind, id): (Option<&Kind>, Option<&RawValue>),
     ) -> Option<Box<CallRecord>> {
         let wanted =
             may_require_input(method) && self.calls.as_ref().is_some_and(|calls| calls.is_heard(&origin.who));
         wanted.then(|| {
-            Box::new(CallRecord {
-                by: shown(&origin.who),
-                via: origin.door.as_str(),
-                server: self.server.clone(),
-                method: method.to_owned(),
-                tool: shown(tool),
-                request: origin.request_id(id).map(String::from),
-                ..CallRecord::default()
-            })
+            let kind = kind.filter(|kind| *kind.method == *method && *kind.tool == *tool);
+            let (method, tool) = match kind {
+                Some(kind) => (Arc::clone(&kind.method), Arc::clone(&kind.tool)),
+                None => (Arc::from(method), Arc::from(shown(tool))),
+            };
+            let by =
+                if is_plain(&origin.who) { Arc::clone(&origin.who) } else { Arc::from(shown(&origin.who)) };
+            let (via, server, request) = (origin.door.as_str(), self.server.clone(), origin.request_id(id));
+            let replica = self.replica();
+            Box::new(CallRecord { by, via, server, replica, method, tool, request, ..CallRecord::default() })
         })
     }
 
     /// Notes a call that its client may not make: it never came as far as a [`Timed`].
     pub fn refused_call(&self, origin: &Origin, (method, tool): (&str, &str), id: Option<&RawValue>) {
-        if let (Some(call), Some(calls)) = (self.record(origin, (method, tool), id), &self.calls) {
+        if let (Some(call), Some(calls)) = (self.record(origin, (method, tool), (None, id)), &self.calls) {
             calls.note(CallRecord { result: REFUSED, ..*call });
         }
     }
@@ -135,25 +160,31 @@ impl ServerMetrics {
     #[must_use]
     pub fn kind(&self, method: &str, tool: &str) -> Arc<Kind> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (cut(method), cut(tool));
-        if let Some(kind) = kinds.get(&key) {
+        let (method, tool) = (cut(method), cut(tool));
+        if let Some(kind) = kinds.get(method).and_then(|tools| tools.get(tool)) {
             return Arc::clone(kind);
         }
-        let key = if kinds.len() < KINDS_MAX { key } else { ("other".to_owned(), String::new()) };
-        Arc::clone(kinds.entry(key).or_default())
+        let is_full = kinds.values().map(BTreeMap::len).sum::<usize>() >= KINDS_MAX;
+        let (method, tool) = if is_full { ("other", "") } else { (method, tool) };
+        let tools = kinds.entry(method.to_owned()).or_default();
+        Arc::clone(tools.entry(tool.to_owned()).or_insert_with(|| Kind::of(method, tool)))
     }
 
     /// Every method and tool seen so far.
     #[must_use]
     pub fn kinds(&self) -> Vec<((String, String), Arc<Kind>)> {
         let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.iter().map(|(key, kind)| (key.clone(), Arc::clone(kind))).collect()
+        let of_method = |(method, tools): (&String, &BTreeMap<String, Arc<Kind>>)| {
+            let named =
+                |(tool, kind): (&String, &Arc<Kind>)| ((method.clone(), tool.clone()), Arc::clone(kind));
+            tools.iter().map(named).collect::<Vec<_>>()
+        };
+        kinds.iter().flat_map(of_method).collect()
     }
 }
 
-fn cut(text: &str) -> String {
-    let end = (0..=NAME_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or(text)
 }
 
 /// One call being measured.
@@ -203,7 +234,7 @@ impl Timed {
     /// It came from there, under this id; the method and the tool again.
     #[must_use]
     pub fn by(mut self, origin: &Origin, (method, tool): (&str, &str), id: Option<&RawValue>) -> Self {
-        self.noted = self.server.record(origin, (method, tool), id);
+        self.noted = self.server.record(origin, (method, tool), (Some(&self.kind), id));
         if let Some(logged) = &mut self.logged {
             logged.principal = shown(&origin.who);
         }
@@ -218,6 +249,17 @@ impl Timed {
             logged.session = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         }
         self
+    }
+
+    /// It goes to another instance, and counts there; the method and the tool again.
+    pub(crate) fn moves_to(&mut self, server: &Arc<ServerMetrics>, (method, tool): (&str, &str)) {
+        if Arc::ptr_eq(&self.server, server) {
+            return;
+        }
+        (self.server, self.kind) = (Arc::clone(server), server.kind(method, tool));
+        if let Some(noted) = &mut self.noted {
+            noted.replica = server.replica();
+        }
     }
 
     /// A progress or log message of it was dropped.
@@ -256,18 +298,24 @@ impl Timed {
         }
         self.server.bytes_out.fetch_add(u64::try_from(bytes_out).unwrap_or(u64::MAX), Relaxed);
         if let Some(logged) = self.logged.take() {
-            logged.tell(self.server.server.as_ref(), status, took);
+            logged.tell((self.server.server.as_ref(), self.server.replica()), status, took);
         }
     }
 }
 
 impl Logged {
-    fn tell(&self, server: Option<&ServerId>, status: &'static str, took: Duration) {
+    fn tell(
+        &self,
+        (server, replica): (Option<&Arc<str>>, Option<u32>),
+        status: &'static str,
+        took: Duration,
+    ) {
         let Self { method, tool, session, principal } = self;
         let some = |text: &'_ String| (!text.is_empty()).then(|| text.clone());
         tracing::debug!(
             target: ACCESS,
             MCP_SERVER = server.map(tracing::field::display),
+            MCP_REPLICA = replica,
             MCP_SESSION = some(session),
             MCP_PRINCIPAL = some(principal),
             MCP_METHOD = method.as_str(),
@@ -291,8 +339,13 @@ impl Drop for Timed {
 pub(crate) fn shown(name: &str) -> String {
     let name = cut(name);
     // As nearly all of them are: nothing to escape.
-    let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'\\".contains(&byte));
-    if plain { name } else { name.escape_debug().to_string() }
+    if is_plain(name) { name.to_owned() } else { name.escape_debug().to_string() }
+}
+
+/// Whether a name is shown as it is.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"'\\".contains(&byte);
+    name.len() <= NAME_BYTES_MAX && name.bytes().all(plain)
 }
 
 fn bucket(took: Duration) -> usize {
@@ -356,7 +409,11 @@ mod tests {
     #[test]
     fn who_called_what_is_told_of_those_who_proved_who_they_are() {
         let calls = CallLog::new(Arc::new(crate::gateway::played::RuntimeClock::default()));
-        let metrics = ServerMetrics::noting(&ServerId::new("time").expect("an id"), &calls, &Arc::default());
+        let metrics = ServerMetrics::noting(
+            &ServerId::new("time").expect("an id"),
+            &calls,
+            (&Arc::default(), &Arc::default()),
+        );
         let work = || {
             let by = |who| Origin::new(&Arc::from(who), Door::Mcp);
             let call =

@@ -153,8 +153,8 @@ impl Entry {
     /// Whether its lists are shown: it runs, or comes back.
     pub(crate) fn is_offered(&self) -> bool {
         let stopped = |down: &Option<Down>| matches!(down, Some(Down::Stopped(_)));
-        let away = self.offered.away_for(self.slot.live().is_some());
-        let Some(place) = self.slot.place() else { return false };
+        let away = self.offered.away_for(self.any_live(None).is_some());
+        let Some(place) = self.any_place() else { return false };
         !stopped(&place.down) && (away < GONE_AFTER || place.on_demand.is_some())
     }
 
@@ -167,8 +167,9 @@ impl Entry {
             return Some(kept);
         }
         let last = self.lists.last(list_kind(kind));
-        let Some(live) = self.slot.live() else {
-            let failed = self.slot.place().is_some_and(|place| matches!(place.down, Some(Down::Failed(..))));
+        let giver = last.as_ref().map(|last| last.giver.generation);
+        let Some(live) = self.any_live(giver) else {
+            let failed = self.any_place().is_some_and(|place| matches!(place.down, Some(Down::Failed(..))));
             return if last.is_some() || failed { last } else { self.asked_anew(kind, within).await };
         };
         if !has(&live, kind) {

@@ -167,7 +167,11 @@ pub(crate) fn named(headers: &HeaderMap) -> Option<Box<str>> {
 
 /// One line of bounded length.
 fn short(text: &str) -> Box<str> {
-    let plain = text.trim_matches('"').chars().filter(|c| !c.is_control());
+    let text = text.trim_matches('"');
+    if text.len() <= REQUEST_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Box::from(text);
+    }
+    let plain = text.chars().filter(|c| !c.is_control());
     let mut out = String::new();
     for c in plain {
         if out.len() + c.len_utf8() > REQUEST_BYTES_MAX {

@@ -177,9 +177,9 @@ struct Ended(u8);
 
 impl Keeper for Ended {
     fn end(self: Box<Self>) -> Pin<Box<dyn Future<Output = Option<HowEnded>> + Send>> {
-        Box::pin(
-            async move { Some(HowEnded { how: format!("exited with code {}", self.0), clean: self.0 == 0 }) },
-        )
+        Box::pin(async move {
+            Some(HowEnded { how: format!("exited with code {}", self.0), clean: self.0 == 0, oom: None })
+        })
     }
 }
 

@@ -13,6 +13,9 @@
 //! Calls are requests that make a server work for one client: of tools, prompts, resources and
 //! completions. Where the entry asks for nothing, this is one look at a flag.
 //!
+//! What the entry asks for holds for the server as a whole, whichever of its instances answers; a circuit
+//! is of one instance, and while another one's lets calls pass they go there.
+//!
 //! Decisions are made in `crate::traffic`; here are its locks, waits and clock. Must never hold a
 //! lock while it waits, and never keep a place at the gate that its request has left.
 
@@ -31,7 +34,7 @@ use crate::mcp::combine::Kind;
 use crate::mcp::wire::{member, text_of};
 use crate::mcp::{build, combine};
 use crate::model::id::ServerId;
-use crate::model::traffic::{Hints, TrafficPolicy};
+use crate::model::traffic::{BreakerPolicy, Hints, TrafficPolicy};
 use crate::traffic::breaker::{Admission, Breaker, State, Verdict};
 use crate::traffic::cache::Cache;
 use crate::traffic::gate::{Gate, Ticket, Way};
@@ -48,16 +51,37 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// What one server's requests are held to, and how it stands.
+/// What the requests of one instance of a server are held to, and how that stands.
 #[derive(Debug)]
 pub struct Traffic {
-    server: ServerId,
+    instance: ServerId,
+    whole: Arc<Whole>,
+    circuit: Mutex<Circuit>,
+    counts: Counts,
+}
+
+/// What holds for all instances of a server together.
+#[derive(Debug)]
+pub struct Whole {
     /// Whether the entry asks for anything.
     on: AtomicBool,
     held: Mutex<Held>,
     kept: Mutex<Cache<RawValue>>,
-    counts: Counts,
     began: Instant,
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        let (held, kept) = (Mutex::default(), Mutex::default());
+        Self { on: AtomicBool::new(false), held, kept, began: Instant::now() }
+    }
+}
+
+/// The circuit of one instance, and what it is judged by.
+#[derive(Debug, Default)]
+struct Circuit {
+    policy: Option<BreakerPolicy>,
+    breaker: Breaker,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +92,6 @@ struct Held {
     gate: Gate,
     /// Those who wait at the gate.
     calls: BTreeMap<Ticket, oneshot::Sender<()>>,
-    breaker: Breaker,
 }
 
 impl Held {
@@ -112,22 +135,26 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl Traffic {
-    /// Of a server whose entry asks for nothing yet.
+    /// Of an instance of a server whose entry asks for nothing yet.
     #[must_use]
-    pub fn new(server: &ServerId) -> Self {
+    pub fn new(instance: &ServerId, whole: &Arc<Whole>) -> Self {
         Self {
-            server: server.clone(),
-            on: AtomicBool::new(false),
-            held: Mutex::default(),
-            kept: Mutex::default(),
+            instance: instance.clone(),
+            whole: Arc::clone(whole),
+            circuit: Mutex::default(),
             counts: Counts::default(),
-            began: Instant::now(),
         }
     }
 
     /// Says what the entry asks for. What is not another is left as it stands.
     pub fn set(&self, policy: &TrafficPolicy) {
-        let mut held = lock(&self.held);
+        {
+            let mut circuit = lock(&self.circuit);
+            if circuit.policy != policy.breaker {
+                *circuit = Circuit { policy: policy.breaker, breaker: Breaker::default() };
+            }
+        }
+        let mut held = lock(&self.whole.held);
         if *held.policy == *policy {
             return;
         }
@@ -138,35 +165,32 @@ impl Traffic {
         if old.client_rate != policy.client_rate {
             held.clients = Buckets::default();
         }
-        if old.breaker != policy.breaker {
-            held.breaker = Breaker::default();
-        }
         let let_in = held.gate.let_in(policy.at_once.as_ref());
         held.wake(let_in);
         drop(held);
         if old.cache != policy.cache {
             self.forget();
         }
-        self.on.store(!policy.is_open(), Relaxed);
+        self.whole.on.store(!policy.is_open(), Relaxed);
     }
 
     /// Forgets answers: the server or its tools are other ones.
     pub fn forget(&self) {
-        lock(&self.kept).clear();
+        lock(&self.whole.kept).clear();
     }
 
     /// Another declaration, or somebody had it started anew: what failed before says nothing.
     pub fn anew(&self) {
-        lock(&self.held).breaker = Breaker::default();
+        lock(&self.circuit).breaker = Breaker::default();
         self.forget();
     }
 
     fn now_nanos(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.whole.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn now_millis(&self) -> u64 {
-        millis(self.began.elapsed())
+        millis(self.whole.began.elapsed())
     }
 
     fn size(policy: &TrafficPolicy, wanted: &Wanted<'_>) -> Result<(), Denied> {
@@ -180,13 +204,13 @@ impl Traffic {
 
     fn client_rate(&self, policy: &TrafficPolicy, who: &Arc<str>) -> Result<(), Denied> {
         let Some(rate) = &policy.client_rate else { return Ok(()) };
-        let taken = lock(&self.held).clients.take(rate, who, self.now_nanos());
+        let taken = lock(&self.whole.held).clients.take(rate, who, self.now_nanos());
         taken.map_err(|nanos| Denied::ClientRate(Duration::from_nanos(nanos)))
     }
 
     fn rate(&self, policy: &TrafficPolicy) -> Result<(), Denied> {
         let Some(rate) = &policy.rate else { return Ok(()) };
-        let taken = lock(&self.held).all.take(rate, self.now_nanos());
+        let taken = lock(&self.whole.held).all.take(rate, self.now_nanos());
         taken.map_err(|nanos| Denied::Rate(Duration::from_nanos(nanos)))
     }
 
@@ -195,20 +219,26 @@ impl Traffic {
         if policy.breaker.is_none() {
             return Ok(false);
         }
-        match lock(&self.held).breaker.admit(self.now_millis()) {
+        match lock(&self.circuit).breaker.admit(self.now_millis()) {
             Admission::Yes => Ok(false),
             Admission::Try => Ok(true),
             Admission::No(wait) => Err(Denied::Circuit(Duration::from_millis(wait))),
         }
     }
 
-    /// Waits for a place at the gate; true when one was taken.
-    async fn gate(&self, policy: &TrafficPolicy) -> Result<bool, Denied> {
-        let Some(limit) = &policy.at_once else { return Ok(false) };
+    /// Whether the circuit is open.
+    pub(crate) fn is_cut(&self) -> bool {
+        let circuit = lock(&self.circuit);
+        circuit.policy.is_some() && circuit.breaker.state(self.now_millis()) == State::Open
+    }
+
+    /// Waits for a place at the gate; whether one was taken, and whether that took time.
+    async fn gate(&self, policy: &TrafficPolicy) -> Result<(bool, bool), Denied> {
+        let Some(limit) = &policy.at_once else { return Ok((false, false)) };
         let (mut waiting, called) = {
-            let mut held = lock(&self.held);
+            let mut held = lock(&self.whole.held);
             match held.gate.enter(limit) {
-                Way::In => return Ok(true),
+                Way::In => return Ok((true, false)),
                 Way::Full => return Err(Denied::Full),
                 Way::Wait(ticket) => {
                     let (call, called) = oneshot::channel();
@@ -221,7 +251,7 @@ impl Traffic {
         match tokio::time::timeout(wait, called).await {
             Ok(Ok(())) => {
                 waiting.ticket = None;
-                Ok(true)
+                Ok((true, true))
             }
             Ok(Err(_)) | Err(_) => Err(Denied::Waited(wait)),
         }
@@ -229,7 +259,7 @@ impl Traffic {
 
     /// Somebody leaves the gate.
     fn leave(&self) {
-        let mut held = lock(&self.held);
+        let mut held = lock(&self.whole.held);
         let policy = Arc::clone(&held.policy);
         let let_in = held.gate.leave(policy.at_once.as_ref());
         held.wake(let_in);
@@ -239,20 +269,22 @@ impl Traffic {
     fn ended(&self, verdict: Verdict, tried: bool) {
         let now = self.now_millis();
         let change = {
-            let mut held = lock(&self.held);
-            let policy = Arc::clone(&held.policy);
-            policy.breaker.and_then(|breaker| held.breaker.ended(&breaker, now, (verdict, tried)))
+            let mut circuit = lock(&self.circuit);
+            let policy = circuit.policy;
+            policy.and_then(|policy| circuit.breaker.ended(&policy, now, (verdict, tried)))
         };
-        let server = &self.server;
+        let server = &self.instance;
         match change {
             Some(State::Open) => {
                 self.counts.opened();
                 tracing::warn!(
-                    MCP_SERVER = %server, MCP_ERROR_CODE = "MCPO-G072",
+                    MCP_SERVER = %server.server(), MCP_ERROR_CODE = "MCPO-G072",
                     "{server} does not answer: its calls are refused for a while"
                 );
             }
-            Some(_) => tracing::info!(MCP_SERVER = %server, "{server} answers again: its calls pass"),
+            Some(_) => {
+                tracing::info!(MCP_SERVER = %server.server(), "{server} answers again: its calls pass");
+            }
             None => {}
         }
     }
@@ -268,7 +300,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let waited = {
-            let mut held = lock(&self.traffic.held);
+            let mut held = lock(&self.traffic.whole.held);
             held.calls.remove(&ticket);
             held.gate.give_up(ticket)
         };
@@ -284,6 +316,8 @@ pub struct Pass {
     policy: Arc<TrafficPolicy>,
     /// It has a place at the gate.
     inside: bool,
+    /// It had to wait for that.
+    waited: bool,
     /// It is the one by which the circuit is judged.
     tried: bool,
     /// What became of it is told.
@@ -344,7 +378,7 @@ impl Pass {
             && may_be_kept(&result)
         {
             let answer: Arc<RawValue> = Arc::from(result.clone());
-            lock(&traffic.kept).put(policy, keep, (answer, bytes), traffic.now_millis());
+            lock(&traffic.whole.kept).put(policy, keep, (answer, bytes), traffic.now_millis());
         }
         Ok(result)
     }
@@ -356,14 +390,34 @@ impl Pass {
         let tried = self.tried;
         self.judge(Verdict::Failed);
         let traffic = &self.entry.traffic;
-        let open = lock(&traffic.held).breaker.state(traffic.now_millis()) == State::Open;
-        if tried || open {
+        if tried || (self.entry.is_one() && traffic.is_cut()) {
             return None;
         }
         self.judged = false;
         self.tries += 1;
         traffic.counts.retried();
         Some(Duration::from_millis(wait.0))
+    }
+
+    /// The instance that it was let in for.
+    pub(crate) const fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// It goes to another instance, which has its own circuit; what became of it at the one before is told.
+    pub(crate) fn goes_to(&mut self, entry: &Arc<Entry>, failed: bool) {
+        if !Arc::ptr_eq(&self.entry, entry) {
+            if !self.judged {
+                self.judge(if failed { Verdict::Failed } else { Verdict::Unknown });
+            }
+            self.entry = Arc::clone(entry);
+            self.judged = false;
+        }
+    }
+
+    /// Whether it waited at the gate, and any instance may have it as far as the circuits go.
+    pub(crate) const fn may_go_elsewhere(&self) -> bool {
+        self.waited && !self.tried
     }
 
     /// Whether it may ever be sent again.
@@ -375,7 +429,7 @@ impl Pass {
     async fn reach(&mut self) {
         let Some(retry) = self.policy.retry else { return };
         loop {
-            match self.entry.slot.ready().await {
+            match self.entry.anywhere(None, 0).await {
                 Ok(_) | Err(Unavailable::Stopped(_)) => return,
                 Err(Unavailable::Later(_) | Unavailable::Late(_) | Unavailable::Failing(..)) => {}
             }
@@ -398,7 +452,7 @@ fn verdict(answer: &Result<Box<RawValue>, CallError>) -> Verdict {
 }
 
 /// How far a call got that failed on the way; `None` when it did not, or when enough time was spent.
-fn reached(error: &CallError) -> Option<Reached> {
+pub(crate) fn reached(error: &CallError) -> Option<Reached> {
     match error {
         CallError::Unsent(_) => Some(Reached::Nothing),
         CallError::Closed(_) => Some(Reached::Perhaps),
@@ -433,7 +487,7 @@ impl Entry {
     /// # Errors
     /// Why it may not.
     pub(crate) async fn admit(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Admitted, Denied> {
-        if !self.traffic.on.load(Relaxed) || !is_call(wanted.method) {
+        if !self.traffic.whole.on.load(Relaxed) || !is_call(wanted.method) {
             return Ok(Admitted::Go(None));
         }
         // Large, and rare: no other request carries it along.
@@ -443,13 +497,13 @@ impl Entry {
 
     async fn looked_at(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Admitted, Denied> {
         let traffic = &self.traffic;
-        let policy = Arc::clone(&lock(&traffic.held).policy);
+        let policy = Arc::clone(&lock(&traffic.whole.held).policy);
         Traffic::size(&policy, wanted)?;
         traffic.client_rate(&policy, wanted.who)?;
         let hints = self.hints(&policy, wanted).await;
         let keep = self.key(&policy, wanted, hints.as_ref());
         if let Some((key, _)) = &keep {
-            let kept = lock(&traffic.kept).get(key, traffic.now_millis());
+            let kept = lock(&traffic.whole.kept).get(key, traffic.now_millis());
             traffic.counts.looked_up(kept.is_some());
             if let Some(kept) = kept {
                 return Ok(Admitted::Kept((*kept).to_owned()));
@@ -457,10 +511,12 @@ impl Entry {
         }
         let safe = hints.is_some_and(|(hints, _)| hints.reads || hints.repeats);
         let timeout = policy.timeout_of(wanted.tool).filter(|_| wanted.method == "tools/call");
+        let (entry, tried) = self.circuit(&policy, wanted.shared)?;
         let mut pass = Box::new(Pass {
-            entry: Arc::clone(self),
+            entry,
             inside: false,
-            tried: traffic.circuit(&policy)?,
+            waited: false,
+            tried,
             judged: false,
             keep,
             safe: safe && wanted.shared,
@@ -469,11 +525,22 @@ impl Entry {
             policy,
         });
         traffic.rate(&pass.policy)?;
-        pass.inside = traffic.gate(&pass.policy).await?;
+        (pass.inside, pass.waited) = traffic.gate(&pass.policy).await?;
         if wanted.shared {
             pass.reach().await;
         }
         Ok(Admitted::Go(Some(pass)))
+    }
+
+    /// The instance whose circuit lets a call pass, and whether as the one to try: this one, or else another.
+    fn circuit(self: &Arc<Self>, policy: &TrafficPolicy, shared: bool) -> Result<(Arc<Self>, bool), Denied> {
+        let denied = match self.traffic.circuit(policy) {
+            Ok(tried) => return Ok((Arc::clone(self), tried)),
+            Err(denied) => denied,
+        };
+        let mut others = if shared { self.by_load(self.bit()) } else { Vec::new() }.into_iter();
+        let open = others.find_map(|other| other.traffic.circuit(policy).ok().map(|tried| (other, tried)));
+        open.ok_or(denied)
     }
 
     /// What a tool says of itself, and all of it; looked up only where something follows from it.
@@ -481,14 +548,14 @@ impl Entry {
         self: &Arc<Self>,
         policy: &TrafficPolicy,
         wanted: &Wanted<'_>,
-    ) -> Option<(Hints, Box<RawValue>)> {
+    ) -> Option<(Hints, Arc<RawValue>)> {
         let matters = policy.cache.is_some() || policy.retry.is_some();
         if !matters || !wanted.shared || wanted.method != "tools/call" {
             return None;
         }
         let known = self.listed(Kind::Tools, LISTED_WITHIN).await?;
         let tool = &known.find(wanted.tool)?.raw;
-        Some((combine::hints(tool), tool.clone()))
+        Some((combine::hints(tool), Arc::clone(tool)))
     }
 
     /// What the answer is kept under; `None` when it is not.
@@ -496,7 +563,7 @@ impl Entry {
         &self,
         policy: &TrafficPolicy,
         wanted: &Wanted<'_>,
-        hints: Option<&(Hints, Box<RawValue>)>,
+        hints: Option<&(Hints, Arc<RawValue>)>,
     ) -> Option<(Key, u64)> {
         let (hints, tool) = hints?;
         if !policy.cache.as_ref()?.admits(wanted.tool, *hints) {
@@ -515,7 +582,13 @@ impl Entry {
             Some(arguments) => key::canonical(arguments)?,
             None => "{}".to_owned(),
         };
-        let parts = [&live.generation.to_string(), &live.key, tool.get(), &arguments];
-        Some((key::key(&parts), lock(&self.traffic.kept).age()))
+        // One instance's answer serves for all that were made from the same declaration.
+        let (of, at) = if self.is_one() || live.spec.is_empty() {
+            (live.generation.to_string(), live.key.as_str())
+        } else {
+            (String::new(), live.spec.as_str())
+        };
+        let parts = [&of, at, tool.get(), &arguments];
+        Some((key::key(&parts), lock(&self.traffic.whole.kept).age()))
     }
 }

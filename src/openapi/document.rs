@@ -11,6 +11,7 @@ use crate::openapi::names::{self, OperationIds};
 use crate::openapi::schema::{Translated, translate};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// The content type of answers that come with progress.
 pub const EVENTS: &str = "text/event-stream";
@@ -20,7 +21,7 @@ const PROBLEM: &str = "application/problem+json";
 /// What the tool proxy makes of a server's tools.
 #[derive(Debug, Default)]
 pub struct Operations {
-    all: Vec<Operation>,
+    all: Vec<Arc<Operation>>,
 }
 
 /// One tool.
@@ -46,24 +47,33 @@ impl Operations {
     /// Of the tools of a server, as it wrote them.
     #[must_use]
     pub fn new<'a>(server: &str, tools: impl IntoIterator<Item = (&'a str, &'a RawValue)>) -> Self {
-        Self { all: tools.into_iter().map(|(name, tool)| Operation::new(server, name, tool)).collect() }
+        let make = |(name, tool)| Arc::new(Operation::new(server, name, tool));
+        Self { all: tools.into_iter().map(make).collect() }
+    }
+
+    /// Of what was made before.
+    #[must_use]
+    pub const fn of(all: Vec<Arc<Operation>>) -> Self {
+        Self { all }
     }
 
     /// All of them in the server's order.
     #[must_use]
-    pub fn all(&self) -> &[Operation] {
+    pub fn all(&self) -> &[Arc<Operation>] {
         &self.all
     }
 
     /// The tool at a decoded path below the server's.
     #[must_use]
     pub fn at(&self, path: &str) -> Option<&Operation> {
-        self.all.iter().find(|operation| operation.path == path)
+        self.all.iter().find(|operation| operation.path == path).map(|operation| &**operation)
     }
 }
 
 impl Operation {
-    fn new(server: &str, name: &str, tool: &RawValue) -> Self {
+    /// Of a tool of a server, under this name.
+    #[must_use]
+    pub fn new(server: &str, name: &str, tool: &RawValue) -> Self {
         let schema = |key: &str| {
             let schema =
                 member(tool, key).and_then(|schema| serde_json::from_str::<Value>(schema.get()).ok());
@@ -201,13 +211,14 @@ pub fn of_server(about: &About, operations: &Operations) -> String {
     whole(about, &parts)
 }
 
-/// The document of all servers, each with its id.
+/// The document of all servers, each with the path it has below the root.
 #[must_use]
-pub fn of_all<'a>(about: &About, servers: impl IntoIterator<Item = (&'a str, &'a Operations)>) -> String {
+pub fn of_all<S: AsRef<str>>(about: &About, servers: &[(S, &Operations)]) -> String {
     let (mut ids, mut parts) = (OperationIds::default(), Parts::default());
-    for (id, operations) in servers {
+    for (path, operations) in servers {
+        let at = format!("/{}", path.as_ref());
         for operation in operations.all() {
-            operation.put(&format!("/{id}"), &mut ids, &mut parts);
+            operation.put(&at, &mut ids, &mut parts);
         }
     }
     whole(about, &parts)

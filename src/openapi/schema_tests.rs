@@ -139,7 +139,7 @@ fn operation_ids_and_components_of_all_servers_differ() {
     let make = |server| Operations::new(server, names.iter().map(|name| (*name, &*tool)));
     let servers = [("a", make("a")), ("a_b", make("a_b"))];
     let about = About { url: "/openapi".to_owned(), locked: true, ..About::default() };
-    let text = of_all(&about, servers.iter().map(|(id, operations)| (*id, operations)));
+    let text = of_all(&about, &servers.iter().map(|(id, operations)| (*id, operations)).collect::<Vec<_>>());
     let document: Value = serde_json::from_str(&text).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     let ids: std::collections::BTreeSet<&str> =

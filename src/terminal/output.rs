@@ -63,8 +63,8 @@ pub fn colour() -> bool {
 pub fn paint(word: &str, shown: &str, colour: bool) -> String {
     let code = match word {
         "converged" | "running" | "healthy" | "ok" | "done" => "32",
-        "changing" | "waiting" | "starting" | "interrupted" => "33",
-        "blocked" | "failed" | "error" | "refused" | "unhealthy" => "31",
+        "changing" | "waiting" | "starting" | "degraded" | "interrupted" => "33",
+        "blocked" | "failed" | "error" | "refused" | "unhealthy" | "critical" => "31",
         "stopped" | "asleep" => "2",
         _ => return shown.to_owned(),
     };

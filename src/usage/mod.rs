@@ -73,6 +73,27 @@ pub struct ServerUsage {
     pub p95_micros: Option<u32>,
 }
 
+impl ServerUsage {
+    /// Two instances of one server together; what is unknown of one is unknown of both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let count = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
+        let rate = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
+        Self {
+            cpu_millis: self.cpu_millis.zip(other.cpu_millis).map(|(a, b)| a.saturating_add(b)),
+            cpu_nanos: count(self.cpu_nanos, other.cpu_nanos),
+            memory_bytes: count(self.memory_bytes, other.memory_bytes),
+            memory_limit_bytes: count(self.memory_limit_bytes, other.memory_limit_bytes),
+            network_in_per_sec: rate(self.network_in_per_sec, other.network_in_per_sec),
+            network_out_per_sec: rate(self.network_out_per_sec, other.network_out_per_sec),
+            pids: count(self.pids, other.pids),
+            requests_per_sec: rate(self.requests_per_sec, other.requests_per_sec),
+            errors_per_sec: rate(self.errors_per_sec, other.errors_per_sec),
+            p95_micros: self.p95_micros.into_iter().chain(other.p95_micros).max(),
+        }
+    }
+}
+
 /// The newest reading.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {

@@ -111,7 +111,7 @@ impl Sampler {
             let busy = tally.requests > 0 || self.last.contains_key(&server);
             if let Some(seen) = seen.get_mut(&server) {
                 seen.tally = tally;
-            } else if busy && snapshot.report.servers.contains_key(&server) {
+            } else if busy && snapshot.report.instance(&server).is_some() {
                 let counters = Counters::default();
                 seen.insert(server, Seen { at: now, whose: String::new(), counters, tally });
             }
@@ -202,7 +202,7 @@ fn period(containers: usize) -> Span {
 }
 
 fn running(snapshot: &Snapshot) -> Vec<(ServerId, ContainerId)> {
-    let rows = snapshot.report.servers.iter();
+    let rows = snapshot.report.each();
     rows.filter(|(_, row)| row.container_state.as_deref().is_some_and(|state| state.starts_with(RUNNING)))
         .filter_map(|(id, row)| Some((id.clone(), ContainerId(row.container_id.clone()?))))
         .collect()

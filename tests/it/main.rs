@@ -40,6 +40,7 @@ mod readme;
 mod recovery;
 mod reference;
 mod reload;
+mod replicas;
 mod simulation;
 mod systemd;
 mod tidy;

@@ -220,6 +220,18 @@ async fn stopping_asks_thrice() {
 }
 
 #[tokio::test]
+async fn a_kill_by_others_is_told_with_what_is_known_of_memory() {
+    let (_io, mut process) = start(&own(), &shell("exec sleep 1000")).await.expect("started");
+    let id = i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("an id");
+    kill_process(id, Signal::KILL).expect("a signal");
+    let ended = process.ended().await;
+    let known = ["was killed (SIGKILL), and not for memory", "was killed (SIGKILL): perhaps out of memory"];
+    assert!(known.contains(&ended.how.as_str()), "{ended:?}");
+    assert_ne!(ended.oom, Some(true));
+    assert_eq!(ended.oom == Some(false), ended.how == known[0]);
+}
+
+#[tokio::test]
 async fn what_cannot_be_started_is_named_without_its_arguments() {
     let service = Service::start(&[]);
     for way in [own(), service.way()] {

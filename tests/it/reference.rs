@@ -46,6 +46,10 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("MCP_PORT", "the host port of the server"),
     ("MCP_PRINCIPAL", "the name of the token that the caller has (access log, audit of calls)"),
     ("MCP_REASON", "why, in words"),
+    (
+        "MCP_REPLICA",
+        "the number of the instance that a request went to, where the server has several (access log, audit of calls)",
+    ),
     ("MCP_REPEATED", "how often the event came again since it was told, see below"),
     ("MCP_SERVER", "the id of the server"),
     ("MCP_SESSION", "the first 8 digits of the session's hash, never its id (access log)"),
@@ -173,7 +177,7 @@ fn command_line() -> String {
 /// Every family of `/metrics`.
 fn metrics() -> String {
     let mut out = String::from(
-        "# Metrics\n\nText for Prometheus, version 0.0.4, at `/metrics`: on the main listener with the dashboard's\npassword, on the control socket, and without a password on the address that `[metrics] port` opens.\nNothing on the page comes from arguments or results. The packages have a dashboard for Grafana and\nalert rules: `packaging/grafana`, `packaging/prometheus`, installed among the examples.\n\nCounters begin with 0 when the daemon starts. A histogram has `_bucket`, `_sum` and `_count`. Labels\nbeside the names: `server` is the id, `action` a kind of change, `operation` one of the load balancer's\nAPI, `method` and `tool` those of MCP, up to a bound.\n\n| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n",
+        "# Metrics\n\nText for Prometheus, version 0.0.4, at `/metrics`: on the main listener with the dashboard's\npassword, on the control socket, and without a password on the address that `[metrics] port` opens.\nNothing on the page comes from arguments or results. The packages have a dashboard for Grafana and\nalert rules: `packaging/grafana`, `packaging/prometheus`, installed among the examples.\n\nCounters begin with 0 when the daemon starts. A histogram has `_bucket`, `_sum` and `_count`. Labels\nbeside the names: `server` is the id, `replica` the number of an instance and left out where the server has\none, `action` a kind of change, `operation` one of the load balancer's\nAPI, `method` and `tool` those of MCP, up to a bound.\n\n| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for family in figures::families() {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();

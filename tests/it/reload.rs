@@ -33,6 +33,7 @@ fn base() -> BTreeMap<String, String> {
         ("tls.cert_file", "/cert"),
         ("tls.key_file", "/key"),
         ("metrics.port", "9991"),
+        ("openapi.port", "9995"),
         ("jwt.issuer", "https://issuer.example"),
         ("jwt.audience", "base"),
     ]

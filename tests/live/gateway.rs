@@ -10,6 +10,7 @@ mod kinds;
 mod life;
 mod limits;
 mod main_listener;
+mod replicas;
 mod restart;
 mod sessions;
 mod tools;

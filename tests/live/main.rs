@@ -28,6 +28,7 @@ mod panel;
 mod proxy;
 mod registry;
 mod reload;
+mod replicas;
 mod runner;
 mod secrets;
 mod support;

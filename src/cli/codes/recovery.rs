@@ -17,7 +17,7 @@ pub(super) const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-P045",
         "killed for memory",
-        "The kernel killed the container because it wanted more memory than its limit allows, or because the host had none left (exit code 137, and the engine says `OOMKilled`; a plain kill has the same exit code and does not say so). It is restarted as after any other end. With `restart.oomRaise` it is made anew, once, with a higher limit, which holds until the declared one is another.",
+        "The kernel killed the container because it wanted more memory than its limit allows, or because the host had none left (exit code 137, and the engine says `OOMKilled`; a plain kill has the same exit code and does not say so). Of a local process the kernel's counts say it, where the runner gave it a control group of its own. It is restarted as after any other end, and this is said of it for a day. With `restart.oomRaise` it is made anew, once, with a higher limit, which holds until the declared one is another.",
         "Raise `limits.memory` to what the text of the reason names, or find out what the server needs it for. Without a limit of its own the host is short of memory: give servers limits.",
     ),
     doc(

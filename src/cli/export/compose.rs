@@ -5,6 +5,7 @@
 //! Must never show a value that may be a secret.
 
 use crate::config::load::SecretValue;
+use crate::config::redact;
 use crate::model::container::{ContainerSpec, HostPorts};
 use crate::model::server::{ContainerDecl, Server, ServerKind};
 use serde_json::{Value, json};
@@ -50,12 +51,12 @@ fn service(
     // Text cannot fail to be written.
     let _ok = writeln!(out, "  {}:", json!(server.id));
     let mut line = |key: &str, value: Value| {
-        // A dollar sign is compose's own.
-        let _ok = writeln!(out, "    {key}: {}", value.to_string().replace('$', "$$"));
+        // What is named like a secret goes as well as what is known to be one. A dollar sign is compose's own.
+        let shown = redact::value(&without(value, secrets));
+        let _ok = writeln!(out, "    {key}: {}", shown.to_string().replace('$', "$$"));
     };
     line("image", json!(spec.image));
-    let command: Vec<String> =
-        spec.command.iter().map(|argument| without(argument.expose(), secrets)).collect();
+    let command: Vec<&str> = spec.command.iter().map(|argument| argument.expose()).collect();
     if !command.is_empty() {
         line("command", json!(command));
     }
@@ -122,11 +123,14 @@ fn ports(decl: &ContainerDecl, spec: &ContainerSpec) -> Vec<String> {
     published.chain(mcp).collect()
 }
 
-/// An argument in which what is secret is a name to be filled in.
-fn without(text: &str, secrets: &[SecretValue]) -> String {
-    let mut out = text.to_owned();
-    for secret in secrets {
-        out = out.replace(secret.value.expose(), "REDACTED");
+/// A value in which what is secret is a name to be filled in. It is looked for before it is written: there a
+/// quotation mark, a backslash or a dollar sign in it would be another.
+fn without(value: Value, secrets: &[SecretValue]) -> Value {
+    match value {
+        Value::String(text) => Value::String(
+            secrets.iter().fold(text, |text, secret| text.replace(secret.value.expose(), "REDACTED")),
+        ),
+        Value::Array(items) => items.into_iter().map(|item| without(item, secrets)).collect(),
+        other => other,
     }
-    out
 }

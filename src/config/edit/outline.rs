@@ -50,6 +50,14 @@ pub struct WrittenServer {
     pub entry: Json,
 }
 
+impl WrittenServer {
+    /// The id of its section; none when it is in none, or its name gives no id.
+    #[must_use]
+    pub fn section_id(&self) -> Option<String> {
+        section_id(self.section.as_deref()?).ok().map(|id| id.to_string())
+    }
+}
+
 /// What `text` of `file` has; `None` when it is of a form that is not changed here.
 #[must_use]
 pub fn outline(file: &str, text: &str) -> Option<Outline> {

@@ -91,7 +91,8 @@ fn route_complaint(text: &str) -> Option<String> {
     let good = text.len() > 1
         && text.starts_with('/')
         && !text.ends_with('/')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c));
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c))
+        && text.split('/').skip(1).all(|step| !matches!(step, "" | "." | ".."));
     (!good).then(|| format!("'{text}' is no path such as /monitor"))
 }
 
@@ -122,6 +123,10 @@ mod tests {
         assert!(complaint(Kind::Port, "0").is_some());
         assert!(complaint(Kind::Port, "65536").is_some());
         assert_eq!(complaint(Kind::Port, "65535"), None);
+        assert_eq!(complaint(Kind::Route, "/a.b/c-d"), None);
+        for bad in ["/", "a", "/a/", "//a", "/a//b", "/..", "/a/./b", "/a b", "/a?b"] {
+            assert!(complaint(Kind::Route, bad).is_some(), "{bad}");
+        }
         assert!(complaint(Kind::Choice(&["a"]), "b").is_some());
         assert!(complaint(Kind::AutoInt { min: 1, max: 2 }, "3").is_some());
     }

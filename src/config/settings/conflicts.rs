@@ -62,6 +62,18 @@ pub(super) fn check(
         let message = "[metrics] host needs a port of its own".to_owned();
         conflict(&["metrics.host"], message);
     }
+    for (name, path) in [
+        ("openapi.path_prefix", &settings.openapi.path_prefix),
+        ("openapi.root_path", &settings.openapi.root_path),
+    ] {
+        if path.is_some() && settings.openapi.port.is_none() {
+            let key = name.trim_start_matches("openapi.");
+            conflict(
+                &[name],
+                format!("[openapi] {key} is about the tool proxy's own port: set [openapi] port"),
+            );
+        }
+    }
     let root = settings.dashboard.path.split('/').nth(1).unwrap_or_default();
     if ROOTS.contains(&root) {
         let message = format!("[dashboard] path {}: /{root} is served already", settings.dashboard.path);

@@ -96,6 +96,8 @@ rows! {
     AtOnce "gateway.allowed_origins" => gateway.allowed_origins;
     AtOnce "gateway.public_url" => gateway.public_url;
     Restart "openapi.port" => openapi.port;
+    AtOnce "openapi.path_prefix" => openapi.path_prefix;
+    AtOnce "openapi.root_path" => openapi.root_path;
     AtOnce "openapi.api_key" => openapi.api_key;
     AtOnce "discovery.enabled" => discovery.enabled;
     AtOnce "discovery.paths" => discovery.paths;

@@ -199,6 +199,8 @@ pub const KEYS: &[Key] = &[
     key("gateway", "allowed_origins", Kind::Words, "", "Names that requests may come under and origins of pages that may send them, beside loopback; empty: from other hosts any name, because load balancers keep their clients' one."),
     key("gateway", "public_url", Kind::Url, "", "Scheme, host and port that clients reach this host by, such as a load balancer's https://mcp.example.com; empty: as each request says."),
     key("openapi", "port", Kind::Port, "", "A port of its own for the tool proxy, for example 25530."),
+    key("openapi", "path_prefix", Kind::Route, "", "Path on that port below which servers are, such as /tools; empty: its root. mcpo's --path-prefix."),
+    key("openapi", "root_path", Kind::Route, "", "Path at which a reverse proxy in front has that port, such as /gateway: documents, pages and redirects begin with it. mcpo's --root-path."),
     key("openapi", "api_key", Kind::Secret, "", "Key that callers of the tool proxy must send."),
     key("discovery", "enabled", Kind::Bool, "false", "Whether other programs' files are searched at intervals; `discover` works always."),
     key("discovery", "paths", Kind::Words, "", "Directories searched."),

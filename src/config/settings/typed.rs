@@ -213,7 +213,10 @@ settings! {
         tokens_file: Option<String>, allowed_origins: Vec<String>, public_url: Option<String>,
     }
     /// `[openapi]`.
-    OpenApi { port: Option<HostPort>, api_key: Option<Opaque>, }
+    OpenApi {
+        port: Option<HostPort>, path_prefix: Option<String>, root_path: Option<String>,
+        api_key: Option<Opaque>,
+    }
     /// `[discovery]`.
     Discovery { enabled: bool, paths: Vec<String>, interval: Span, }
     /// `[health]`.
@@ -343,7 +346,12 @@ pub(super) fn read(values: &Values) -> Option<Settings> {
             allowed_origins: values.words("gateway.allowed_origins"),
             public_url: values.opt("gateway.public_url").map(|url| url.trim_end_matches('/').to_owned()),
         },
-        openapi: OpenApi { port: values.opt_port("openapi.port"), api_key: values.secret("openapi.api_key") },
+        openapi: OpenApi {
+            port: values.opt_port("openapi.port"),
+            path_prefix: values.opt("openapi.path_prefix"),
+            root_path: values.opt("openapi.root_path"),
+            api_key: values.secret("openapi.api_key"),
+        },
         discovery: Discovery {
             enabled: values.flag("discovery.enabled"),
             paths: values.words("discovery.paths"),

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+/// The label with the number of a server's instance; it is left out where there is only one.
+pub const REPLICA: &str = "replica";
 /// What all names begin with.
 pub const PREFIX: &str = "mcp_orchestrator_";
 /// Type of the answer.
@@ -121,6 +123,7 @@ impl Page {
     ) {
         let named = family.labels.iter().copied().zip(values.iter().copied());
         let labels: Vec<String> = named
+            .filter(|(name, value)| *name != REPLICA || !value.is_empty())
             .chain(end.map(|end| ("le", end)))
             .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
             .collect();

@@ -1,17 +1,19 @@
 //! The gateway's figures for Prometheus.
 //!
-//! Labels are ids of configured servers, and methods and tools up to the bound that
+//! Labels are ids of configured servers, numbers of their instances where one has several, and methods and tools up to the bound that
 //! [`crate::gateway::metrics`] keeps: no client can make the answer grow without end. Must never
 //! have a label that tells clients or sessions apart.
 
 use crate::gateway::metrics::BUCKETS_MICROS;
-use crate::gateway::metrics::page::{Family, Kind, Page};
+use crate::gateway::metrics::page::{Family, Kind, Page, REPLICA};
 use crate::gateway::overview::{KindView, ServerView};
 use crate::gateway::traffic::view::Reason;
+use crate::model::id::ServerId;
 use crate::traffic::breaker::State;
+use std::collections::BTreeSet;
 
-const SERVER: &[&str] = &["server"];
-const CALL: &[&str] = &["server", "method", "tool"];
+const SERVER: &[&str] = &["server", REPLICA];
+const CALL: &[&str] = &["server", REPLICA, "method", "tool"];
 
 const fn gauge(name: &'static str, about: &'static str) -> Family {
     Family::new(name, Kind::Gauge, SERVER, about)
@@ -48,19 +50,19 @@ const FIGURES: &[Figure] = &[
 const DENIED: Family = Family::new(
     "gateway_denied_calls_total",
     Kind::Counter,
-    &["server", "reason"],
+    &["server", REPLICA, "reason"],
     "Calls that a limit of the entry did not let through, and answers that were too long.",
 );
 const SESSIONS: Family = Family::new(
     "gateway_sessions",
     Kind::Gauge,
-    &["server", "backing"],
+    &["server", REPLICA, "backing"],
     "Sessions that are open, on shared and on own connections.",
 );
 const QUESTIONS: Family = Family::new(
     "gateway_health_questions_total",
     Kind::Counter,
-    &["server", "result"],
+    &["server", REPLICA, "result"],
     "Times that the server was asked after its health: answered or unanswered.",
 );
 const ERRORS: Family = Family::new(
@@ -77,31 +79,54 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
     FIGURES.iter().map(|(family, _)| family).chain([&DENIED, &SESSIONS, &QUESTIONS, &ERRORS, &DURATION])
 }
 
+/// One instance of a server, under the labels that it has.
+struct Labelled<'a> {
+    view: &'a ServerView,
+    server: String,
+    /// Empty where there is no other.
+    replica: String,
+}
+
+fn labelled(views: &[ServerView]) -> Vec<Labelled<'_>> {
+    let further = views.iter().filter(|view| view.server.replica_number() > 1);
+    let several: BTreeSet<ServerId> = further.map(|view| view.server.server()).collect();
+    let mut all = Vec::with_capacity(views.len());
+    for view in views {
+        let server = view.server.server();
+        let number = several.contains(&server).then(|| view.server.replica_number().to_string());
+        all.push(Labelled { view, server: server.to_string(), replica: number.unwrap_or_default() });
+    }
+    all
+}
+
 /// Writes all figures of all servers.
 pub fn write(page: &mut Page, views: &[ServerView]) {
+    let views = labelled(views);
+    let views = views.as_slice();
     for (family, figure) in FIGURES {
         page.family(family);
-        for view in views {
-            page.sample(family, &[view.server.as_str()], figure(view));
+        for Labelled { view, server, replica } in views {
+            page.sample(family, &[server, replica], figure(view));
         }
     }
     page.family(&DENIED);
-    for view in views {
+    for Labelled { view, server, replica } in views {
         for reason in Reason::ALL.map(Reason::as_str) {
             let count = view.traffic.denied.get(reason).copied().unwrap_or_default();
-            page.sample(&DENIED, &[view.server.as_str(), reason], count);
+            page.sample(&DENIED, &[server, replica, reason], count);
         }
     }
     page.family(&SESSIONS);
-    for view in views {
+    for Labelled { view, server, replica } in views {
         for (backing, count) in [("shared", view.shared_sessions), ("own", view.own_sessions)] {
-            page.sample(&SESSIONS, &[view.server.as_str(), backing], count);
+            page.sample(&SESSIONS, &[server, replica, backing], count);
         }
     }
     page.family(&QUESTIONS);
-    for (view, health) in views.iter().filter_map(|view| Some((view, view.health.as_ref()?))) {
+    let asked = views.iter().filter_map(|one| Some((one, one.view.health.as_ref()?)));
+    for (Labelled { server, replica, .. }, health) in asked {
         for (result, count) in [("answered", health.answered), ("unanswered", health.unanswered)] {
-            page.sample(&QUESTIONS, &[view.server.as_str(), result], count);
+            page.sample(&QUESTIONS, &[server, replica, result], count);
         }
     }
     page.family(&ERRORS);
@@ -124,10 +149,10 @@ fn number(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-fn each(views: &[ServerView], mut show: impl FnMut(&[&str], &KindView)) {
-    for view in views {
+fn each(views: &[Labelled<'_>], mut show: impl FnMut(&[&str], &KindView)) {
+    for Labelled { view, server, replica } in views {
         for call in &view.calls {
-            show(&[view.server.as_str(), &call.method, &call.tool], call);
+            show(&[server, replica, &call.method, &call.tool], call);
         }
     }
 }
@@ -155,7 +180,7 @@ mod tests {
             classes,
         };
         ServerView {
-            server: ServerId::new(id).expect("an id"),
+            server: ServerId::instance(id).expect("an id"),
             health: None,
             up: true,
             why: None,
@@ -202,5 +227,19 @@ mod tests {
         let series: Vec<&str> =
             text.lines().filter_map(|line| line.rsplit_once(' ').map(|(name, _)| name)).collect();
         assert_eq!(series.iter().collect::<BTreeSet<_>>().len(), series.len(), "a series stands once");
+    }
+
+    #[test]
+    fn instances_are_told_apart_by_a_label_of_their_own() {
+        let mut page = Page::default();
+        write(&mut page, &[view("search"), view("time"), view("time-R2")]);
+        let text = page.into_text();
+        for expected in [
+            "mcp_orchestrator_gateway_up{server=\"search\"} 1",
+            "mcp_orchestrator_gateway_up{server=\"time\",replica=\"1\"} 1",
+            "mcp_orchestrator_gateway_up{server=\"time\",replica=\"2\"} 1",
+        ] {
+            assert_eq!(text.lines().filter(|line| *line == expected).count(), 1, "{expected}\n{text}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::gateway::metrics::Timed;
 use crate::gateway::not_allowed;
 use crate::gateway::origin::Origin;
 use crate::gateway::toolproxy::{
-    Asked, Failed, LIST_WITHIN, answered, events, failed, marked, not_found, operations, spec_of, tools,
+    Asked, Failed, LIST_WITHIN, answered, events, failed, marked, not_found, spec_of, tools,
 };
 use crate::gateway::traffic::Wanted;
 use crate::mcp::build;
@@ -42,9 +42,9 @@ pub(super) async fn call(
         Ok(list) => list,
         Err(why) => return failed(&why),
     };
-    let Some(operation) = operations(entry, &list).at(path) else {
+    let Some(operation) = list.operations(&entry.slot.id).at(path) else {
         let hidden = lens.as_ref().and_then(|_| entry.lists.last(ListKind::Tools));
-        if let Some(tool) = hidden.as_ref().and_then(|list| operations(entry, list).at(path)) {
+        if let Some(tool) = hidden.as_ref().and_then(|list| list.operations(&entry.slot.id).at(path)) {
             asked.refused_call(entry, &tool.tool);
         }
         let reads = super::read::is_read(path);
@@ -56,6 +56,8 @@ pub(super) async fn call(
     };
     let origin = asked.origin(entry);
     let own = lens.as_ref().and_then(|lens| lens.own_tool(&operation.tool)).unwrap_or(&operation.tool);
+    let least = entry.least();
+    let entry = least.as_ref().unwrap_or(entry);
     let mut timed = Timed::start(&entry.metrics, "tools/call", own).by(&origin, ("tools/call", own), None);
     let params = with_headers(build::call_params(own, Some(&arguments)), entry, &origin);
     let (who, params, shared) = (&origin.who, params.as_deref(), !entry.carries(&origin));
@@ -100,7 +102,7 @@ pub(super) fn ended(timed: &mut Timed, result: &Result<Box<RawValue>, Failed>) {
 /// The server's tools, asked for again when the one that is wanted is not among those known.
 async fn list_with(entry: &Arc<Entry>, lens: Option<&Lens>, path: &str) -> Result<Arc<Listed>, Failed> {
     let list = tools(entry, lens, LIST_WITHIN).await?;
-    if operations(entry, &list).at(path).is_some() || list.age() < LOOK_AGAIN {
+    if list.operations(&entry.slot.id).at(path).is_some() || list.age() < LOOK_AGAIN {
         return Ok(list);
     }
     entry.lists.forget(ListKind::Tools);

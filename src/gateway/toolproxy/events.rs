@@ -13,8 +13,9 @@
 
 use crate::gateway::Gateway;
 use crate::gateway::body::{self, Response};
-use crate::gateway::call::in_modern;
+use crate::gateway::call::{in_modern, reach};
 use crate::gateway::hub::Entry;
+use crate::gateway::instances::Tried;
 use crate::gateway::metrics::Timed;
 use crate::gateway::origin::Origin;
 use crate::gateway::slot::{Live, Unavailable};
@@ -66,6 +67,8 @@ pub(super) async fn streamed(
         origin: origin.clone(),
         params: wanted.params.map(ToOwned::to_owned),
         pass,
+        at: None,
+        tried: 0,
     };
     match sending.start().await {
         Ok((live, under_way)) => {
@@ -88,6 +91,9 @@ struct Sending {
     params: Option<Box<RawValue>>,
     /// Held as long as it runs.
     pass: Option<Box<Pass>>,
+    /// The instance it went to, where there are several, and those that could not be sent any of it.
+    at: Option<Arc<Entry>>,
+    tried: Tried,
 }
 
 /// A call that a connection has, and what its server says meanwhile.
@@ -100,8 +106,12 @@ impl Sending {
     /// Sends it, as often as that is safe.
     async fn start(&mut self) -> Result<(Arc<Live>, UnderWay), Failed> {
         loop {
-            let live = match self.entry.reach(&self.gateway, &self.origin).await {
-                Ok(live) => live,
+            let from = Some((&self.gateway, &self.origin));
+            let live = match reach(&self.entry, from, (&mut self.pass, self.tried)).await {
+                Ok((at, live)) => {
+                    self.at = at;
+                    live
+                }
                 Err(why) => {
                     let gone = matches!(why, Unavailable::Stopped(_));
                     match self.again(&CallError::Unsent(CloseReason::LetGo)).filter(|_| !gone) {
@@ -123,6 +133,10 @@ impl Sending {
 
     /// The wait before it is sent again after that; `None` when it is not.
     fn again(&mut self, why: &CallError) -> Option<Duration> {
+        if self.at.as_ref().is_some_and(|at| at.may_go_elsewhere(why, &mut self.tried)) {
+            return Some(Duration::ZERO);
+        }
+        self.tried = 0;
         self.pass.as_mut()?.again(why)
     }
 

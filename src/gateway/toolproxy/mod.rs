@@ -8,7 +8,8 @@
 //!      /openapi/{id}/resources[/read?uri=…]   /openapi/{id}/prompts[/{name}?argument=…]
 //!      /openapi/openapi.json  /openapi/docs   all servers
 //! ```
-//! On `[openapi] port` the same stands at the root. What is not there is told as mcpo's clients know it:
+//! On `[openapi] port` the same stands at the root, or below [`Mount::prefix`]; a server also at the path that
+//! its entry gives it (`orchestrator.openapiPath`). What is not there is told as mcpo's clients know it:
 //! `{"detail": …}`.
 //!
 //! Must never call a tool twice unless `orchestrator.retry` asks for it where that is safe, and never let a server that does not answer hold up the others.
@@ -26,15 +27,13 @@ use crate::gateway::guard::{Guard, Principal};
 use crate::gateway::http::{Entry as Way, Request};
 use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
-use crate::gateway::lists::{Item, ListKind, Listed};
+use crate::gateway::lists::{ListKind, Listed};
 use crate::gateway::origin::{Door, Origin};
 use crate::gateway::places::Down;
 use crate::gateway::slot::{LATE, Live, Unavailable};
 use crate::gateway::{Gateway, come_again, legacy, not_allowed};
-use crate::mcp::combine;
 use crate::model::id::ServerId;
 use crate::openapi::answer::{self, Answer, UNUSABLE};
-use crate::openapi::document::Operations;
 use crate::upstream::error::CallError;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, StatusCode};
@@ -68,21 +67,39 @@ const BUSY: &str = "MCPO-G065";
 /// Where a request stands below the root of the tool proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Below {
-    /// The root: [`ROOT`], or nothing.
-    pub base: &'static str,
+    /// The root, as clients have to write it: [`ROOT`], nothing, or what [`Mount`] says.
+    pub base: String,
     /// The decoded path below it, without its first `/`.
     pub path: String,
 }
 
-/// Where a decoded path stands; `None` when it is not the tool proxy's.
-#[must_use]
-pub fn below(way: &Way, path: &str) -> Option<Below> {
-    let (base, rest) = match way {
-        Way::Main => (ROOT, path.strip_prefix(ROOT).filter(|rest| rest.is_empty() || rest.starts_with('/'))?),
-        Way::Tools => ("", path),
-        Way::Edge(_) | Way::Shared => return None,
-    };
-    Some(Below { base, path: rest.strip_prefix('/').unwrap_or(rest).to_owned() })
+/// Where the tool proxy is on its own port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mount {
+    /// Servers are below this path (`[openapi] path_prefix`); empty, or such as `/tools`.
+    pub prefix: String,
+    /// What a proxy in front cuts off before it (`[openapi] root_path`); empty, or such as `/gateway`.
+    pub root: String,
+}
+
+impl Mount {
+    /// Where a decoded path stands. One that the proxy in front left whole counts like one that it cut;
+    /// one beside the prefix begins with a `/`, which nothing there does.
+    fn below(&self, path: &str) -> Below {
+        let path = within(path, &self.root).unwrap_or(path);
+        let of_all = |rest: &&str| matches!(*rest, "" | "docs" | "redoc" | "openapi.json");
+        let rest = match (within(path, &self.prefix), path.strip_prefix('/')) {
+            (Some(rest), _) => rest.strip_prefix('/').unwrap_or(rest),
+            // What is of all servers mcpo leaves at the root.
+            (None, rest) => rest.filter(of_all).unwrap_or(path),
+        };
+        Below { base: format!("{}{}", self.root, self.prefix), path: rest.to_owned() }
+    }
+}
+
+/// What of a path follows a beginning of whole steps.
+fn within<'p>(path: &'p str, beginning: &str) -> Option<&'p str> {
+    path.strip_prefix(beginning).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Pages for people, made elsewhere.
@@ -97,7 +114,7 @@ pub trait Pages: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// Where the tool proxy's root is.
-    pub base: &'static str,
+    pub base: String,
     /// One server with its tools, or all with their number.
     pub servers: Vec<ServerPage>,
     /// Whether it is the page of all.
@@ -109,6 +126,8 @@ pub struct Page {
 pub struct ServerPage {
     /// Its id.
     pub id: String,
+    /// Where it is below the root.
+    pub path: String,
     /// Its name in the file.
     pub name: String,
     /// What it says it is, with its version.
@@ -140,6 +159,7 @@ pub struct ToolPage {
 #[derive(Debug, Default)]
 pub struct ToolProxy {
     key: RwLock<Option<Key>>,
+    mount: RwLock<Mount>,
     pages: OnceLock<Arc<dyn Pages>>,
 }
 
@@ -187,12 +207,31 @@ impl ToolProxy {
     /// With a key that opens it.
     #[must_use]
     pub fn new(key: Option<Key>) -> Self {
-        Self { key: RwLock::new(key), pages: OnceLock::new() }
+        Self { key: RwLock::new(key), ..Self::default() }
     }
 
     /// Changes the key, for requests from now on.
     pub fn set_key(&self, key: Option<Key>) {
         *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// Changes where it is, for requests from now on.
+    pub fn set_mount(&self, mount: Mount) {
+        *self.mount.write().unwrap_or_else(PoisonError::into_inner) = mount;
+    }
+
+    /// Where a decoded path stands; `None` when it is not the tool proxy's.
+    #[must_use]
+    pub fn below(&self, way: &Way, path: &str) -> Option<Below> {
+        match way {
+            Way::Main => {
+                let rest = within(path, ROOT)?;
+                let path = rest.strip_prefix('/').unwrap_or(rest).to_owned();
+                Some(Below { base: ROOT.to_owned(), path })
+            }
+            Way::Tools => Some(self.mount.read().unwrap_or_else(PoisonError::into_inner).below(path)),
+            Way::Edge(_) | Way::Shared => None,
+        }
     }
 
     /// Says who makes pages; the first time counts.
@@ -215,7 +254,7 @@ impl ToolProxy {
 
     /// Answers.
     pub async fn answer(&self, asked: &Asked<'_>, request: &Request) -> Response {
-        let (base, path) = (asked.below.base, asked.below.path.as_str());
+        let (base, path) = (asked.below.base.as_str(), asked.below.path.as_str());
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         let (first, rest) = path.split_once('/').unwrap_or((path, ""));
         match (first, rest) {
@@ -226,9 +265,11 @@ impl ToolProxy {
             ("assets", name) if reads && self.asset(name).is_some() => {
                 self.asset(name).unwrap_or_else(not_found)
             }
-            (id, rest) => match find(asked.gateway, id) {
-                Some(entry) if asked.admits(&entry) => self.of_server(asked, &entry, (rest, request)).await,
-                Some(entry) => {
+            _ => match find(asked.gateway, path) {
+                Some((entry, rest)) if asked.admits(&entry) => {
+                    self.of_server(asked, &entry, (rest, request)).await
+                }
+                Some((entry, rest)) => {
                     if request.method == Method::POST {
                         asked.refused_call(&entry, rest);
                     }
@@ -265,23 +306,34 @@ impl ToolProxy {
     }
 }
 
-/// A server by its id, or by its name in the file.
-fn find(gateway: &Gateway, name: &str) -> Option<Arc<Entry>> {
-    let by_id = ServerId::new(name).ok().and_then(|id| gateway.entry(&id));
-    let is = |entry: &Arc<Entry>| entry.slot.place().is_some_and(|place| place.name == name);
-    by_id.or_else(|| gateway.entries().into_iter().find(is))
+/// A server by its id, by its name in the file or by the path that its entry gives it; and what is below.
+fn find<'p>(gateway: &Gateway, path: &'p str) -> Option<(Arc<Entry>, &'p str)> {
+    let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+    if let Some(entry) = ServerId::new(name).ok().and_then(|id| gateway.entry(&id)) {
+        return Some((entry, rest));
+    }
+    let entries = gateway.servers();
+    let is = |entry: &&Arc<Entry>| entry.slot.place().is_some_and(|place| place.name == name);
+    if let Some(entry) = entries.iter().find(is) {
+        return Some((Arc::clone(entry), rest));
+    }
+    entries.into_iter().find_map(|entry| {
+        let place = entry.slot.place()?;
+        let rest = within(path, place.offer.openapi_path.as_deref()?)?;
+        Some((entry, rest.strip_prefix('/').unwrap_or(rest)))
+    })
+}
+
+/// Where documents and pages say that a server is, below the root.
+fn path_of(entry: &Entry) -> String {
+    let own = entry.slot.place().and_then(|place| place.offer.openapi_path.clone());
+    own.unwrap_or_else(|| entry.slot.id.to_string())
 }
 
 /// The tools of a server. While it is not to be reached for a moment, those it had.
 async fn tools(entry: &Arc<Entry>, lens: Option<&Lens>, within: Duration) -> Result<Arc<Listed>, Failed> {
     let list = all_tools(entry, within).await?;
-    Ok(match lens {
-        None => list,
-        Some(lens) => Arc::new(list.seen(|item| {
-            let raw = lens.tool(&item.raw)?;
-            Some(Item { key: combine::named(&raw, "name")?, raw })
-        })),
-    })
+    Ok(lens.map_or_else(|| Arc::clone(&list), |lens| list.through(lens)))
 }
 
 async fn all_tools(entry: &Arc<Entry>, within: Duration) -> Result<Arc<Listed>, Failed> {
@@ -289,19 +341,11 @@ async fn all_tools(entry: &Arc<Entry>, within: Duration) -> Result<Arc<Listed>, 
     match entry.list(ListKind::Tools, within).await {
         Ok(list) => Ok(list),
         Err(why) => {
-            let place = entry.slot.place();
+            let place = entry.any_place();
             let stopped = place.is_none_or(|place| matches!(place.down, Some(Down::Stopped(_))));
             entry.lists.last(ListKind::Tools).filter(|_| !stopped).ok_or(why)
         }
     }
-}
-
-/// What is made of them.
-fn operations<'a>(entry: &Entry, list: &'a Listed) -> &'a Operations {
-    list.operations.get_or_init(|| {
-        let tools = list.items.iter().map(|item| (item.key.as_str(), &*item.raw));
-        Operations::new(entry.slot.id.as_str(), tools)
-    })
 }
 
 fn answered(answer: Answer) -> Response {

@@ -12,7 +12,7 @@ use crate::gateway::metrics::Timed;
 use crate::gateway::toolproxy::call::ended;
 use crate::gateway::toolproxy::{
     Asked, INDEX_WITHIN, LIST_WITHIN, Page, ServerPage, ToolPage, ToolProxy, answered, failed, lead, marked,
-    not_found, operations, spec_of, tools,
+    not_found, path_of, spec_of, tools,
 };
 use crate::gateway::traffic::Wanted;
 use crate::mcp::wire::{member, text_of};
@@ -50,7 +50,7 @@ impl ToolProxy {
             return not_found();
         }
         match path {
-            "" => lead(&format!("{}/{}/docs", asked.below.base, entry.slot.id)),
+            "" => lead(&format!("{}/{}/docs", asked.below.base, path_of(entry))),
             "openapi.json" => self.document(asked, entry).await,
             "docs" | "redoc" => self.page(asked, entry).await,
             "tools" => match tools(entry, lens.as_deref(), LIST_WITHIN).await {
@@ -77,26 +77,26 @@ impl ToolProxy {
             title: said.title,
             description: said.about,
             version: said.version,
-            url: format!("{}/{}", asked.below.base, entry.slot.id),
+            url: format!("{}/{}", asked.below.base, path_of(entry)),
             locked: asked.locked || self.has_key(),
             more: vec![
                 ("x-mcp-server", entry.slot.id.as_str().into()),
                 ("x-mcp-spec-hash", list.giver.spec.as_str().into()),
             ],
         };
-        marked(fresh(document::of_server(&about, operations(entry, &list))), Some(&list.giver.spec))
+        marked(fresh(document::of_server(&about, list.operations(&entry.slot.id))), Some(&list.giver.spec))
     }
 
     /// The document of all servers.
     pub(super) async fn index(&self, asked: &Asked<'_>) -> Response {
         let all = all(asked).await;
-        let base = asked.below.base;
+        let base = asked.below.base.as_str();
         let mut description = "Tools of MCP servers over HTTP\n\n- **available tools**:".to_owned();
         let mut unavailable = Map::new();
         for (entry, list) in &all {
             let id = entry.slot.id.as_str();
             match list {
-                Ok(_) => description.push_str(&format!("\n    - [{id}]({base}/{id}/docs)")),
+                Ok(_) => description.push_str(&format!("\n    - [{id}]({base}/{}/docs)", path_of(entry))),
                 Err(why) => {
                     unavailable.insert(id.to_owned(), why.to_string().into());
                 }
@@ -115,22 +115,22 @@ impl ToolProxy {
             },
         };
         let servers = all.iter().filter_map(|(entry, list)| {
-            Some((entry.slot.id.as_str(), operations(entry, list.as_ref().ok()?)))
+            Some((path_of(entry), list.as_ref().ok()?.operations(&entry.slot.id)))
         });
-        fresh(document::of_all(&about, servers))
+        fresh(document::of_all(&about, &servers.collect::<Vec<_>>()))
     }
 
     async fn page(&self, asked: &Asked<'_>, entry: &Arc<Entry>) -> Response {
         let list = tools(entry, asked.lens(entry).as_deref(), LIST_WITHIN).await;
         let servers = vec![server_page(asked, entry, &list)];
-        self.shown(Page { base: asked.below.base, servers, index: false })
+        self.shown(Page { base: asked.below.base.clone(), servers, index: false })
     }
 
     /// The page of all servers.
     pub(super) async fn index_page(&self, asked: &Asked<'_>) -> Response {
         let all = all(asked).await;
         let servers = all.iter().map(|(entry, list)| server_page(asked, entry, list)).collect();
-        self.shown(Page { base: asked.below.base, servers, index: true })
+        self.shown(Page { base: asked.below.base.clone(), servers, index: true })
     }
 
     fn shown(&self, page: Page) -> Response {
@@ -146,7 +146,7 @@ fn fresh(text: String) -> Response {
 
 /// The tools of every server; of one that does not answer in time those it had, or why not.
 async fn all(asked: &Asked<'_>) -> Vec<(Arc<Entry>, Result<Arc<Listed>, Failed>)> {
-    let entries: Vec<_> = asked.gateway.entries().into_iter().filter(|entry| asked.admits(entry)).collect();
+    let entries: Vec<_> = asked.gateway.servers().into_iter().filter(|entry| asked.admits(entry)).collect();
     let lists = entries.iter().map(|entry| async {
         let lens = asked.lens(entry);
         tools(entry, lens.as_deref(), INDEX_WITHIN).await
@@ -175,22 +175,24 @@ impl Said {
 }
 
 fn server_page(asked: &Asked<'_>, entry: &Arc<Entry>, list: &Result<Arc<Listed>, Failed>) -> ServerPage {
-    let id = entry.slot.id.to_string();
+    let (id, path) = (entry.slot.id.to_string(), path_of(entry));
     let name = entry.slot.place().map(|place| place.name.clone()).unwrap_or_default();
     let list = match list {
         Ok(list) => list,
-        Err(why) => return ServerPage { id, name, why: Some(why.to_string()), ..ServerPage::default() },
+        Err(why) => {
+            return ServerPage { id, path, name, why: Some(why.to_string()), ..ServerPage::default() };
+        }
     };
     let said = Said::of(entry, list);
-    let tools = operations(entry, list).all().iter().map(|operation| ToolPage {
-        path: format!("{}/{id}/{}", asked.below.base, names::encoded(&operation.path)),
+    let tools = list.operations(&entry.slot.id).all().iter().map(|operation| ToolPage {
+        path: format!("{}/{path}/{}", asked.below.base, names::encoded(&operation.path)),
         description: operation.description.clone(),
         schema: format!("{:#}", operation.schema()),
         example: operation.arguments.example().map(|example| format!("{example:#}")).unwrap_or_default(),
     });
     let tools = tools.collect();
     let title = format!("{} {}", said.title, said.version);
-    ServerPage { id, name, title, about: said.about, why: None, spec: list.giver.spec.clone(), tools }
+    ServerPage { id, path, name, title, about: said.about, why: None, spec: list.giver.spec.clone(), tools }
 }
 
 /// Lists as the server wrote their entries.
@@ -247,6 +249,8 @@ async fn prompt(asked: &Asked<'_>, entry: &Arc<Entry>, (name, request): (&str, &
 async fn passed(asked: &Asked<'_>, entry: &Arc<Entry>, (method, params): (&str, &Value)) -> Response {
     let origin = asked.origin(entry);
     let params = RawValue::from_string(params.to_string()).ok();
+    let least = entry.least();
+    let entry = least.as_ref().unwrap_or(entry);
     let mut timed = Timed::start(&entry.metrics, method, "").by(&origin, (method, ""), None);
     let wanted = Wanted {
         method,
@@ -267,7 +271,7 @@ async fn passed(asked: &Asked<'_>, entry: &Arc<Entry>, (method, params): (&str, 
 /// Tools are called with POST.
 async fn no_read(entry: &Arc<Entry>, lens: Option<&Lens>, path: &str) -> Response {
     match tools(entry, lens, LIST_WITHIN).await {
-        Ok(list) if operations(entry, &list).at(path).is_some() => {
+        Ok(list) if list.operations(&entry.slot.id).at(path).is_some() => {
             let mut response = answered(Answer::error(405, &json!("Method Not Allowed")));
             response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static("POST"));
             response

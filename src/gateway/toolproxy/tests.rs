@@ -1,5 +1,8 @@
 //! The tool proxy before a played server: what mcpo's clients send, and what they get.
 
+mod mount;
+mod scopes;
+
 use crate::gateway::Gateway;
 use crate::gateway::body::{Body, Response};
 use crate::gateway::front::GatewayFront;

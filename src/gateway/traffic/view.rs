@@ -135,16 +135,21 @@ impl Traffic {
     /// How it stands now.
     #[must_use]
     pub fn view(&self) -> TrafficView {
-        let (running, waiting, circuit) = {
-            let held = lock(&self.held);
-            (held.gate.running(), held.gate.waiting(), held.breaker.state(self.now_millis()))
+        let circuit = lock(&self.circuit).breaker.state(self.now_millis());
+        // What is of all instances together stands at the first, so that sums are right.
+        let first = self.instance.replica_number() == 1;
+        let (running, waiting) = if first {
+            let held = lock(&self.whole.held);
+            (held.gate.running(), held.gate.waiting())
+        } else {
+            (0, 0)
         };
-        let (cached_bytes, cached) = lock(&self.kept).size();
+        let (cached_bytes, cached) = if first { lock(&self.whole.kept).size() } else { (0, 0) };
         let counts = &self.counts;
         let count =
             |reason: &Reason| (reason.as_str(), counts.of(*reason).map_or(0, |count| count.load(Relaxed)));
         TrafficView {
-            limited: self.on.load(Relaxed),
+            limited: self.whole.on.load(Relaxed),
             running,
             waiting,
             denied: Reason::ALL.iter().map(count).collect(),

@@ -256,22 +256,22 @@ fn r01_clients_of_2024_11_05_have_their_pair_of_stream_and_post() {
             "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "live", "version": "1"}}});
         for (stream, endpoint) in [(&stream, &endpoint), (&other, &elsewhere)] {
             assert_eq!(post(endpoint, &hello), 202);
-            assert_eq!(stream.message()["result"]["protocolVersion"], "2024-11-05");
+            assert_eq!(stream.reply()["result"]["protocolVersion"], "2024-11-05");
             assert_eq!(
                 post(endpoint, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"})),
                 202
             );
         }
         assert_eq!((post(&endpoint, &call(1, "mine")), post(&elsewhere, &call(1, "theirs"))), (202, 202));
-        assert_eq!(text_of(&stream.message()), "mine");
-        assert_eq!(text_of(&other.message()), "theirs");
+        assert_eq!(text_of(&stream.reply()), "mine");
+        assert_eq!(text_of(&other.reply()), "theirs");
         assert_eq!(post(&endpoint.replace("session_id=", "session_id=0"), &call(2, "x")), 404);
         drop(stream);
         eventually("the pair ends with its stream", 20, || {
             (post(&endpoint, &call(3, "x")) == 404).then_some(())
         });
         assert_eq!(post(&elsewhere, &call(4, "on")), 202);
-        assert_eq!(text_of(&other.message()), "on");
+        assert_eq!(text_of(&other.reply()), "on");
     }
 }
 

@@ -283,6 +283,20 @@ impl Events {
         self.try_message(SILENCE).unwrap_or_else(|error| panic!("no message on the stream: {error}"))
     }
 
+    /// The next message that is no notification: a server may tell of a change at any time.
+    #[track_caller]
+    pub(crate) fn reply(&self) -> Value {
+        let until = Instant::now() + SILENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let message =
+                self.try_message(left).unwrap_or_else(|error| panic!("no reply on the stream: {error}"));
+            if message.get("id").is_some() {
+                return message;
+            }
+        }
+    }
+
     /// The next message within this time.
     pub(crate) fn try_message(&self, within: Duration) -> Result<Value, RecvTimeoutError> {
         let until = Instant::now() + within;
