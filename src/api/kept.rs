@@ -13,15 +13,16 @@
 
 use crate::api::view::{Moment, ServerView};
 use crate::api::{Context, FilesView, Response};
+use crate::gateway::lock;
+use crate::model::fingerprint::hex;
 use crate::service::{Snapshot, Wish};
 use crate::usage::Reading;
 use crate::world::{Recorded, Records, WorldError};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 use warp::Reply;
@@ -35,8 +36,8 @@ const PAGES_MAX: usize = 64;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest query whose list is kept, in bytes.
 const QUERY_BYTES_MAX: usize = 256;
-/// Bytes of a digest that make a version.
-const ETAG_BYTES: usize = 12;
+/// Digits of a digest that make a version.
+const ETAG_DIGITS: usize = 24;
 
 /// A list: the route's name, and the query as it came.
 pub(super) type Key = (&'static str, String);
@@ -92,10 +93,6 @@ impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kept").finish_non_exhaustive()
     }
-}
-
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shown {
@@ -241,12 +238,7 @@ impl Page {
     pub(super) fn of(list: &impl serde::Serialize) -> Self {
         // Nothing of a list is a map with other keys than text, or fails by itself.
         let body = Bytes::from(serde_json::to_vec(list).unwrap_or_default());
-        let mut etag = String::from("\"");
-        for byte in Sha256::digest(&body).iter().take(ETAG_BYTES) {
-            // Writing to a String cannot fail.
-            let _ = write!(etag, "{byte:02x}");
-        }
-        etag.push('"');
+        let etag = format!("\"{}\"", hex(&Sha256::digest(&body), ETAG_DIGITS));
         Self { body, etag: HeaderValue::from_str(&etag).ok(), link: None }
     }
 

@@ -187,47 +187,13 @@ async fn write(
 #[cfg(test)]
 mod tests {
     use super::{BETWEEN, CallLog, TOGETHER_MAX, WAITING_MAX};
-    use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task};
+    use crate::model::record::CallRecord;
     use crate::model::time::{Span, Timestamp};
-    use crate::world::{Answer, Clock, Records};
-    use std::future::{Future, pending, ready};
+    use crate::world::fake::FakeRecords;
+    use crate::world::{Clock, Records};
+    use std::future::{Future, pending};
     use std::pin::Pin;
-    use std::sync::{Arc, Mutex};
-
-    /// Keeps calls, or never answers.
-    #[derive(Default)]
-    struct Kept {
-        batches: Mutex<Vec<Vec<CallRecord>>>,
-        stuck: bool,
-    }
-
-    impl Records for Kept {
-        fn begin_task<'a>(&'a self, _task: &'a Task) -> Answer<'a, i64> {
-            Box::pin(ready(Ok(1)))
-        }
-        fn end_task<'a>(&'a self, _task: &'a Task) -> Answer<'a, ()> {
-            Box::pin(ready(Ok(())))
-        }
-        fn task(&self, _id: i64) -> Answer<'_, Option<Task>> {
-            Box::pin(ready(Ok(None)))
-        }
-        fn tasks(&self, _before: Option<i64>, _limit: usize) -> Answer<'_, Vec<Task>> {
-            Box::pin(ready(Ok(Vec::new())))
-        }
-        fn add_audit<'a>(&'a self, _entries: &'a [AuditEntry]) -> Answer<'a, ()> {
-            Box::pin(ready(Ok(())))
-        }
-        fn audit<'a>(&'a self, _filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>> {
-            Box::pin(ready(Ok(Vec::new())))
-        }
-        fn add_calls(&self, calls: Vec<CallRecord>) -> Answer<'_, ()> {
-            if self.stuck {
-                return Box::pin(pending());
-            }
-            self.batches.lock().unwrap().push(calls);
-            Box::pin(ready(Ok(())))
-        }
-    }
+    use std::sync::Arc;
 
     struct Noon;
 
@@ -248,7 +214,7 @@ mod tests {
     async fn calls_are_written_many_at_once_with_their_time_and_none_is_left() {
         let log = CallLog::new(Arc::new(Noon));
         log.note(call(0));
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(FakeRecords::default());
         log.begin(Arc::clone(&kept) as Arc<dyn Records>);
         assert!(log.wants());
         log.note(call(1));
@@ -268,7 +234,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_calls_are_written_before_their_time_in_pieces_that_are_soon_written() {
         let log = CallLog::new(Arc::new(Noon));
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(FakeRecords::default());
         log.begin(Arc::clone(&kept) as Arc<dyn Records>);
         log.note(call(0));
         tokio::time::sleep(BETWEEN / 4).await;
@@ -281,7 +247,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_holds_up_nobody_and_what_is_lost_is_counted() {
         let log = CallLog::new(Arc::new(Noon));
-        log.begin(Arc::new(Kept { stuck: true, ..Kept::default() }));
+        log.begin(Arc::new(FakeRecords { stuck: true, ..FakeRecords::default() }));
         for n in 0..WAITING_MAX + 10 {
             log.note(call(n));
         }

@@ -317,10 +317,7 @@ impl Session {
         let inner = self.inner();
         SessionRecord {
             id_hash: hex(&self.hash),
-            server: match self.replica() {
-                1 => self.server.clone(),
-                number => self.server.replica(number),
-            },
+            server: self.server.replica(self.replica()),
             version: self.version.to_owned(),
             capabilities: self.capabilities.get().to_owned(),
             client: self.client.as_ref().map_or_else(|| "{}".to_owned(), |client| client.get().to_owned()),

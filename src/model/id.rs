@@ -82,11 +82,12 @@ impl ServerId {
         Self(section.map_or_else(|| "mcp".to_owned(), |section| format!("mcp~{section}")))
     }
 
-    /// A further instance of this server: 2 is the second one, the first has the server's own id. No entry of
-    /// a file can have it.
+    /// An instance of this server: the first has the server's own id, those of the others no entry of a file
+    /// can have.
     #[must_use]
     pub fn replica(&self, number: u32) -> Self {
-        Self(format!("{}{REPLICA}{number}", self.server().0))
+        let server = self.server();
+        if number < 2 { server } else { Self(format!("{}{REPLICA}{number}", server.0)) }
     }
 
     /// Which instance of its server this is: 1 for the server's own id.
@@ -307,6 +308,7 @@ mod tests {
         let third = server.replica(3);
         assert_eq!((third.as_str(), third.replica_number()), ("time-R3", 3));
         assert_eq!((third.server(), third.replica(4)), (server.clone(), server.replica(4)));
+        assert_eq!(third.replica(1), server);
         assert_eq!((server.server(), server.replica_number()), (server.clone(), 1));
         assert_eq!(ServerId::new("time-R3"), Err(IdError::Characters));
         assert_eq!(ServerId::instance("time-R3"), Ok(third.clone()));

@@ -28,9 +28,7 @@ pub(crate) fn siblings<'a>(draft: &Draft<'a>, server: &Server) -> impl Iterator<
     let numbers = 1..=if server.replicas > 1 { server.replicas } else { 0 };
     let desired = draft.input.desired;
     numbers
-        .filter_map(move |number| {
-            desired.servers.get(&if number == 1 { own.clone() } else { own.replica(number) })
-        })
+        .filter_map(move |number| desired.servers.get(&own.replica(number)))
         .filter(move |one| one.id != id)
 }
 

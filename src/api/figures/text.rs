@@ -8,7 +8,7 @@ use crate::api::figures::table::{
 };
 use crate::api::figures::{Figures, PASS_MICROS};
 use crate::api::view::STATES;
-use crate::gateway::metrics::page::{Family, Page, seconds};
+use crate::gateway::metrics::page::{Family, Page, Several, seconds};
 use crate::gateway::metrics::prometheus;
 use crate::gateway::overview::{HealthView, ServerView};
 use crate::model::balancer::BalancerSeen;
@@ -19,7 +19,7 @@ use crate::model::observed::Seen;
 use crate::model::time::Timestamp;
 use crate::plan::report::{Row, RowState};
 use crate::service::Snapshot;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What is shown beside the counts.
@@ -126,30 +126,14 @@ fn files(page: &mut Page, figures: &Figures, configuration: &Configuration) {
     page.single(&SIGN_INS, figures.refused.load(Relaxed));
 }
 
-/// Which servers have several instances: their figures say of which they are.
-struct Named(BTreeSet<ServerId>);
-
-impl Named {
-    fn of(moment: &Moment<'_>) -> Self {
-        let ids = moment.snapshot.report.each().map(|(id, _)| id).chain(moment.used.keys());
-        Self(ids.filter(|id| id.replica_number() > 1).map(ServerId::server).collect())
-    }
-
-    /// The server's own id, and the number of the instance where there are several.
-    fn labels(&self, id: &ServerId) -> [String; 2] {
-        let server = id.server();
-        let replica = if self.0.contains(&server) { id.replica_number().to_string() } else { String::new() };
-        [server.to_string(), replica]
-    }
-}
-
 fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     let report = &moment.snapshot.report;
     let answers: BTreeMap<&ServerId, bool> =
         moment.views.iter().map(|view| (&view.server, view.up)).collect();
     let health: BTreeMap<&ServerId, &HealthView> =
         moment.views.iter().filter_map(|view| Some((&view.server, view.health.as_ref()?))).collect();
-    let named = Named::of(moment);
+    let ids = report.each().map(|(id, _)| id).chain(moment.used.keys());
+    let several = Several::among(ids);
     page.family(&SERVERS);
     for state in STATES {
         page.sample(&SERVERS, &[state.as_str()], report.count(state));
@@ -158,13 +142,13 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
         page.family(family);
         for (id, row) in report.each() {
             if let Some(number) = number(id, row) {
-                page.sample(family, &named.labels(id).each_ref().map(String::as_str), number);
+                page.sample(family, &several.labels(id).each_ref().map(String::as_str), number);
             }
         }
     };
     page.family(&STATE);
     for (id, row) in report.each() {
-        let [server, replica] = named.labels(id);
+        let [server, replica] = several.labels(id);
         for state in STATES {
             page.sample(&STATE, &[&server, &replica, state.as_str()], u8::from(row.state == state));
         }
@@ -181,7 +165,7 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     each(page, &HEALTHY, &|id, row| health(id, row).map(|health| health.serves().into()));
     page.family(&HEALTH);
     for (id, health) in report.each().filter_map(|(id, row)| Some((id, health(id, row)?))) {
-        let [server, replica] = named.labels(id);
+        let [server, replica] = several.labels(id);
         for state in State::ALL {
             let is = health.state == state.as_str();
             page.sample(&HEALTH, &[&server, &replica, state.as_str()], u8::from(is));
@@ -189,11 +173,11 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     }
     page.family(&CPU);
     for (id, micros) in moment.used.iter().filter_map(|(id, used)| Some((id, used.cpu_micros?))) {
-        page.sample(&CPU, &named.labels(id).each_ref().map(String::as_str), seconds(micros));
+        page.sample(&CPU, &several.labels(id).each_ref().map(String::as_str), seconds(micros));
     }
     page.family(&MEMORY);
     for (id, bytes) in moment.used.iter().filter_map(|(id, used)| Some((id, used.memory_bytes?))) {
-        page.sample(&MEMORY, &named.labels(id).each_ref().map(String::as_str), bytes);
+        page.sample(&MEMORY, &several.labels(id).each_ref().map(String::as_str), bytes);
     }
     let restarts = figures.counts().restarts.clone();
     each(page, &RESTARTS, &|id, _| Some(restarts.get(id).copied().unwrap_or(0)));

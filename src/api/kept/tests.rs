@@ -1,44 +1,12 @@
 //! Bytes that are shared, and when they are not.
 
 use super::{BYTES_MAX, Kept, PAGES_MAX, Page, Pages, QUERY_BYTES_MAX, lock, names};
-use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task};
-use crate::world::{Answer, ErrorKind, Recorded, Records, WorldError};
-use std::future::ready;
+use crate::world::fake::FakeRecords;
+use crate::world::{ErrorKind, Recorded, WorldError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use warp::http::HeaderValue;
-
-/// Counts what is written, and keeps nothing.
-#[derive(Default)]
-struct Counting(AtomicU64);
-
-impl Records for Counting {
-    fn written(&self, _list: Recorded) -> Option<u64> {
-        Some(self.0.load(Ordering::SeqCst))
-    }
-    fn begin_task<'a>(&'a self, _task: &'a Task) -> Answer<'a, i64> {
-        Box::pin(ready(Ok(1)))
-    }
-    fn end_task<'a>(&'a self, _task: &'a Task) -> Answer<'a, ()> {
-        Box::pin(ready(Ok(())))
-    }
-    fn task(&self, _id: i64) -> Answer<'_, Option<Task>> {
-        Box::pin(ready(Ok(None)))
-    }
-    fn tasks(&self, _before: Option<i64>, _limit: usize) -> Answer<'_, Vec<Task>> {
-        Box::pin(ready(Ok(Vec::new())))
-    }
-    fn add_audit<'a>(&'a self, _entries: &'a [AuditEntry]) -> Answer<'a, ()> {
-        Box::pin(ready(Ok(())))
-    }
-    fn add_calls(&self, _calls: Vec<CallRecord>) -> Answer<'_, ()> {
-        Box::pin(ready(Ok(())))
-    }
-    fn audit<'a>(&'a self, _filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>> {
-        Box::pin(ready(Ok(Vec::new())))
-    }
-}
 
 /// A list of which only the text is of interest.
 fn list(text: &str) -> Page {
@@ -93,7 +61,7 @@ fn what_is_kept_has_bounds() {
 #[tokio::test(start_paused = true)]
 async fn who_comes_while_it_is_read_waits_for_a_reading_that_began_later_and_all_share_that() {
     let kept = Arc::new(Kept::default());
-    let records = Arc::new(Counting::default());
+    let records = Arc::new(FakeRecords::default());
     let reads = Arc::new(AtomicU64::new(0));
     let ask = || {
         let (kept, records, reads) = (Arc::clone(&kept), Arc::clone(&records), Arc::clone(&reads));
@@ -101,7 +69,7 @@ async fn who_comes_while_it_is_read_waits_for_a_reading_that_began_later_and_all
             let made = async {
                 reads.fetch_add(1, Ordering::SeqCst);
                 // What it sees is what was written by now.
-                let seen = records.0.load(Ordering::SeqCst);
+                let seen = records.written.load(Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 Ok(list(&seen.to_string()))
             };
@@ -116,7 +84,7 @@ async fn who_comes_while_it_is_read_waits_for_a_reading_that_began_later_and_all
     let first: Vec<_> = (0..32).map(|_| ask()).collect();
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(reads.load(Ordering::SeqCst), 1);
-    records.0.fetch_add(1, Ordering::SeqCst);
+    records.written.fetch_add(1, Ordering::SeqCst);
     let second: Vec<_> = (0..32).map(|_| ask()).collect();
     for one in first {
         assert!([r#"["0"]"#, r#"["1"]"#].contains(&one.await.unwrap().as_str()));
@@ -132,7 +100,7 @@ async fn who_comes_while_it_is_read_waits_for_a_reading_that_began_later_and_all
 #[tokio::test]
 async fn a_reading_that_fails_is_an_answer_to_one_and_not_kept() {
     let kept = Kept::default();
-    let records = Counting::default();
+    let records = FakeRecords::default();
     let failing = async { Err(WorldError::new("reading", ErrorKind::Failed, "the disk")) };
     kept.of_records((&records, Recorded::Audit), key(""), failing).await.unwrap_err();
     assert!(lock(&kept.pages).held.is_empty());

@@ -3,10 +3,31 @@
 //! Families are declared in tables, from which `docs/reference/metrics.md` is written: a name that
 //! is on the page is in the reference. Must never hold a sample whose family was not begun.
 
+use crate::model::id::ServerId;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// The label with the number of a server's instance; it is left out where there is only one.
 pub const REPLICA: &str = "replica";
+/// Which servers have several instances: their figures say of which they are.
+#[derive(Debug)]
+pub struct Several(BTreeSet<ServerId>);
+
+impl Several {
+    /// Those with a further instance among these.
+    pub fn among<'a>(ids: impl Iterator<Item = &'a ServerId>) -> Self {
+        Self(ids.filter(|id| id.replica_number() > 1).map(ServerId::server).collect())
+    }
+
+    /// The values of `server` and [`REPLICA`] for an instance; the second is empty where there is no other.
+    #[must_use]
+    pub fn labels(&self, id: &ServerId) -> [String; 2] {
+        let server = id.server();
+        let replica = if self.0.contains(&server) { id.replica_number().to_string() } else { String::new() };
+        [server.to_string(), replica]
+    }
+}
+
 /// What all names begin with.
 pub const PREFIX: &str = "mcp_orchestrator_";
 /// Type of the answer.

@@ -5,12 +5,10 @@
 //! have a label that tells clients or sessions apart.
 
 use crate::gateway::metrics::BUCKETS_MICROS;
-use crate::gateway::metrics::page::{Family, Kind, Page, REPLICA};
+use crate::gateway::metrics::page::{Family, Kind, Page, REPLICA, Several};
 use crate::gateway::overview::{KindView, ServerView};
 use crate::gateway::traffic::view::Reason;
-use crate::model::id::ServerId;
 use crate::traffic::breaker::State;
-use std::collections::BTreeSet;
 
 const SERVER: &[&str] = &["server", REPLICA];
 const CALL: &[&str] = &["server", REPLICA, "method", "tool"];
@@ -87,16 +85,13 @@ struct Labelled<'a> {
     replica: String,
 }
 
-fn labelled(views: &[ServerView]) -> Vec<Labelled<'_>> {
-    let further = views.iter().filter(|view| view.server.replica_number() > 1);
-    let several: BTreeSet<ServerId> = further.map(|view| view.server.server()).collect();
-    let mut all = Vec::with_capacity(views.len());
-    for view in views {
-        let server = view.server.server();
-        let number = several.contains(&server).then(|| view.server.replica_number().to_string());
-        all.push(Labelled { view, server: server.to_string(), replica: number.unwrap_or_default() });
-    }
-    all
+fn labelled<'a>(views: &'a [ServerView]) -> Vec<Labelled<'a>> {
+    let several = Several::among(views.iter().map(|view| &view.server));
+    let one = |view: &'a ServerView| {
+        let [server, replica] = several.labels(&view.server);
+        Labelled { view, server, replica }
+    };
+    views.iter().map(one).collect()
 }
 
 /// Writes all figures of all servers.
