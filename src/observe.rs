@@ -15,15 +15,27 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Lines read of a container whose last words are asked for: those of its next run are among them.
 const WORDS_TAIL: usize = 100;
 
-/// The first look: containers, the load balancer, our own listeners, at the same time.
-pub async fn look(world: &World, targets: &TargetsToRead, busy: BTreeSet<ServerId>) -> Observed {
-    let containers = world.engine.containers();
-    let balancer = async {
-        match &world.balancer {
-            Err(why) => BalancerSeen::Off(why.clone()),
-            Ok(balancer) => BalancerSeen::On(seen(balancer.view(targets).await.map(Box::new))),
+/// What is seen of the load balancer. The future stands on its own: it may run on beside passes.
+pub fn balancer(
+    world: &World,
+    targets: &TargetsToRead,
+) -> impl Future<Output = BalancerSeen> + Send + 'static + use<> {
+    let (balancer, targets) = (world.balancer.clone(), targets.clone());
+    async move {
+        match balancer {
+            Err(why) => BalancerSeen::Off(why),
+            Ok(balancer) => BalancerSeen::On(seen(balancer.view(&targets).await.map(Box::new))),
         }
-    };
+    }
+}
+
+/// The first look: containers, what `balancer` sees, our own listeners, at the same time.
+pub async fn look(
+    world: &World,
+    balancer: impl Future<Output = BalancerSeen>,
+    busy: BTreeSet<ServerId>,
+) -> Observed {
+    let containers = world.engine.containers();
     let (containers, balancer) = futures_util::future::join(containers, balancer).await;
     Observed {
         containers: seen(containers),

@@ -6,24 +6,28 @@
 //!
 //! Must never name an adapter, and never act on a plan that breaks an invariant.
 
+mod reading;
+
 use crate::execute::learn::{ActionResult, learn};
 use crate::execute::{Limits, Teller, lanes, run};
 use crate::model::desired::Desired;
 use crate::model::id::ServerId;
-use crate::model::memory::Memory;
+use crate::model::memory::{Intent, Memory};
 use crate::model::observed::Observed;
-use crate::model::policy::Policy;
-use crate::model::time::Timestamp;
+use crate::model::op::Op;
+use crate::model::policy::{Ending, Policy};
+use crate::model::time::{Span, Timestamp};
 use crate::observe;
 use crate::plan::action::Action;
 use crate::plan::check::{Broken, check};
 use crate::plan::{Input, Plan, plan};
+use crate::reconcile::reading::Reading;
 use crate::world::{TargetsToRead, World};
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,9 +36,21 @@ const ROUNDS_MAX: usize = 6;
 /// Target groups whose health is read in rotation, beside those in transition.
 const ROTATING_READS: usize = 3;
 
+/// After a stop by hand for so long: what it asks of the load balancer was done or refused by then.
+const STOPPED_LATELY: Span = Span::secs(60);
+
 /// The servers of a lane and what became of its actions.
 pub type LaneEnd = (BTreeSet<ServerId>, Vec<(Action, ActionResult)>);
 type LaneRun = Pin<Box<dyn Future<Output = LaneEnd> + Send>>;
+
+/// What the loop goes on with.
+#[derive(Debug)]
+pub enum Event {
+    /// A lane ended; to be handed to [`Reconciler::learn_from`].
+    LaneEnd(LaneEnd),
+    /// The load balancer has answered after all: the next pass decides with it.
+    BalancerAnswered,
+}
 
 /// Brings the world to what is desired, pass by pass.
 pub struct Reconciler {
@@ -44,8 +60,11 @@ pub struct Reconciler {
     memory: Memory,
     desired: Arc<Desired>,
     lanes: FuturesUnordered<LaneRun>,
+    /// Lanes that ended while a pass looked, and of which nothing was learned yet.
+    over: VecDeque<LaneEnd>,
     busy: BTreeSet<ServerId>,
     read_next: BTreeSet<ServerId>,
+    reading: Reading,
     /// The last save failed: the store is behind.
     behind: bool,
     /// Counts what a pass got done.
@@ -85,6 +104,23 @@ pub struct Ended {
     pub unsaved: Option<String>,
 }
 
+/// Does `work` while lanes run on: a look may have to wait for the load balancer, and whoever asks for
+/// one pass after the other must not keep actions from ending.
+async fn beside<T>(
+    lanes: &mut FuturesUnordered<LaneRun>,
+    over: &mut VecDeque<LaneEnd>,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            Some(end) = lanes.next() => over.push_back(end),
+        }
+    }
+}
+
 impl Reconciler {
     /// A reconciler over `world` that remembers `memory`.
     #[must_use]
@@ -96,8 +132,10 @@ impl Reconciler {
             memory,
             desired: Arc::new(Desired::default()),
             lanes: FuturesUnordered::new(),
+            over: VecDeque::new(),
             busy: BTreeSet::new(),
             read_next: BTreeSet::new(),
+            reading: Reading::default(),
             behind: false,
             steps: Arc::default(),
         }
@@ -134,11 +172,26 @@ impl Reconciler {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// From now on a load balancer that does not answer soon holds up no pass: it decides without, and
+    /// [`Reconciler::event`] tells when the answer is there.
+    pub const fn be_brief(&mut self) {
+        self.reading.be_brief();
+    }
+
+    /// Whether the load balancer was asked and has not answered yet.
+    #[must_use]
+    pub const fn awaits_balancer(&self) -> bool {
+        self.reading.is_awaited()
+    }
+
     /// Looks and decides, and changes nothing.
-    pub async fn preview(&self, desired: &Desired, policy: &Policy) -> (Plan, Observed, Vec<Broken>) {
+    pub async fn preview(&mut self, desired: &Desired, policy: &Policy) -> (Plan, Observed, Vec<Broken>) {
         let targets =
             TargetsToRead { servers: self.read_next.iter().cloned().collect(), rotating: ROTATING_READS };
-        let mut observed = observe::look(&self.world, &targets, self.busy.clone()).await;
+        let whole = self.waits_for_balancer(policy.ending);
+        let balancer = self.reading.seen(&self.world, &targets, whole);
+        let look = observe::look(&self.world, balancer, self.busy.clone());
+        let mut observed = beside(&mut self.lanes, &mut self.over, look).await;
         self.step();
         let now = self.world.clock.now();
         let memory = &self.memory;
@@ -153,6 +206,14 @@ impl Reconciler {
         }
         let broken = check(Input { desired, observed: &observed, memory, policy, now }, &decided);
         (decided, observed, broken)
+    }
+
+    /// Whether what comes next is done without the load balancer where that cannot be asked, so that its
+    /// answer is waited for: the end of this process, and a stop by hand.
+    fn waits_for_balancer(&self, ending: Ending) -> bool {
+        let now = self.world.clock.now();
+        let lately = |intent: &Intent| !intent.run && now.since(intent.at) < STOPPED_LATELY;
+        ending != Ending::None || self.memory.intents.values().any(lately)
     }
 
     /// One pass: looks, decides, checks, remembers, and sets the actions going. They run while
@@ -185,10 +246,10 @@ impl Reconciler {
         self.remember(|kept| *kept = memory).await.err().map(|error| error.to_string())
     }
 
-    /// Whether actions are still running.
+    /// Whether actions are still running, or nothing was learned yet of some that have ended.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.lanes.is_empty()
+        !self.lanes.is_empty() || !self.over.is_empty()
     }
 
     /// Waits for the next lane to end and learns from it; `None` when none runs.
@@ -200,19 +261,72 @@ impl Reconciler {
     /// Waits for the next lane to end. Unlike [`Self::ended`] it may be dropped while it waits;
     /// what it gives must be handed to [`Self::learn_from`].
     pub async fn lane_end(&mut self) -> Option<LaneEnd> {
-        self.lanes.next().await
+        match self.over.pop_front() {
+            Some(end) => Some(end),
+            None => self.lanes.next().await,
+        }
+    }
+
+    /// Waits for what the loop goes on with: the end of a lane, or a late answer of the load balancer;
+    /// `None` when neither is to come. It may be dropped while it waits.
+    pub async fn event(&mut self) -> Option<Event> {
+        let Self { lanes, over, reading, .. } = self;
+        if let Some(end) = over.pop_front() {
+            return Some(Event::LaneEnd(end));
+        }
+        if lanes.is_empty() && !reading.is_awaited() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            Some(end) = lanes.next() => Some(Event::LaneEnd(end)),
+            () = reading.answer() => Some(Event::BalancerAnswered),
+        }
     }
 
     /// Learns from a lane that ended, and from all that have ended with it: what a hundred lanes
     /// taught is saved at once. Not to be dropped half way.
     pub async fn learn_from(&mut self, (mut servers, mut results): LaneEnd) -> Ended {
-        while let Some(Some((more, ended))) = self.lanes.next().now_or_never() {
+        while let Some(Some((more, ended))) = self.lane_end().now_or_never() {
             servers.extend(more);
             results.extend(ended);
         }
         self.busy.retain(|id| !servers.contains(id));
+        if results.iter().any(|(action, _)| matches!(action.op, Op::Balancer(_))) {
+            self.reading.forget();
+        }
         let memory = learn(self.memory.clone(), &self.desired, &results, self.world.clock.now());
         let unsaved = self.keep(memory).await;
         Ended { results, unsaved }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LaneEnd, LaneRun, beside};
+    use futures_util::stream::FuturesUnordered;
+    use std::collections::{BTreeSet, VecDeque};
+    use std::time::Duration;
+    use tokio::time::sleep;
+
+    #[tokio::test(start_paused = true)]
+    async fn actions_go_on_while_a_pass_looks() {
+        let lane = |secs| -> LaneRun {
+            Box::pin(async move {
+                // As a call that has to be sent, waited for and read.
+                for _ in 0..10 {
+                    sleep(Duration::from_secs(secs) / 10).await;
+                }
+                let end: LaneEnd = (BTreeSet::new(), Vec::new());
+                end
+            })
+        };
+        let lanes = &mut FuturesUnordered::new();
+        lanes.extend([lane(1), lane(30)]);
+        let over = &mut VecDeque::new();
+        beside(lanes, over, sleep(Duration::from_secs(3))).await;
+        assert_eq!((over.len(), lanes.len()), (1, 1), "one has ended");
+        beside(&mut FuturesUnordered::new(), over, sleep(Duration::from_secs(3))).await;
+        assert_eq!(over.len(), 1, "without any it only looks");
     }
 }

@@ -9,10 +9,12 @@
 
 mod pulse;
 mod seen;
+mod times;
 mod wishes;
 
 pub use pulse::Pulse;
 pub use seen::{SeenByPass, TargetsRead};
+pub use times::{look_again, next_pass, wait_after_failures};
 
 use crate::execute::learn::ActionResult;
 use crate::model::desired::Desired;
@@ -23,7 +25,7 @@ use crate::model::policy::{Ending, Policy};
 use crate::model::time::{Span, Timestamp};
 use crate::plan::Plan;
 use crate::plan::report::{ReasonKind, Report, Row, RowState};
-use crate::reconcile::{Ended, Pass, Reconciler};
+use crate::reconcile::{Ended, Event, Pass, Reconciler};
 use crate::world::{Clock, WorldError};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,11 +39,6 @@ const GAP: Span = Span::millis(100);
 /// While other lanes run, the pass after the end of one waits for so many times what the last pass
 /// took to look and decide: a hundred servers that end one by one are not looked at a hundred times.
 const LOOKS_APART: u64 = 10;
-/// Between the beginnings of two passes that only read the load balancer once more.
-const READ_AGAIN: Span = Span::secs(1);
-/// The first look after one that found the engine or the load balancer away; later ones come after
-/// as long as it has been away already, so that neither a short nor a long absence costs much.
-const AWAY_AGAIN: Span = Span::secs(5);
 /// Between two of the last passes that got nothing done.
 const LAST_LOOK: Span = Span::millis(250);
 /// Requests that may wait for the loop.
@@ -238,18 +235,6 @@ pub struct Service<O> {
     looked: Span,
 }
 
-/// The wait before the next pass after `failing` lanes in a row that did nothing but fail: most
-/// failures have a wait of their own in the memory, this one keeps the rest from spinning.
-#[must_use]
-pub fn wait_after_failures(failing: u32) -> Span {
-    const FIRST: Span = Span::millis(500);
-    const MOST: Span = Span::secs(30);
-    match failing {
-        0 => Span::ZERO,
-        n => FIRST.times_capped(1_u64.checked_shl(n - 1).unwrap_or(u64::MAX), MOST),
-    }
-}
-
 /// Whether a lane did nothing but fail.
 #[must_use]
 pub fn only_failed(ended: &Ended) -> bool {
@@ -265,11 +250,12 @@ impl<O> std::fmt::Debug for Service<O> {
 impl<O: Observer> Service<O> {
     /// A loop over `reconciler`, and the handle to talk to it.
     pub fn new(
-        reconciler: Reconciler,
+        mut reconciler: Reconciler,
         clock: Arc<dyn Clock>,
         wishes: watch::Receiver<Arc<Wish>>,
         observer: O,
     ) -> (Self, Handle) {
+        reconciler.be_brief();
         let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let wake = Arc::new(Notify::new());
@@ -312,27 +298,23 @@ impl<O: Observer> Service<O> {
                 }
             }
             let wait = soon.map_or_else(|| self.wait(), |at| at.since(self.clock.now()).min(self.wait()));
-            let busy = self.reconciler.is_busy();
+            let busy = self.reconciler.is_busy() || self.reconciler.awaits_balancer();
             self.pulse.turn(true);
             due = tokio::select! {
                 biased;
                 () = &mut stop => break,
+                // Before requests, of which more may be waiting each time. Saving what was learned must not be
+                // given up because one comes in.
+                Some(event) = self.reconciler.event(), if busy => {
+                    self.pulse.turn(false);
+                    let next = self.go_on(event).await;
+                    // A wake-up that came before may be for a death: it keeps its time.
+                    soon = soon.into_iter().chain(next).min();
+                    false
+                }
                 Some(request) = self.requests.recv() => {
                     self.pulse.turn(false);
                     self.take(request).await
-                }
-                // Saving what was learned must not be given up because a request comes in.
-                Some(end) = self.reconciler.lane_end(), if busy => {
-                    self.pulse.turn(false);
-                    let ended = self.reconciler.learn_from(end).await;
-                    self.observer.ended(&ended);
-                    self.failing = if only_failed(&ended) { self.failing.saturating_add(1) } else { 0 };
-                    if self.failing == 0 {
-                        // A wake-up that came before may be for a death: it keeps its time.
-                        let next = self.gap_after_lane();
-                        soon = Some(soon.map_or(next, |at| at.min(next)));
-                    }
-                    false
                 }
                 // A sender that is gone switches this off instead of spinning.
                 Ok(()) = self.wishes.changed() => true,
@@ -375,6 +357,15 @@ impl<O: Observer> Service<O> {
             }
         };
         tokio::time::timeout(within, work).await.unwrap_or(false)
+    }
+
+    /// Takes what the loop goes on with; when to look because of it.
+    async fn go_on(&mut self, event: Event) -> Option<Timestamp> {
+        let Event::LaneEnd(end) = event else { return Some(self.gap()) };
+        let ended = self.reconciler.learn_from(end).await;
+        self.observer.ended(&ended);
+        self.failing = if only_failed(&ended) { self.failing.saturating_add(1) } else { 0 };
+        (self.failing == 0).then(|| self.gap_after_lane())
     }
 
     /// Time until the next pass is due by itself.
@@ -444,7 +435,7 @@ impl<O: Observer> Service<O> {
             report: pass.plan.report.clone(),
             actions: pass.plan.actions.len(),
             busy: pass.observed.busy.clone(),
-            settled: settled(&pass.plan, pass.observed.busy.is_empty()),
+            settled: settled(&pass.plan, pass.observed.busy.is_empty()) && !self.reconciler.awaits_balancer(),
             faults,
             leases,
             intents,
@@ -556,23 +547,6 @@ fn over(pass: &Pass, ending: Ending, now: Timestamp) -> bool {
             }
             Ending::Stop => pass.plan.report.in_flight == 0,
         }
-}
-
-/// When the next pass is due by itself: what the plan waits for, at the latest after `interval`,
-/// and not at once again only to read the load balancer.
-#[must_use]
-pub fn next_pass(plan: &Plan, began: Timestamp, interval: Span) -> Timestamp {
-    let (soonest, latest) = (if plan.read_next.is_empty() { GAP } else { READ_AGAIN }, interval);
-    let wanted = plan.next_look.or_else(|| (!plan.read_next.is_empty()).then_some(began));
-    wanted.map_or(began.after(latest), |at| at.max(began.after(soonest)).min(began.after(latest)))
-}
-
-/// When to look again for what has been away since `since`: there is no cheap sign that a network is
-/// back, so it is asked soon, then ever less often, at the latest after `interval`.
-#[must_use]
-pub fn look_again(since: Option<Timestamp>, began: Timestamp, interval: Span) -> Timestamp {
-    let wait = since.map_or(interval, |since| began.since(since).max(AWAY_AGAIN).min(interval));
-    began.after(wait)
 }
 
 /// Nothing to do, nothing running, nothing waiting that ends by itself but tries after failures.

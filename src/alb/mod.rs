@@ -46,6 +46,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// To reach the endpoint at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For a whole look: many calls, each within its own time.
+const VIEW_WITHIN: Duration = Duration::from_secs(120);
 /// Tries of one call, the first included.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -155,7 +157,13 @@ impl Alb {
 
 impl Balancer for Alb {
     fn view<'a>(&'a self, read_targets: &'a TargetsToRead) -> Answer<'a, BalancerView> {
-        Box::pin(self.read(read_targets))
+        Box::pin(async move {
+            let late = || {
+                let cause = format!("not done within {} s", VIEW_WITHIN.as_secs());
+                trouble("reading the load balancer", crate::world::ErrorKind::TimedOut, cause)
+            };
+            tokio::time::timeout(VIEW_WITHIN, self.read(read_targets)).await.map_err(|_late| late())?
+        })
     }
 
     fn apply<'a>(&'a self, op: &'a BalancerOp) -> Answer<'a, ()> {

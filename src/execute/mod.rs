@@ -36,6 +36,7 @@ pub struct Limits {
     pulls: Arc<Semaphore>,
     stops: Arc<Semaphore>,
     balancer: Arc<Semaphore>,
+    listeners: Arc<Semaphore>,
 }
 
 /// What starts and creations wait for.
@@ -60,6 +61,8 @@ const PULLS_MAX: usize = 3;
 const STOPS_MAX: usize = 128;
 /// Calls to the load balancer's API at once; its buckets are small and shared by all hosts.
 const BALANCER_MAX: usize = 4;
+/// Listeners opened or closed at once: quick, and none of them waits for AWS.
+const LISTENERS_MAX: usize = 16;
 
 impl Limits {
     /// `starts` container starts and creations at once (`max_parallel_operations`).
@@ -71,6 +74,7 @@ impl Limits {
             pulls: permits(PULLS_MAX),
             stops: permits(STOPS_MAX),
             balancer: permits(BALANCER_MAX),
+            listeners: permits(LISTENERS_MAX),
         }
     }
 
@@ -102,7 +106,8 @@ impl Limits {
                 | EdgeOp::Sleep { .. }
                 | EdgeOp::Restart { .. },
             ) => &self.stops,
-            Op::Balancer(_) | Op::Edge(EdgeOp::Open { .. } | EdgeOp::Close { .. }) => &self.balancer,
+            Op::Edge(EdgeOp::Open { .. } | EdgeOp::Close { .. }) => &self.listeners,
+            Op::Balancer(_) => &self.balancer,
         })
     }
 }
@@ -240,11 +245,13 @@ async fn one(
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, Teller, lanes, run};
+    use super::{BALANCER_MAX, Limits, Teller, lanes, run};
+    use crate::model::balancer::BalancerOp;
     use crate::model::container::ContainerSpec;
-    use crate::model::id::{ContainerId, ImageId, ServerId};
+    use crate::model::id::{ContainerId, ImageId, RuleArn, ServerId};
+    use crate::model::net::HostPort;
     use crate::model::observed::{Container, Details, Image, LogAsk, LogLine};
-    use crate::model::op::{ContainerRef, Create, EngineOp, Op};
+    use crate::model::op::{ContainerRef, Create, EdgeOp, EngineOp, Op};
     use crate::plan::action::Action;
     use crate::world::fake::FakeWorld;
     use crate::world::{Answer, Engine, World};
@@ -350,6 +357,19 @@ mod tests {
             // Those before it, and a few that are made meanwhile.
             assert!(place(&format!("start {name}")) <= 2 * n + 6, "{done:?}");
         }
+    }
+
+    #[test]
+    fn listeners_do_not_wait_for_the_load_balancer() {
+        let limits = Limits::new(1);
+        let slow = Op::Balancer(BalancerOp::DeleteRule { rule: RuleArn("arn:x".to_owned()) });
+        let held: Vec<_> = (0..BALANCER_MAX).map(|_| limits.of(&slow).try_acquire_owned().unwrap()).collect();
+        assert!(limits.of(&slow).try_acquire_owned().is_err(), "all its calls are under way");
+        let (server, port) = (ServerId::new("time").unwrap(), HostPort::new(8000).unwrap());
+        for op in [EdgeOp::Open { server: server.clone(), port }, EdgeOp::Close { server, port }] {
+            assert!(limits.of(&Op::Edge(op.clone())).try_acquire_owned().is_ok(), "{op:?}");
+        }
+        drop(held);
     }
 
     #[test]

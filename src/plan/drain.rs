@@ -60,6 +60,8 @@ pub(crate) fn report(draft: &mut Draft<'_>) {
             !is_out(draft, id)
         };
         waits = routed.iter().filter(|id| stays(id)).count();
+        // What is being done for a server may be just this: it wants nothing before it is over.
+        waits += draft.input.observed.busy.iter().filter(|id| !routed.contains(id)).count();
     }
     let what = match (&draft.input.observed.balancer, waits) {
         (BalancerSeen::Off(_), _) => {

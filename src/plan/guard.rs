@@ -31,6 +31,7 @@ pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
         draft.report.general.push(Reason::new(ReasonKind::BlockedBy, text).code("MCPO-P002"));
         return;
     }
+    say_nameless(draft);
     let there = draft.fleet.groups.iter().filter(|(_, group)| !group.is_empty()).map(|(id, _)| id);
     // Servers are counted: fewer instances of one are no removal.
     let existing: BTreeSet<ServerId> =
@@ -41,14 +42,6 @@ pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
     }
     if !desired.nameless.is_empty() {
         draft.keep_unclaimed = true;
-        let text = format!(
-            "{} removed while {} without a usable name {} a problem: {}",
-            "nothing is",
-            if desired.nameless.len() == 1 { "an entry" } else { "entries" },
-            if desired.nameless.len() == 1 { "has" } else { "have" },
-            desired.nameless.join(", ")
-        );
-        draft.report.general.push(Reason::new(ReasonKind::LeftAlone, text).code("MCPO-P003"));
         return;
     }
     let (total, gone) = (existing.len(), removed.len());
@@ -60,4 +53,19 @@ pub(crate) fn guard_removals(draft: &mut Draft<'_>) {
         );
         draft.report.general.push(Reason::new(ReasonKind::BlockedBy, text).code("MCPO-P004"));
     }
+}
+
+/// Entries that no row can be shown for: they are not served, and what they ran before cannot be told
+/// from what was removed.
+fn say_nameless(draft: &mut Draft<'_>) {
+    let nameless = &draft.input.desired.nameless;
+    if nameless.is_empty() {
+        return;
+    }
+    let text = match nameless.len() {
+        1 => "an entry without a usable name: it is not served, and nothing is removed meanwhile",
+        _ => "entries without a usable name: they are not served, and nothing is removed meanwhile",
+    };
+    let text = format!("{text} ({})", nameless.join(", "));
+    draft.report.general.push(Reason::new(ReasonKind::BlockedBy, text).code("MCPO-P003"));
 }

@@ -7,6 +7,7 @@ use crate::model::memory::End;
 use crate::model::net::HostPort;
 use crate::model::server::Transport;
 use crate::model::time::Timestamp;
+use crate::plan::ends::ENDS_MAX;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -287,6 +288,13 @@ impl Row {
         reasons.extend(own);
         reasons.sort_by_key(|reason| reason.kind);
         row.reasons = reasons;
+        let ends = instances.iter().flat_map(|(id, one)| {
+            one.ends.iter().map(move |end| End { how: format!("{id}: {}", end.how), ..end.clone() })
+        });
+        let mut ends: Vec<End> = ends.collect();
+        ends.sort_by_key(|end| std::cmp::Reverse(end.at));
+        ends.truncate(ENDS_MAX);
+        row.ends = ends;
         for one in instances.values() {
             row.state = row.state.worse(one.state);
             row.restarts = row.restarts.max(one.restarts);

@@ -14,7 +14,7 @@ use crate::model::memory::{End, Memory};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::observed::{Contact, Container, Details, Image, LogAsk, LogLine, Use};
 use crate::model::op::{EdgeOp, EngineOp};
-use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task};
+use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, WithResults};
 use crate::model::session::{LegMemory, SessionChange, SessionRecord};
 use crate::model::time::{Span, Timestamp};
 use crate::model::usage::{Counters, HostCounters, KeptPoint};
@@ -181,12 +181,8 @@ pub trait Records: Send + Sync {
     fn end_task<'a>(&'a self, task: &'a Task) -> Answer<'a, ()>;
     /// A task; `None` when it is not known (any more).
     fn task(&self, id: i64) -> Answer<'_, Option<Task>>;
-    /// Tasks older than `before`, newest first.
-    fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>>;
-    /// The same without what became of each server: for lists.
-    fn tasks_in_brief(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
-        self.tasks(before, limit)
-    }
+    /// Tasks older than `before`, newest first; what became of each server is read where `with` says.
+    fn tasks(&self, before: Option<i64>, limit: usize, with: WithResults) -> Answer<'_, Vec<Task>>;
     /// Adds lines to the audit, all or none.
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()>;
     /// Adds calls of clients, all or none.

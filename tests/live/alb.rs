@@ -11,6 +11,8 @@ mod drain;
 mod end;
 #[path = "alb/faults.rs"]
 mod faults;
+#[path = "alb/hung.rs"]
+mod hung;
 #[path = "alb/killed.rs"]
 mod killed;
 #[path = "alb/rows.rs"]

@@ -8,10 +8,10 @@ use crate::support::{Daemon, Site, eventually, http, runs, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-const SERVERS: [&str; 2] = ["time", "web"];
+pub(super) const SERVERS: [&str; 2] = ["time", "web"];
 
 /// A daemon with two servers behind a listener.
-fn scene<'a>(aws: &'a Aws, name: &str) -> (Site, World<'a>, Daemon) {
+pub(super) fn scene<'a>(aws: &'a Aws, name: &str) -> (Site, World<'a>, Daemon) {
     let mut site = Site::new(name);
     let world = world_of(aws, &mut site);
     site.setting("GATEWAY__HOST", "127.0.0.1");
@@ -34,7 +34,7 @@ fn rules(world: &World<'_>) -> BTreeSet<String> {
     world.our_rules().iter().map(|rule| text(rule, "/RuleArn")).collect()
 }
 
-fn fault(site: &Site, world: &World<'_>, fault: &Value) {
+pub(super) fn fault(site: &Site, world: &World<'_>, fault: &Value) {
     let mut fault = fault.clone();
     fault["key"] = json!(site.stack);
     world.aws.ask("POST", "/_fault", &fault);
