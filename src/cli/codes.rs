@@ -387,8 +387,8 @@ const DOCS: &[CodeDoc] = &[
     doc(
         "MCPO-P003",
         "entry without a usable name",
-        "An entry has a name that gives no id, so what it runs cannot be told from what was removed. Nothing is removed.",
-        "Give the entry a valid name.",
+        "An entry has a name that gives no id. It is not served, and what it ran before cannot be told from what was removed, so that nothing is removed meanwhile; all other servers are served.",
+        "Give the entry a valid name; `validate` names the place.",
     ),
     doc(
         "MCPO-P004",

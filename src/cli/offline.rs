@@ -27,16 +27,16 @@ const ABSENT: [&str; 2] = [UNSET_VARIABLE, SECRET_UNAVAILABLE];
 pub(super) async fn validate(options: Options, as_json: bool, elsewhere: bool) -> Result<Exit, Failure> {
     let env = daemon::environment();
     let places = daemon::places(&options, &env)?;
-    let settings = daemon::read_settings(&options, &places, &env)?;
-    let mut problems: Vec<Problem> = settings.problems.clone();
+    let (home, good, mut problems) = Home::assumed(options)?;
     let mut servers = None;
-    if settings.settings.is_some() {
-        let home = Home::find(options)?;
+    if let Some(home) = home {
         // Only likeness to itself matters here, so that any key will do.
         let read = files::read(&home, &HashKey::new([0; 32])).await;
         servers = read.loaded.desired.as_ref().map(|desired| desired.servers.len());
         problems.extend(read.loaded.problems);
-        problems.extend(daemon::tls::check(&home));
+        if good {
+            problems.extend(daemon::tls::check(&home));
+        }
     }
     for problem in problems.iter_mut().filter(|problem| elsewhere && ABSENT.contains(&problem.code)) {
         problem.severity = Severity::Warning;
@@ -71,7 +71,10 @@ pub(super) async fn plan(options: Options, as_json: bool, exit_code: bool) -> Re
             changes
         }
         None => {
-            let (plan, observed) = one_shot::preview(&home).await?;
+            let one_shot::Preview { plan, observed, problems } = one_shot::preview(&home).await?;
+            for problem in &problems {
+                output::tell(&problem.to_string());
+            }
             let now = daemon::now();
             output::data(&if as_json {
                 format!("{}\n", display::json(&plan))

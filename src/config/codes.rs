@@ -67,7 +67,7 @@ codes! {
         "See the reference of settings for type and range.";
     SETTINGS_CONFLICT = "MCPO-C015", "settings contradict each other",
         "Two settings are each valid but not together.",
-        "Change one of the two named.";
+        "Change one of those named; docs/reference/settings.md says what each takes.";
     UNKNOWN_ENVIRONMENT = "MCPO-C016", "unknown environment variable",
         "A variable has the prefix MCP_ORCHESTRATOR__ but names no setting.",
         "Write MCP_ORCHESTRATOR__SECTION__KEY, or unset it.";
@@ -94,7 +94,7 @@ codes! {
         "Take the key offered if that was meant.";
     INVALID_VALUE = "MCPO-C027", "value is of another type or out of range",
         "The key is known, its value is not what it takes.",
-        "See the reference of mcp.config.json.";
+        "See docs/reference/mcp-config.md for what each key takes.";
     SECTION = "MCPO-C028", "section is unknown, unnamed or there twice",
         "An entry names a section that is not declared, or a section cannot be told from another.",
         "Declare it under `orchestrator.sections`, once.";
@@ -140,6 +140,9 @@ codes! {
     ONE_ONLY = "MCPO-C047", "there can be one instance only",
         "The entry asks for several instances (`replicas`), and for something that only one can have: a fixed host port, a network address, or clients that come in without the gateway.",
         "Remove what only one can have, or set `replicas` to 1.";
+    LINE_AS_COMMAND = "MCPO-C048", "command is a whole line",
+        "`command` has white space in it. It is the name or path of one program; no shell takes it apart, so that a whole command line is looked for as a program and not found.",
+        "Write the first word into `command` and the others into `args`.";
     INVALID_URL = "MCPO-C050", "URL cannot be used",
         "The URL has no host or another scheme than http, https, ws, wss or tcp.",
         "Write for example https://host/mcp.";
@@ -158,6 +161,15 @@ codes! {
 #[must_use]
 pub const fn code_docs() -> &'static [CodeDoc] {
     DOCS
+}
+
+/// What to do about a problem of a code, as a hint is written: lower case, no final stop.
+#[must_use]
+pub fn remedy(code: &str) -> Option<String> {
+    let remedy = DOCS.iter().find(|doc| doc.code == code)?.remedy;
+    let mut letters = remedy.chars();
+    let first = letters.next()?.to_lowercase();
+    Some(first.chain(letters).collect::<String>().trim_end_matches('.').to_owned())
 }
 
 /// The reference page of all codes, in Markdown.

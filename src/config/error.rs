@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::codes;
 use crate::config::text::LineIndex;
 
 /// Problems reported of one file. While reading all are kept, because what is broken is judged by
@@ -135,6 +136,13 @@ pub fn sort(problems: &mut [Problem]) {
     });
 }
 
+/// Gives every error without a hint of its own the remedy of its code.
+pub(crate) fn complete(problems: &mut [Problem]) {
+    for problem in problems.iter_mut().filter(|problem| problem.is_error() && problem.hint.is_none()) {
+        problem.hint = codes::remedy(problem.code);
+    }
+}
+
 /// All problems for people, one after the other, and a line that counts them; empty for none.
 #[must_use]
 pub fn render(problems: &[Problem]) -> String {
@@ -227,6 +235,7 @@ impl<'a> Sink<'a> {
     pub(crate) fn finish(mut self) -> Vec<Problem> {
         sort(&mut self.problems);
         self.problems.truncate(PROBLEMS_MAX);
+        complete(&mut self.problems);
         self.problems
     }
 }

@@ -415,6 +415,7 @@ fn check_value(key: &Key, (node, level): (&Node, Level), path: &str, sink: &mut 
     if let Some(complaint) = complaint(key.shape, node) {
         let message = format!("'{name}' in {path} {complaint}");
         sink.error(codes::INVALID_VALUE, node.at, message);
+        propose(key.shape, node, sink);
         return;
     }
     if let Shape::Block(keys) = key.shape {
@@ -430,6 +431,15 @@ fn check_value(key: &Key, (node, level): (&Node, Level), path: &str, sink: &mut 
             sink.error(codes::UNKNOWN_ALLOW, item.at, message);
             sink.hint(did_you_mean(&word, words.iter().copied()));
         }
+    }
+}
+
+/// Gives the last problem the word as a hint that was probably meant.
+fn propose(shape: Shape, node: &Node, sink: &mut Sink<'_>) {
+    if let (Shape::Choice(words), Some(text)) = (shape, node.as_text())
+        && let Some(meant) = closest(text, words.iter().copied())
+    {
+        sink.hint(format!("did you mean '{meant}'?"));
     }
 }
 
@@ -450,6 +460,7 @@ pub(crate) fn check_entry(entry: &Node, sink: &mut Sink<'_>) {
                 if let Some(complaint) = complaint(key.shape, &member.value) {
                     let message = format!("'{name}' {complaint}");
                     sink.error(codes::INVALID_VALUE, member.value.at, message);
+                    propose(key.shape, &member.value, sink);
                 }
             }
             None => suspect_typo(name, member.key_at, sink),

@@ -260,6 +260,7 @@ fn changed(loaded: &settings::Loaded) -> String {
 
 fn assert_place(problem: &Problem, bytes: &[u8]) {
     assert!(codes::code_docs().iter().any(|doc| doc.code == problem.code));
+    assert!(!problem.is_error() || problem.hint.is_some(), "nothing says what to do: {problem}");
     if problem.place.line == 0 {
         return;
     }
@@ -267,8 +268,7 @@ fn assert_place(problem: &Problem, bytes: &[u8]) {
     let lines: Vec<&str> = text.split('\n').collect();
     let line = lines.get(problem.place.line as usize - 1);
     let line = line.unwrap_or_else(|| panic!("no such line: {problem}"));
-    let columns = line.chars().count() + 1;
-    assert!(problem.place.column as usize <= columns, "no such column: {problem}");
+    assert!(problem.place.column as usize <= line.chars().count() + 1, "no such column: {problem}");
 }
 
 #[test]

@@ -227,6 +227,8 @@ fn refused_lines_say_why() {
                     assert!(problem.arg <= args.len(), "{line}: {problem:?}");
                     assert!(!problem.message.ends_with('.'), "{line}: {problem:?}");
                     assert!(!problem.message.contains("s3cret"), "{line}: {problem:?}");
+                    let hint = problem.hint.as_deref().unwrap_or_default();
+                    assert!(!hint.is_empty() && !hint.contains("s3cret"), "{line}: no hint: {problem:?}");
                 }
             }
         }

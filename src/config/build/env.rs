@@ -92,6 +92,8 @@ impl Work<'_> {
     /// is known already.
     pub(super) fn keep_literal(&mut self, label: &str, name: &str, value: &str) {
         let known = self.resolved.iter().any(|found| value.contains(&found.value));
+        // What an editor would have asked for is no value yet.
+        let known = known || value.contains("${input:");
         if !known && value.len() >= LITERAL_LEN_MIN && looks_secret(name) {
             self.literals.push(SecretValue { reference: format!("[{label}]"), value: Opaque::new(value) });
         }

@@ -79,6 +79,11 @@ impl Builder<'_, '_> {
         }
         self.check_forwarded(work);
         self.check_openapi_path(work);
+        if let Some(value) = work.entry.get("oauth") {
+            let message = "'oauth' has no effect: this program does not log in at a server";
+            self.sink.warning(codes::NO_EFFECT, value.at, message);
+            self.sink.hint("give it a token: \"headers\": {\"Authorization\": \"Bearer ${…}\"}");
+        }
         !self.sink.since(mark).iter().any(|problem| problem.is_error())
     }
 
@@ -258,6 +263,17 @@ mod tests {
         }
         let bad = entry(r#""client_header_forwarding": {"enabled": true, "whitelist": ["Mcp-Session-Id"]}"#);
         assert!(bad.problems.iter().any(|problem| problem.is_error()));
+    }
+
+    #[test]
+    fn a_log_in_that_is_not_done_is_said() {
+        let loaded = load(
+            r#"{"mcpServers": {"s": {"type": "streamable-http", "url": "http://localhost:8000/mcp",
+                "oauth": {"server_url": "http://localhost:8000"}}}}"#,
+        );
+        assert_eq!(loaded.desired.unwrap().servers.len(), 1, "it is served all the same");
+        let said: Vec<String> = loaded.problems.iter().map(|problem| format!("{problem:?}")).collect();
+        assert!(said.len() == 1 && said[0].contains("'oauth' has no effect"), "{said:?}");
     }
 
     #[test]

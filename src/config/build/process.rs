@@ -35,6 +35,7 @@ impl Builder<'_, '_> {
             self.sink.error(codes::INVALID_VALUE, at, "'command' is empty");
             return None;
         }
+        self.warn_of_a_line(work, program, at);
         let inherited = work.merged.get("transport").is_some_and(|value| value.origin != Origin::Server);
         let wish = transport_wish(work);
         if !inherited && matches!(wish, TransportWish::Is(Transport::Http | Transport::Sse)) {
@@ -72,6 +73,24 @@ impl Builder<'_, '_> {
             pull: PullPolicy::default(),
             fixed_ports: Vec::new(),
         })
+    }
+
+    /// A whole command line where the name of a program belongs: no shell takes it apart.
+    fn warn_of_a_line(&mut self, work: &Work<'_>, program: &str, at: usize) {
+        let mut words = program.split_whitespace();
+        let (Some(first), Some(second)) = (words.next(), words.next()) else { return };
+        // A path may have blanks in it.
+        if first.contains('/') && !second.starts_with('-') {
+            return;
+        }
+        let message = "'command' has white space in it and is taken for the name of one program";
+        self.sink.warning(codes::LINE_AS_COMMAND, at, message);
+        // Arguments and values of variables may be secrets, so that they are not repeated.
+        let plain = first.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+        let written =
+            work.entry.get("command").and_then(Node::as_text).is_some_and(|text| text.starts_with(first));
+        let first = if plain && written { format!("\"{first}\"") } else { "its first word".to_owned() };
+        self.sink.hint(format!("\"command\" takes {first} alone, the other words belong into \"args\""));
     }
 
     /// The entry's arguments with references resolved; `None` after an error.

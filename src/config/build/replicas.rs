@@ -88,3 +88,81 @@ fn exists_once(decl: &ContainerDecl) -> Option<(String, &'static str)> {
         (why, "leave the address out, or set \"replicas\" to 1")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load::{self, Contents, Input};
+    use crate::config::settings;
+    use crate::model::fingerprint::HashKey;
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+
+    /// Codes of the problems with a container of these flags, all messages, and whether it can be used.
+    fn said(flags: &[&str], block: &Value) -> (Vec<&'static str>, String, bool) {
+        let args: Vec<&str> = ["run"].iter().chain(flags).copied().chain(["mcp/x:1"]).collect();
+        let entry = json!({"command": "docker", "args": args, "orchestrator": block});
+        let text = json!({ "mcpServers": { "x": entry } }).to_string();
+        let (nothing, none) = (BTreeMap::new(), Contents::new());
+        let given = settings::Input { file: None, env: &nothing, flags: &nothing };
+        let settings = settings::load(&given).settings.unwrap();
+        let loaded = load::load(&Input {
+            file: "/etc/x/mcp.config.json",
+            bytes: text.as_bytes(),
+            env: &nothing,
+            files: &none,
+            credentials: &none,
+            secrets_manager: &none,
+            ssm: &none,
+            settings: &settings,
+            key: &HashKey::new([0; 32]),
+        });
+        let shown = |problem: &_| format!("{problem:?}\n");
+        let usable = loaded.desired.as_ref().is_some_and(|desired| desired.broken.is_empty());
+        let codes = loaded.problems.iter().map(|problem| problem.code).collect();
+        (codes, loaded.problems.iter().map(shown).collect(), usable)
+    }
+
+    #[test]
+    fn what_only_one_can_have_refuses_several() {
+        let fixed = "its line keeps host port 8123";
+        let address = "its line keeps a network address";
+        let cases: &[(&[&str], Value, &str)] = &[
+            (&["-p", "8123:3000"], json!({}), fixed),
+            (&["-p", "127.0.0.1:8123:3000"], json!({}), fixed),
+            (&["-i", "-p", "9000", "-p", "8123:53/udp"], json!({}), fixed),
+            (&["-i", "--network", "back", "--ip", "10.1.0.5"], json!({}), address),
+            (&["-i", "--network", "back", "--ip6", "fd00::5"], json!({}), address),
+            (&["-i", "--network", "back", "--mac-address", "02:00:00:00:00:01"], json!({}), address),
+            (&["-p", "3000"], json!({"route": "direct"}), "'route' is direct"),
+            (
+                &["--network", "host"],
+                json!({"containerPort": 3000, "allow": ["hostNetwork"]}),
+                "its line keeps host port 3000",
+            ),
+        ];
+        for (flags, block, why) in cases {
+            let mut block = block.clone();
+            let (codes, text, usable) = said(flags, &block);
+            assert!(usable && !codes.contains(&"MCPO-C047"), "one is fine: {flags:?} {text}");
+            block["replicas"] = json!(3);
+            let (codes, text, usable) = said(flags, &block);
+            assert!(codes.contains(&"MCPO-C047") && !usable, "{flags:?} {codes:?} {text}");
+            assert!(text.contains(&format!("replicas is 3, but {why}")) && text.contains("hint"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_several_can_have_is_fine_and_what_has_no_effect_is_said() {
+        for flags in [&["-i"][..], &["-p", "3000"], &["-i", "-p", "0:9000"], &["-i", "-p", "8000-8010:9000"]]
+        {
+            let (codes, text, usable) = said(flags, &json!({"replicas": 3}));
+            assert!(codes.is_empty() && usable, "{flags:?} {text}");
+        }
+        let (codes, text, usable) = said(&["-i"], &json!({"replicas": 3, "sharing": "isolated"}));
+        assert!(usable && text.contains("'replicas' has no effect"), "{codes:?} {text}");
+        for bad in [json!(0), json!(-1), json!(65), json!("3"), json!(1.5), json!([])] {
+            let (codes, text, _) = said(&["-i"], &json!({ "replicas": bad }));
+            assert!(!codes.is_empty(), "{bad} {text}");
+        }
+    }
+}

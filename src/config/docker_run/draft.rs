@@ -6,7 +6,7 @@ use crate::config::docker_run::flags::Action;
 use crate::config::docker_run::networks::{self, FirstNetwork};
 use crate::config::docker_run::ports::PORTS_MAX;
 use crate::config::docker_run::scan::{Occurrence, Scanned};
-use crate::config::docker_run::{RunContext, RunLine, RunProblem, code, files, image, values};
+use crate::config::docker_run::{RunContext, RunLine, RunProblem, code, files, forms, image, values};
 use crate::model::container::{
     ContainerSpec, EnvVar, HealthCheck, HealthProbe, Opaque, PortProtocol, PullPolicy, RestartPolicy,
     SecurityOption,
@@ -74,7 +74,7 @@ pub(super) fn build(scanned: &Scanned, args_len: usize, ctx: &RunContext<'_>) ->
                 arg: occurrence.arg,
                 code: fault.code,
                 message: format!("--{}: {}", occurrence.flag.name, fault.message),
-                hint: fault.hint,
+                hint: fault.hint.or_else(|| Some(forms::of(occurrence.flag).to_owned())),
             });
         }
     }
@@ -84,7 +84,8 @@ pub(super) fn build(scanned: &Scanned, args_len: usize, ctx: &RunContext<'_>) ->
         last.map_or(0, |occurrence| occurrence.arg)
     };
     let line = draft.finish(|code, names, message| {
-        problems.push(RunProblem { arg: last_arg(names), code, message, hint: None });
+        let hint = Some(conflict_hint(names).to_owned());
+        problems.push(RunProblem { arg: last_arg(names), code, message, hint });
     });
     let line = match scanned.operands.split_first() {
         Some((image, command)) => {
@@ -93,7 +94,7 @@ pub(super) fn build(scanned: &Scanned, args_len: usize, ctx: &RunContext<'_>) ->
                     arg: scanned.operands_at,
                     code: code::INVALID_IMAGE,
                     message,
-                    hint: None,
+                    hint: Some("an image is [REGISTRY/]NAME[:TAG][@sha256:DIGEST]".to_owned()),
                 });
             }
             with_operands(line, image, command)
@@ -106,6 +107,17 @@ pub(super) fn build(scanned: &Scanned, args_len: usize, ctx: &RunContext<'_>) ->
         }
     };
     (line, problems)
+}
+
+/// What helps where flags do not go together.
+fn conflict_hint(names: &[&str]) -> &'static str {
+    match names {
+        ["health-retries"] => "takes a whole number, at least 0",
+        names if names == NETWORK_FLAGS => {
+            "say each of them once; aliases and addresses are for networks of your own, --network NAME"
+        }
+        _ => "leave one of them out",
+    }
 }
 
 fn with_operands(mut line: RunLine, image: &str, command: &[String]) -> RunLine {

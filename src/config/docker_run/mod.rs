@@ -31,6 +31,7 @@ mod devices;
 mod draft;
 mod files;
 mod flags;
+mod forms;
 mod image;
 mod mounts;
 mod networks;

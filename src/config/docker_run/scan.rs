@@ -7,7 +7,7 @@
 //! argument whatever it looks like. A switch takes a value behind `=` only.
 
 use crate::config::docker_run::flags::{FLAGS, Flag};
-use crate::config::docker_run::{ARGS_MAX, RunProblem, code};
+use crate::config::docker_run::{ARGS_MAX, RunProblem, code, forms};
 
 /// How many edits may lie between an unknown flag and the one proposed.
 const SUGGESTION_EDITS_MAX: usize = 3;
@@ -66,7 +66,7 @@ pub(super) fn scan(args: &[String]) -> Scanned {
             ARGS_MAX,
             code::TOO_MUCH,
             format!("the line has more than {ARGS_MAX} arguments"),
-            None,
+            Some("put variables into a file (--env-file), and arguments of the program into a script"),
         );
         return scanned;
     }
@@ -167,13 +167,10 @@ fn scan_long(args: &[String], at: usize, body: &str, scanned: &mut Scanned) -> u
     };
     let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
         let near = nearest(name);
-        let hint = near.map(|flag| format!("did you mean --{}?", flag.name));
-        scanned.problem(
-            at,
-            code::UNKNOWN_FLAG,
-            format!("--{name} is not a flag of docker run"),
-            hint.as_deref(),
-        );
+        let hint =
+            near.map_or_else(|| NO_SUCH_FLAG.to_owned(), |flag| format!("did you mean --{}?", flag.name));
+        let message = format!("--{name} is not a flag of docker run");
+        scanned.problem(at, code::UNKNOWN_FLAG, message, Some(&hint));
         // The rest of the line is read as if the proposal were right, to find more in one go.
         let skips = near.is_some_and(|flag| !flag.is_switch()) && inline.is_none();
         return at + 1 + usize::from(skips);
@@ -200,13 +197,10 @@ fn scan_short(args: &[String], at: usize, scanned: &mut Scanned) -> usize {
         let Some(flag) = FLAGS.iter().find(|flag| flag.short == Some(letter)) else {
             let word = rest.split('=').next().unwrap_or_default();
             let long = Some(word).filter(|word| word.len() > 1).and_then(nearest);
-            let hint = long.map(|flag| format!("did you mean --{}?", flag.name));
-            scanned.problem(
-                at,
-                code::UNKNOWN_FLAG,
-                format!("-{letter} is not a flag of docker run"),
-                hint.as_deref(),
-            );
+            let hint =
+                long.map_or_else(|| NO_SUCH_FLAG.to_owned(), |flag| format!("did you mean --{}?", flag.name));
+            let message = format!("-{letter} is not a flag of docker run");
+            scanned.problem(at, code::UNKNOWN_FLAG, message, Some(&hint));
             return at + 1;
         };
         match behind.strip_prefix('=').filter(|value| !value.is_empty()) {
@@ -230,10 +224,16 @@ fn scan_short(args: &[String], at: usize, scanned: &mut Scanned) -> usize {
 fn scan_next_value(args: &[String], at: usize, flag: &'static Flag, scanned: &mut Scanned) -> usize {
     match args.get(at + 1) {
         Some(value) => scanned.flag(flag, at + 1, value),
-        None => scanned.problem(at, code::MISSING_VALUE, format!("--{} lacks its value", flag.name), None),
+        None => {
+            let message = format!("--{} lacks its value", flag.name);
+            scanned.problem(at, code::MISSING_VALUE, message, Some(forms::of(flag)));
+        }
     }
     at + 2
 }
+
+/// Hint for a flag that nothing is like.
+const NO_SUCH_FLAG: &str = "flags of docker run stand before the image, those of the program behind it";
 
 /// Words of other tools' settings that people write for flags.
 const COMMON_MISTAKES: &[(&str, &str)] = &[

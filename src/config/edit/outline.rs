@@ -51,6 +51,20 @@ pub struct WrittenServer {
 }
 
 impl WrittenServer {
+    /// What it is meant to be, also where the entry cannot be used: `container`, `process` or `remote`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        let program = self.entry.get("command").and_then(Json::as_str);
+        let docker = |program: &str| program == "docker" || program.ends_with("/docker");
+        match program {
+            Some(program) if !docker(program) => "process",
+            None if ["url", "serverUrl", "httpUrl"].iter().any(|key| self.entry.get(*key).is_some()) => {
+                "remote"
+            }
+            Some(_) | None => "container",
+        }
+    }
+
     /// The id of its section; none when it is in none, or its name gives no id.
     #[must_use]
     pub fn section_id(&self) -> Option<String> {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::config::codes;
-use crate::config::error::{Place, Problem, sort};
+use crate::config::error::{Place, Problem, complete, sort};
 
 pub mod check;
 mod conflicts;
@@ -60,6 +60,9 @@ pub struct Effective {
 pub struct Loaded {
     /// The settings; `None` when some problem is an error.
     pub settings: Option<Settings>,
+    /// The settings with the default in place of every wrong value: good enough to look what else is
+    /// wrong, and for nothing that acts. `None` when even that cannot be had.
+    pub assumed: Option<Settings>,
     /// All problems, sorted.
     pub problems: Vec<Problem>,
     /// Every setting by `section.key`.
@@ -106,6 +109,7 @@ pub fn load(input: &Input<'_>) -> Loaded {
         conflicts::check(settings, &effective, &mut problems);
     }
     sort(&mut problems);
+    complete(&mut problems);
     let good = !problems.iter().any(Problem::is_error);
-    Loaded { settings: settings.filter(|_| good), problems, effective }
+    Loaded { settings: settings.clone().filter(|_| good), assumed: settings, problems, effective }
 }
