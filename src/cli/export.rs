@@ -94,7 +94,13 @@ pub(super) async fn run(options: Options, export: Export) -> Result<Exit, Failur
         return Err(Failure::new(Exit::Usage, "no server is in that section"));
     }
     let text = match export.format {
-        Format::Compose => compose::text(&servers, &read.loaded.secrets),
+        Format::Compose => {
+            let (text, left) = compose::text(&servers, &read.loaded.secrets);
+            for line in left {
+                output::tell(&hidden(format!("left out, {line}"), &read.loaded.secrets));
+            }
+            text
+        }
         _ => clients(&home, &export, &servers)?,
     };
     output::data(&hidden(text, &read.loaded.secrets));
@@ -255,7 +261,7 @@ fn allowed_tools(tools: &crate::model::access::ToolPolicy) -> Option<Vec<String>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::load::{self, Contents, Input, Loaded};
     use crate::config::settings;
@@ -272,7 +278,7 @@ mod tests {
         loaded_of(FILE)
     }
 
-    fn loaded_of(file: &str) -> Loaded {
+    pub(super) fn loaded_of(file: &str) -> Loaded {
         let (env, none) = (BTreeMap::from([("KEY".to_owned(), "planted-key".to_owned())]), Contents::new());
         loaded_with(file, &env, &none)
     }
@@ -420,7 +426,7 @@ mod tests {
         let loaded = loaded_with(&file, &env, &none);
         let servers: Vec<&Server> = loaded.desired.as_ref().expect("servers").servers.values().collect();
         assert_eq!(servers.len(), 1, "{:?}", loaded.problems);
-        let text = hidden(compose::text(&servers, &loaded.secrets), &loaded.secrets);
+        let text = hidden(compose::text(&servers, &loaded.secrets).0, &loaded.secrets);
         assert!(!text.contains("anted") && text.contains("$$HOME") && text.contains("\"plain\""), "{text}");
     }
 
@@ -429,7 +435,7 @@ mod tests {
         let loaded = loaded();
         let servers: Vec<&Server> =
             loaded.desired.as_ref().expect("servers").servers.values().filter(|s| s.enabled).collect();
-        let text = hidden(compose::text(&servers, &loaded.secrets), &loaded.secrets);
+        let text = hidden(compose::text(&servers, &loaded.secrets).0, &loaded.secrets);
         assert!(!text.contains("planted"), "{text}");
         for line in [
             "# left out, local: a local process",

@@ -72,7 +72,7 @@ impl Gateway {
         result
     }
 
-    /// What a server says of itself and offers: its greeting, tools, prompts and resources, each as
+    /// What a server or one of its instances says of itself and offers: its greeting, tools, prompts and resources, each as
     /// written.
     ///
     /// # Errors
@@ -82,7 +82,12 @@ impl Gateway {
         if let Some(kept) = self.kept_capabilities(&entry) {
             return Ok(kept);
         }
-        let (_, live) = entry.anywhere(None, 0).await.map_err(Failed::Unavailable)?;
+        // All of them offer the same; who names one wants to know that one.
+        let live = match id.replica_number() {
+            1 => entry.anywhere(None, 0).await.map(|(_, live)| live),
+            _ => entry.slot.ready().await,
+        };
+        let live = live.map_err(Failed::Unavailable)?;
         let greeting = live.leg.greeting();
         let info = greeting.server.as_ref().map(|server| server.raw.clone());
         let mut out = json!({
@@ -106,6 +111,10 @@ impl Gateway {
                 Err(CallError::Rpc(_) | CallError::List(_)) => {}
                 Err(error) => return Err(Failed::Call(error)),
             }
+        }
+        // Told of last: reading the tools above may be what finds them.
+        if let Value::Object(out) = &mut out {
+            out.insert("problems".to_owned(), json!(entry.offered.problems()));
         }
         Ok(out)
     }

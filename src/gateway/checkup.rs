@@ -322,7 +322,8 @@ impl Checkup {
                 Outcome::Failed(why) => {
                     self.failed.fetch_add(1, Relaxed);
                     let until = kept.heard.1.after(span_of(place.timeout));
-                    let busy = live.leg.working() > 0 && until > now;
+                    // Our own look at its tools may be among them.
+                    let busy = live.leg.at_stake() > 0 && until > now;
                     kept.take(Event::Failed, why, (now, policy));
                     let Some(condition) = &mut kept.condition else { return };
                     condition.busy_until = busy.then_some(until);

@@ -33,6 +33,7 @@ mod path;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod turns;
 
 /// Headers a request may have.
 pub const HEADERS_MAX: usize = 64;
@@ -392,7 +393,8 @@ async fn drive<F: Front, S: AsyncRead + AsyncWrite + Unpin>(
     // Bounds of time are kept below, with one timer per connection instead of one per request.
     http.pipeline_flush(true).max_header_size(HEAD_BYTES_MAX).header_read_timeout(None);
     let io = io::Watched::new(TokioIo::new(stream), Arc::clone(&shared));
-    let mut connection = pin!(http.serve_connection(io, service));
+    let connection = pin!(http.serve_connection(io, service));
+    let mut connection = turns::Turns::of(connection);
     let mut ending = false;
     let mut look = pin!(tokio::time::sleep(limits.first_within));
     let mut end = pin!(async {
@@ -404,10 +406,10 @@ async fn drive<F: Front, S: AsyncRead + AsyncWrite + Unpin>(
         tokio::select! {
             biased;
             // An error here is the client's going away, or its not speaking HTTP.
-            _closed = connection.as_mut() => return,
+            _closed = &mut connection => return,
             () = end.as_mut(), if !ending => {
                 ending = true;
-                connection.as_mut().graceful_shutdown();
+                connection.inner.as_mut().graceful_shutdown();
                 shared.end_events(&[StreamKind::Get]);
                 look.as_mut().set(tokio::time::sleep(limits.drain));
             }
@@ -415,7 +417,7 @@ async fn drive<F: Front, S: AsyncRead + AsyncWrite + Unpin>(
                 if ending {
                     shared.end_events(&[StreamKind::Get, StreamKind::Post]);
                     // The last bytes of what was ended.
-                    let _late = tokio::time::timeout(ACCEPT_AGAIN, connection.as_mut()).await;
+                    let _late = tokio::time::timeout(ACCEPT_AGAIN, &mut connection).await;
                     return;
                 }
                 if !shared.moved.swap(false, Ordering::Relaxed) && shared.busy.load(Ordering::Relaxed) == 0 {

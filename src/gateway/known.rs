@@ -263,6 +263,7 @@ impl Gateway {
             "era": match greeting.era { Era::Legacy => "legacy", Era::Modern => "modern" },
             "protocolVersion": greeting.version,
             "info": greeting.server.as_ref().map(|server| server.raw.clone()),
+            "problems": entry.offered.problems(),
         });
         for kind in ListKind::ALL.into_iter().filter(|kind| known.has(*kind)) {
             let list = entry.resting_list(kind)?;

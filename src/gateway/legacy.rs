@@ -270,14 +270,6 @@ pub(crate) async fn begin(
     Ok((flow, guard))
 }
 
-/// What the client of a request is told that it took back itself.
-pub(crate) fn taken_back(id: &RawValue) -> Response {
-    match cancelled(id) {
-        Out::Answer(status, text) => body::json(code(status), text),
-        _ => body::empty(StatusCode::ACCEPTED),
-    }
-}
-
 /// Sends a request on when it may go and its server can be reached.
 async fn sent(
     ask: &Ask<'_>,
@@ -371,7 +363,7 @@ async fn admitted(
     }
 }
 
-fn not_there(id: &RawValue, why: &Unavailable) -> Out {
+pub(crate) fn not_there(id: &RawValue, why: &Unavailable) -> Out {
     Out::Busy(not_available(Some(id), why), Again::later(why.retry_after_secs()))
 }
 

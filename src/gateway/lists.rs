@@ -19,6 +19,7 @@ use crate::mcp::wire::{METHOD_NOT_FOUND, member, text_of};
 use crate::openapi::document::Operations;
 use crate::upstream::error::CallError;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,6 +27,8 @@ use tokio::time::Instant;
 
 /// Wait for a whole list, all its pages together.
 const ASKED_WITHIN: Duration = Duration::from_secs(30);
+/// Keys of more than one entry that are remembered of a list.
+const TWICE_MAX: usize = 8;
 /// A list of a server that tells changes is asked for again after this long all the same.
 const KEPT_TOLD: Duration = Duration::from_secs(600);
 /// And one of a server that does not.
@@ -116,6 +119,8 @@ pub struct Listed {
     pub operations: OnceLock<Operations>,
     /// What of it clients with scopes see.
     pub views: Views,
+    /// Keys that more than one entry had.
+    pub twice: Vec<String>,
     /// Changes told before it was asked for.
     changes: u64,
     asked: Instant,
@@ -131,6 +136,7 @@ impl Listed {
             giver: Arc::new(giver),
             operations: OnceLock::new(),
             views: Views::default(),
+            twice: Vec::new(),
             changes: 0,
             asked: Instant::now(),
             kept_for: KEPT_UNTOLD,
@@ -150,6 +156,7 @@ impl Listed {
             giver: Arc::clone(&self.giver),
             operations: OnceLock::from(operations),
             views: Views::default(),
+            twice: self.twice.clone(),
             changes: self.changes,
             asked: self.asked,
             kept_for: self.kept_for,
@@ -323,11 +330,12 @@ impl Question {
             Err(why) => return Err(Failed::Call(why)),
         };
         let kept_for = if tells(&live, self.kind) { KEPT_TOLD } else { KEPT_UNTOLD };
+        let twice = twice(&entries, self.kind);
         let items = items(entries, self.kind);
         let server = live.leg.server_info().cloned();
         let giver = Arc::new(Giver { generation: live.generation, spec: live.spec.clone(), server });
         let (operations, views) = (OnceLock::new(), Views::default());
-        Ok(Listed { items, giver, operations, views, changes, asked, kept_for })
+        Ok(Listed { items, giver, operations, views, twice, changes, asked, kept_for })
     }
 
     fn end(mut self, answer: Result<Listed, Failed>) {
@@ -361,6 +369,13 @@ fn tells(live: &Live, kind: ListKind) -> bool {
     let capabilities = live.leg.server_info().and_then(|server| server.capabilities());
     let capability = capabilities.and_then(|all| member(all, kind.capability()));
     capability.and_then(|kind| member(kind, "listChanged")).is_some_and(|flag| flag.get() == "true")
+}
+
+/// Keys that more than one entry has, the first few.
+fn twice(entries: &[Box<RawValue>], kind: ListKind) -> Vec<String> {
+    let mut known = std::collections::BTreeSet::new();
+    let keys = entries.iter().filter_map(|raw| member(raw, kind.key()).and_then(text_of));
+    keys.filter(|key| !known.insert(key.clone())).take(TWICE_MAX).map(Cow::into_owned).collect()
 }
 
 pub(crate) fn items(entries: Vec<Box<RawValue>>, kind: ListKind) -> Vec<Item> {

@@ -59,6 +59,7 @@ impl LogRing {
             Diagnostic::Stderr(text) => ("stderr", text),
             Diagnostic::Noise(text) => ("stdout", text),
             Diagnostic::End(end) => return self.ended(*end),
+            Diagnostic::Again => return self.again(),
         };
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.newest += 1;
@@ -81,6 +82,11 @@ impl LogRing {
         let words = words.get(words.len().saturating_sub(WORDS_LINES)..).unwrap_or_default().to_vec();
         ring.run_after = ring.newest;
         ring.end = Some(End { words: Some(words), ..end });
+    }
+
+    fn again(&self) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.run_after = ring.newest;
     }
 
     /// How it ended last, if it did.
@@ -145,5 +151,11 @@ mod tests {
         say("e");
         assert_eq!(ring.end().map(|end| end.at), Some(Timestamp(2)), "what runs has not ended");
         assert_eq!(end(3).words, Some(vec!["e".to_owned()]));
+        // One start that took two runs of its program is one end, with the words of the second.
+        say("no such option");
+        ring.push(Diagnostic::Again);
+        assert_eq!(ring.end().map(|end| end.at), Some(Timestamp(3)));
+        say("no such option");
+        assert_eq!(end(4).words, Some(vec!["no such option".to_owned()]));
     }
 }

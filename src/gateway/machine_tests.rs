@@ -129,6 +129,13 @@ impl Backstage {
                     let tag = call.pointer("/params/arguments/tag").cloned().unwrap_or_default();
                     played.answer(&call, &result(era, &tag));
                 }
+                None if heard["method"] == "tools/list" => {
+                    let mut none = json!({"tools": []});
+                    if era == Era::Modern {
+                        none["resultType"] = json!("complete");
+                    }
+                    played.answer(&heard, &none);
+                }
                 _ => {}
             }
         }

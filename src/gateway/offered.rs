@@ -58,6 +58,8 @@ pub struct Offered {
     cells: [Mutex<State>; 4],
     away: Mutex<Option<Instant>>,
     problems: Mutex<Vec<String>>,
+    /// The connection whose tools were looked at without anybody asking.
+    looked: Mutex<Option<u64>>,
     news: Arc<Notify>,
 }
 
@@ -255,6 +257,20 @@ impl Entry {
         known.filter(|_| self.is_offered()).map(|known| self.shown(kind, &known))
     }
 
+    /// Looks at the tools of a server that came up, once: what is wrong with their names is told before the
+    /// first client comes. Nothing is started for it.
+    pub(crate) fn look_at_names(self: &Arc<Self>) {
+        let before = *lock(&self.offered.looked);
+        let Some(live) = self.any_live(before).filter(|live| Some(live.generation) != before) else { return };
+        *lock(&self.offered.looked) = Some(live.generation);
+        let entry = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(known) = entry.listed(Kind::Tools, LISTED_WITHIN).await {
+                let _kept = entry.shown(Kind::Tools, &known);
+            }
+        });
+    }
+
     /// Whether a tool says that it only reads; `None` when the server's tools are not known.
     pub(crate) async fn tool_only_reads(self: &Arc<Self>, own: &str) -> Option<bool> {
         let known = self.listed(Kind::Tools, LISTED_WITHIN).await?;
@@ -273,6 +289,13 @@ fn rendered(entry: &Entry, (kind, known): (Kind, &Listed), offer: &Offer) -> (Ve
     let mut shown = Vec::with_capacity(known.items.len());
     let (mut twice, mut budget) = (BTreeSet::new(), Vec::new());
     let mut seen = BTreeSet::new();
+    if kind == Kind::Tools {
+        // One that is hidden is nobody's trouble.
+        let offered = known.twice.iter().filter(|own| {
+            known.find(own).is_some_and(|tool| offer.tools.admits(own, combine::only_reads(&tool.raw)))
+        });
+        twice.extend(offered.map(|own| offer.tools.shown(own).to_owned()));
+    }
     for item in &known.items {
         let (own, text) = (item.key.clone(), &item.raw);
         let reads = kind == Kind::Tools && combine::only_reads(text);

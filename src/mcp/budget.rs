@@ -14,6 +14,8 @@ use std::fmt;
 
 /// Characters that all of them take.
 pub const LIMIT: usize = 64;
+/// Characters of one that is too long in a message.
+const SHOWN: usize = 40;
 
 /// Who takes names only so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +54,8 @@ impl fmt::Display for Problem {
         let Self { consumer, name, too_long } = self;
         if *too_long {
             let count = name.chars().count();
-            write!(f, "{consumer} gets the name '{name}' of {count} characters and takes {LIMIT}")
+            let begin: String = name.chars().take(SHOWN).collect();
+            write!(f, "{consumer} gets the name '{begin}…' of {count} characters and takes {LIMIT}")
         } else {
             write!(f, "{consumer} gets the name '{name}' and takes letters, digits, '_' and '-' only")
         }
@@ -93,5 +96,9 @@ mod tests {
         assert_eq!(who("files.read").len(), 3);
         let told = problems(&id, "files.read")[2].to_string();
         assert_eq!(told, "Bedrock gets the name 'files.read' and takes letters, digits, '_' and '-' only");
+        let told = problems(&id, &"é".repeat(200))[2].to_string();
+        let begin = "é".repeat(SHOWN);
+        let want = format!("Bedrock gets the name '{begin}…' of 200 characters and takes 64");
+        assert_eq!(told, want);
     }
 }

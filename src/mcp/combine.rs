@@ -334,6 +334,40 @@ mod tests {
     }
 
     #[test]
+    fn names_that_cannot_stay_are_told_apart_and_the_same_every_time() {
+        // Ids that are one after they are cut; names that are, by their length or by what is not taken.
+        let ids = ["weird".to_owned(), "a".repeat(62) + "b", "a".repeat(62) + "c"];
+        let own = [
+            "x".repeat(200),
+            "x".repeat(199) + "y",
+            "x".repeat(10_000),
+            "größe in m".to_owned(),
+            "grösse in m".to_owned(),
+            "名前".to_owned(),
+            "👍👍".to_owned(),
+            "a/b".to_owned(),
+            "a b".to_owned(),
+            "a\u{0}b".to_owned(),
+            "a\"b".to_owned(),
+            "..".to_owned(),
+            String::new(),
+        ];
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let mut seen = BTreeSet::new();
+        for (server, own) in ids.iter().flat_map(|server| own.iter().map(move |own| (server, own))) {
+            let merged = name(&id(server), own);
+            assert!(merged.len() <= NAME_MAX && merged.chars().all(plain), "{merged}");
+            assert!(may_be_cut(&merged) || parts(&merged).is_some_and(|(_, back)| back == own), "{merged}");
+            assert!(seen.insert(merged.clone()), "{merged} is another's too");
+        }
+        // Clients keep names in their settings: no other version may make others of them.
+        let kept = format!("weird__{}_dce137b3", "x".repeat(48));
+        assert!([name(&id("weird"), &own[0]), name(&id("weird"), &own[1])].contains(&kept));
+        assert_eq!(name(&id("weird"), "größe in m"), "weird__gr__e_in_m_f97bc9f4");
+        assert_eq!(name(&id("weird"), ""), "weird___a0dfdf18");
+    }
+
+    #[test]
     fn uris_lead_back_as_templates_do() {
         let whole = uri(&id("fs"), "file:///a b?x#y");
         assert_eq!(whole, "mcp://fs/file:///a b?x#y");

@@ -92,6 +92,11 @@ pub enum EraError {
     },
     /// It did not answer in time.
     Silent,
+    /// The same, while it wrote lines that are no messages.
+    Babbles {
+        /// How many.
+        lines: u64,
+    },
     /// It ended.
     Ended,
     /// Its answer to `initialize` is none.
@@ -108,6 +113,10 @@ impl fmt::Display for EraError {
                 write!(f, "server refused to open a connection: {message} (code {code})")
             }
             Self::Silent => f.write_str("server did not answer the first message in time"),
+            Self::Babbles { lines } => write!(
+                f,
+                "server did not answer the first message in time; {lines} lines on its output are no messages (`logs` has them)"
+            ),
             Self::Ended => f.write_str("server ended before it answered the first message"),
             Self::Malformed => f.write_str("server answered initialize with something else"),
         }

@@ -16,6 +16,7 @@ use crate::runner::wire::{
 use crate::runner::{KILL_WAIT, PROGRAM, REQUEST_WAIT};
 use crate::upstream::leg::LegIo;
 use crate::world::{ErrorKind, WorldError};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -278,12 +279,12 @@ async fn hold(mut channel: Channel, mut asked: mpsc::Receiver<End>) -> Outcome {
 }
 
 /// A pipe that also ends when its process has ended and nothing is left in it.
-struct UntilEnd<S> {
-    stream: S,
+struct UntilEnd {
+    stream: Receiver,
     ended: oneshot::Receiver<()>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for UntilEnd<S> {
+impl AsyncRead for UntilEnd {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -292,16 +293,42 @@ impl<S: AsyncRead + Unpin> AsyncRead for UntilEnd<S> {
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
             return Poll::Ready(read);
         }
-        if self.ended.is_terminated() {
-            return Poll::Ready(Ok(()));
-        }
-        if Pin::new(&mut self.ended).poll(cx).is_pending() {
+        if !self.ended.is_terminated() && Pin::new(&mut self.ended).poll(cx).is_pending() {
             return Poll::Pending;
         }
-        // What it wrote last may have come in between the two looks.
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(read) => Poll::Ready(read),
-            Poll::Pending => Poll::Ready(Ok(())),
+        // What it wrote last may be there before the runtime has heard of it: the kernel knows.
+        loop {
+            match rustix::io::read(&self.stream, buffer.initialize_unfilled()) {
+                Ok(count) => {
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UntilEnd;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::unix::pipe::pipe;
+    use tokio::sync::oneshot;
+
+    /// Somebody else, a child of it, may hold the other end open.
+    #[tokio::test]
+    async fn what_a_process_wrote_last_is_read_though_nobody_has_told_of_it() {
+        let (held_open, stream) = pipe().expect("a pipe");
+        let (end, ended) = oneshot::channel();
+        let words = "x".repeat(10_000);
+        rustix::io::write(&held_open, words.as_bytes()).expect("room");
+        drop::<oneshot::Sender<()>>(end);
+        // Nothing was awaited: the runtime has not looked at the pipe yet.
+        let mut read = String::new();
+        UntilEnd { stream, ended }.read_to_string(&mut read).await.expect("text");
+        assert_eq!(read, words);
     }
 }

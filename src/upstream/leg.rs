@@ -24,6 +24,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+/// How long the last words of a server that ended are waited for, and how often is looked.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
+const LAST_WORDS_LOOK: Duration = Duration::from_millis(2);
+
 /// Pages of one list.
 const LIST_PAGES_MAX: usize = 100;
 /// Entries of one list.
@@ -108,6 +112,8 @@ pub struct Greeting {
 pub(crate) struct LineHandle {
     pub(crate) shared: Arc<Shared>,
     pub(crate) tasks: Vec<AbortHandle>,
+    /// The one of them that reads the error stream, where there is one.
+    pub(crate) words: Option<AbortHandle>,
 }
 
 impl Drop for LineHandle {
@@ -240,6 +246,11 @@ impl Leg {
         self.inner.line.shared.closed().await
     }
 
+    /// Waits until what a server that ended said on its error stream was read.
+    pub(crate) async fn hear_out(&self) {
+        self.inner.line.hear_out().await;
+    }
+
     /// Closes the server's input after what is queued, waits up to `grace` for its output to end,
     /// and closes the leg either way.
     pub async fn close(&self, grace: Duration) {
@@ -256,6 +267,12 @@ impl Leg {
         self.inner.line.shared.working()
     }
 
+    /// Those of them that would be lost with the server; what can be asked again at no loss is none.
+    #[must_use]
+    pub fn at_stake(&self) -> usize {
+        self.inner.line.shared.at_stake()
+    }
+
     /// The counters now.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
@@ -264,6 +281,18 @@ impl Leg {
 }
 
 impl LineHandle {
+    /// One that ended says on its error stream why, and that is read beside its messages; children of
+    /// it may keep the stream open, so that this takes no longer than [`LAST_WORDS_WITHIN`].
+    pub(crate) async fn hear_out(&self) {
+        let Some(words) = &self.words else { return };
+        let over = async {
+            while !words.is_finished() {
+                tokio::time::sleep(LAST_WORDS_LOOK).await;
+            }
+        };
+        let _still_open = tokio::time::timeout(LAST_WORDS_WITHIN, over).await;
+    }
+
     pub(crate) fn start(&self, call: Call<'_>) -> Result<Running, CallError> {
         let Call { method, params, own_id, events, on_drop } = call;
         let theirs = params.and_then(meta::progress_token).map(ToOwned::to_owned);

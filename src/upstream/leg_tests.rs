@@ -122,6 +122,16 @@ async fn a_fresh_server_is_greeted_and_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lists_are_not_at_stake_when_a_server_hangs() {
+    let (leg, _silent) = fresh().await;
+    let asked = ["tools/list", "server/discover", "tools/call", "subscriptions/listen"];
+    let running = asked.map(|method| leg.start(Call::new(method, None)).expect("room"));
+    assert_eq!((leg.working(), leg.at_stake()), (3, 1), "a call is");
+    drop(running);
+    assert_eq!((leg.working(), leg.at_stake()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_out_of_order_reach_their_callers() {
     let (leg, mut peer) = fresh().await;
     let calls: Vec<_> =
@@ -490,4 +500,26 @@ async fn a_fresh_server_that_says_nothing_or_no_is_reported() {
     let (io, peer) = Peer::new(1024);
     drop(peer);
     assert!(matches!(Leg::open(io, second()).await, Err(LegError::Closed(_))));
+}
+
+/// A server that served and ends: its output is closed first, why is said on the other stream.
+#[tokio::test(start_paused = true)]
+async fn the_last_words_of_a_server_that_served_are_heard_before_its_end_is_told() {
+    for left_open in [false, true] {
+        let (diagnostics, mut told) = mpsc::channel(100);
+        let mut options = options(Mode::Fresh);
+        options.outlets.diagnostics = Some(diagnostics);
+        let (leg, Peer { heard, out, mut err }) = leg(64 * 1024, options).await;
+        drop((heard, out));
+        assert_eq!(leg.closed().await, CloseReason::Eof);
+        let script = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            err.write_all(b"fatal: out of luck\n").await.expect("somebody reads");
+            left_open.then_some(err)
+        };
+        let began = tokio::time::Instant::now();
+        let ((), _err) = tokio::join!(leg.hear_out(), script);
+        assert_eq!(told.try_recv(), Ok(Diagnostic::Stderr("fatal: out of luck".to_owned())));
+        assert!(began.elapsed() <= Duration::from_secs(1), "{:?}", began.elapsed());
+    }
 }

@@ -131,15 +131,26 @@ pub(crate) async fn open(io: LegIo, options: OpenOptions) -> Result<(LineHandle,
     let read = pump::read_messages(stdout, Arc::clone(&shared), options.line_bytes_max, reattached);
     let write = pump::write_messages(stdin, Arc::clone(&shared), outbound);
     let mut tasks = vec![tokio::spawn(read).abort_handle(), tokio::spawn(write).abort_handle()];
-    if let Some(stderr) = stderr {
-        tasks.push(tokio::spawn(pump::read_stderr(stderr, Arc::clone(&shared))).abort_handle());
-    }
-    let line = LineHandle { shared, tasks };
+    let words = stderr.map(|stderr| tokio::spawn(pump::read_stderr(stderr, Arc::clone(&shared))));
+    let words = words.map(|words| words.abort_handle());
+    tasks.extend(words.clone());
+    let line = LineHandle { shared, tasks, words };
     let greeting = match &options.mode {
-        Mode::Fresh => greet(&line, &options).await?,
-        Mode::Reattach { remembered, .. } => reattach(&line, &options, remembered.as_ref()).await?,
+        Mode::Fresh => greet(&line, &options).await,
+        Mode::Reattach { remembered, .. } => reattach(&line, &options, remembered.as_ref()).await,
     };
-    Ok((line, greeting))
+    match greeting {
+        Ok(greeting) => Ok((line, greeting)),
+        Err(why) => {
+            if line.shared.is_closed() {
+                line.hear_out().await;
+            }
+            Err(match (why, line.shared.metrics().noise) {
+                (LegError::Era(EraError::Silent), lines @ 1..) => LegError::Era(EraError::Babbles { lines }),
+                (why, _) => why,
+            })
+        }
+    }
 }
 
 async fn reattach(

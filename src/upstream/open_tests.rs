@@ -5,9 +5,13 @@ use crate::upstream::error::LegError;
 use crate::upstream::leg::Leg;
 use crate::upstream::leg_tests::{Peer, SHORT, hello, options, raw};
 use crate::upstream::open::{Mode, Remembered};
+use crate::upstream::table::Diagnostic;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 fn reattach(remembered: Option<Box<RawValue>>) -> Mode {
     let remembered = remembered.map(|info| Remembered { era: Era::Legacy, info });
@@ -171,4 +175,46 @@ async fn a_server_that_does_not_answer_is_given_up() {
     };
     let (leg, ()) = tokio::join!(Leg::open(io, options(reattach(None))), script);
     assert!(matches!(leg, Err(LegError::Again(Era::Modern))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_writes_anything_but_messages_is_told_from_a_silent_one() {
+    for babbles in [false, true] {
+        let (io, mut peer) = Peer::new(4096);
+        let script = async {
+            let _first = peer.hear().await;
+            for _ in 0..if babbles { 3 } else { 0 } {
+                peer.say("Listening on port 3000").await;
+            }
+            // It hears the second first message of the probe, if there is one, and says nothing.
+            let _closed = peer.heard.next_line().await;
+        };
+        let (leg, ()) = tokio::join!(Leg::open(io, options(Mode::Fresh)), script);
+        let said = leg.expect_err("no server").to_string();
+        assert_eq!(said.contains("3 lines on its output are no messages"), babbles, "{said}");
+        assert!(said.contains("did not answer the first message in time"), "{said}");
+    }
+}
+
+/// Its output is closed first, its words come a moment later; a child of it may keep that stream open.
+#[tokio::test(start_paused = true)]
+async fn the_last_words_of_a_server_that_ends_at_once_are_heard() {
+    for left_open in [false, true] {
+        let (diagnostics, mut told) = mpsc::channel(100);
+        let (io, Peer { mut heard, out, mut err }) = Peer::new(4096);
+        let mut options = options(Mode::Fresh);
+        options.outlets.diagnostics = Some(diagnostics);
+        let script = async {
+            let _first = heard.next_line().await;
+            drop((out, heard));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            err.write_all(b"no such option\n").await.expect("somebody reads");
+            left_open.then_some(err)
+        };
+        let began = Instant::now();
+        let (leg, _err) = tokio::join!(Leg::open(io, options), script);
+        assert!(leg.is_err());
+        assert_eq!(told.recv().await, Some(Diagnostic::Stderr("no such option".to_owned())));
+        assert!(began.elapsed() <= Duration::from_secs(1), "{:?}", began.elapsed());
+    }
 }

@@ -17,9 +17,11 @@ use tokio::sync::mpsc;
 /// Read at once from a server that has much to say.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Read at once from one that has not shown that yet.
-const FIRST_CHUNK_BYTES: usize = 8 * 1024;
-/// Read at once from an error stream.
-const STDERR_CHUNK_BYTES: usize = 4 * 1024;
+const FIRST_CHUNK_BYTES: usize = 2 * 1024;
+/// By how much more is read at once after a read that filled the room.
+const CHUNK_GROWTH: usize = 4;
+/// Read at once from an error stream, at first and at most.
+const STDERR_CHUNK_BYTES: (usize, usize) = (1024, 4 * 1024);
 /// Short messages are written together up to this many bytes.
 const TOGETHER_BYTES: usize = 64 * 1024;
 /// The longest line of an error stream; of a longer one only the beginning is shown.
@@ -51,9 +53,7 @@ pub(crate) async fn read_messages(
             Ok(n) => {
                 shared.read_bytes(n);
                 lines.push(buffer.get(..n).unwrap_or_default(), &mut on_line);
-                if n == buffer.len() && n < CHUNK_BYTES {
-                    buffer = vec![0; CHUNK_BYTES];
-                }
+                make_room(&mut buffer, n, CHUNK_BYTES);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => break CloseReason::ReadFailed(error.to_string()),
@@ -61,6 +61,13 @@ pub(crate) async fn read_messages(
     };
     lines.finish(&mut on_line);
     shared.close(&why);
+}
+
+/// Makes more room after a read that filled it, up to `at_most` bytes.
+fn make_room(buffer: &mut Vec<u8>, filled: usize, at_most: usize) {
+    if filled == buffer.len() && filled < at_most {
+        *buffer = vec![0; filled.saturating_mul(CHUNK_GROWTH).min(at_most)];
+    }
 }
 
 /// Writes what is queued until the leg closes or its input is to be closed.
@@ -125,7 +132,8 @@ async fn write_all_queued(
 /// Hands on what the server writes to its error stream, line by line. Its end means nothing.
 pub(crate) async fn read_stderr(mut stderr: Box<dyn AsyncRead + Send + Unpin>, shared: Arc<Shared>) {
     let mut lines = Assembler::new(STDERR_LINE_BYTES_MAX);
-    let mut buffer = vec![0; STDERR_CHUNK_BYTES];
+    let (at_first, at_most) = STDERR_CHUNK_BYTES;
+    let mut buffer = vec![0; at_first];
     let mut on_line = |line: Line<'_>| {
         let text = match line {
             Line::Object(bytes) | Line::Batch(bytes) | Line::Noise(bytes) => {
@@ -140,7 +148,10 @@ pub(crate) async fn read_stderr(mut stderr: Box<dyn AsyncRead + Send + Unpin>, s
     loop {
         match stderr.read(&mut buffer).await {
             Ok(0) => break,
-            Ok(n) => lines.push(buffer.get(..n).unwrap_or_default(), &mut on_line),
+            Ok(n) => {
+                lines.push(buffer.get(..n).unwrap_or_default(), &mut on_line);
+                make_room(&mut buffer, n, at_most);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_gone) => break,
         }

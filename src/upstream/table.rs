@@ -97,6 +97,9 @@ pub enum Diagnostic {
     Noise(String),
     /// It ended: nothing that comes behind is from this run of it.
     End(Box<End>),
+    /// Its program is run once more for the same start, to be asked in the other era: what comes behind
+    /// is from that run, and the run before is no end of its own.
+    Again,
 }
 
 /// Where a leg's by-products go; a missing outlet drops them.
@@ -129,6 +132,8 @@ struct Pending {
     talks: bool,
     /// Whether it is under way for as long as its client likes.
     lasts: bool,
+    /// Whether nothing is lost when it is never answered.
+    repeatable: bool,
     /// Whether the writer has taken it up: only then is there anything to cancel.
     sent: bool,
 }
@@ -148,6 +153,11 @@ fn talks(method: &str) -> bool {
 /// Subscriptions end when somebody ends them.
 fn lasts(method: &str) -> bool {
     method == "subscriptions/listen"
+}
+
+/// Whoever asked can ask again, and nothing was done for it: lists, and whether a server answers.
+fn is_repeatable(method: &str) -> bool {
+    method.ends_with("/list") || matches!(method, "ping" | "server/discover")
 }
 
 /// What the writer is given.
@@ -210,8 +220,8 @@ impl Shared {
         let id = table.next_id;
         table.next_id = id.wrapping_add(1);
         let (answer, receiver) = oneshot::channel();
-        let (talks, lasts) = (talks(method), lasts(method));
-        table.pending.insert(id, Pending { answer, listening, talks, lasts, sent: false });
+        let (talks, lasts, repeatable) = (talks(method), lasts(method), is_repeatable(method));
+        table.pending.insert(id, Pending { answer, listening, talks, lasts, repeatable, sent: false });
         Ok((id, receiver))
     }
 
@@ -311,6 +321,11 @@ impl Shared {
     /// Requests that the server is at work on; subscriptions are none.
     pub(crate) fn working(&self) -> usize {
         self.table().pending.values().filter(|pending| !pending.lasts).count()
+    }
+
+    /// Those of them that would be lost with the server: lists can be asked for again.
+    pub(crate) fn at_stake(&self) -> usize {
+        self.table().pending.values().filter(|pending| !pending.lasts && !pending.repeatable).count()
     }
 
     /// The counters now.

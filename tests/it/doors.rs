@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// Tools of the large server: more than one page.
 const MANY: usize = 1500;
 
-fn demo(more: &Value) -> Value {
+pub(crate) fn demo(more: &Value) -> Value {
     let mut entry = json!({"command": BINARY, "args": ["demo-server"]});
     for (key, value) in more.as_object().into_iter().flatten() {
         entry[key] = value.clone();
@@ -31,7 +31,7 @@ fn demo(more: &Value) -> Value {
 
 /// Answers every request on a port of its own with what `answer` makes of its first line and body; the
 /// address.
-fn served(answer: impl Fn(&str, &Value) -> (u16, String) + Send + Sync + 'static) -> String {
+pub(crate) fn served(answer: impl Fn(&str, &Value) -> (u16, String) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let answer = Arc::new(answer);
@@ -97,11 +97,11 @@ fn large(first: &str, message: &Value) -> (u16, String) {
 }
 
 /// A client of one endpoint.
-struct Client {
-    port: u16,
-    path: &'static str,
-    auth: String,
-    session: String,
+pub(crate) struct Client {
+    pub(crate) port: u16,
+    pub(crate) path: &'static str,
+    pub(crate) auth: String,
+    pub(crate) session: String,
 }
 
 fn connected(port: u16) -> TcpStream {
@@ -111,9 +111,13 @@ fn connected(port: u16) -> TcpStream {
 }
 
 impl Client {
-    fn open(port: u16, path: &'static str, auth: &str) -> Self {
+    pub(crate) fn open(port: u16, path: &'static str, auth: &str) -> Self {
+        Self::open_as("2025-11-25", port, path, auth)
+    }
+
+    pub(crate) fn open_as(version: &str, port: u16, path: &'static str, auth: &str) -> Self {
         let mut client = Self { port, path, auth: auth.to_owned(), session: String::new() };
-        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {},
+        let params = json!({"protocolVersion": version, "capabilities": {},
                             "clientInfo": {"name": "doors", "version": "1"}});
         let reply =
             client.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}));
@@ -134,7 +138,7 @@ impl Client {
         head
     }
 
-    fn post(&self, message: &Value) -> Reply {
+    pub(crate) fn post(&self, message: &Value) -> Reply {
         let (mut stream, body) = (connected(self.port), message.to_string());
         let head = format!("{}Content-Length: {}\r\n\r\n{body}", self.head("POST"), body.len());
         stream.write_all(head.as_bytes()).expect("written");
@@ -150,14 +154,14 @@ impl Client {
     }
 
     /// The text of a tool's answer, or its error.
-    fn call(&self, tool: &str, arguments: &Value) -> Result<String, String> {
+    pub(crate) fn call(&self, tool: &str, arguments: &Value) -> Result<String, String> {
         let answer = self.request(7, "tools/call", &json!({"name": tool, "arguments": arguments}));
         let text = answer.pointer("/result/content/0/text").and_then(Value::as_str);
         text.map(str::to_owned).ok_or_else(|| answer["error"]["message"].to_string())
     }
 
     /// The names of all tools, and over how many pages they came.
-    fn tools(&self) -> (BTreeSet<String>, usize) {
+    pub(crate) fn tools(&self) -> (BTreeSet<String>, usize) {
         let (mut names, mut pages, mut cursor) = (BTreeSet::new(), 0, Value::Null);
         loop {
             let params = if cursor.is_null() { json!({}) } else { json!({"cursor": cursor}) };

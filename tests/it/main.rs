@@ -44,3 +44,5 @@ mod replicas;
 mod simulation;
 mod systemd;
 mod tidy;
+mod together;
+mod tool_paths;

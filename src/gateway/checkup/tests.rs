@@ -130,6 +130,9 @@ async fn one_that_ends_is_critical_until_it_answers_again_and_one_that_is_stoppe
     bench.turns(&id("a"), mood::HUNG);
     played.say.send(EXIT.to_owned()).expect("it is there");
     bench.until("a", State::Critical).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let told = bench.condition("a").map(|condition| condition.why);
+    assert_eq!(told.as_deref(), Some("it exited with code 1"), "how it ended, long before the next question");
     let why = bench.serves("a").await.expect_err("a reason");
     assert!(!why.is_empty());
     bench.turns(&id("a"), mood::WELL);

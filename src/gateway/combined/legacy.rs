@@ -4,8 +4,8 @@
 
 use crate::gateway::body::{self, Refusal as Boxed, Response};
 use crate::gateway::combined::route::{self, Routed};
-use crate::gateway::combined::{All, CAPABILITIES, below, kept, no_such, server_info};
-use crate::gateway::flow::{Flow, Out, negotiated};
+use crate::gateway::combined::{All, CAPABILITIES, below, kept, server_info};
+use crate::gateway::flow::{Flow, Out, cancelled, negotiated};
 use crate::gateway::legacy::{self, busy, code, empty_object, opened};
 use crate::gateway::lens::Lens;
 use crate::gateway::sessions::in_flight::InFlight;
@@ -30,25 +30,30 @@ pub(super) async fn post(all: &All<'_>, message: Message<'_>) -> Response {
     {
         return initialize(all, id, *params).await;
     }
-    let session = match session(all) {
-        Ok(session) => session,
-        Err(response) => return *response,
-    };
+    match session(all) {
+        Ok(session) => in_session(all, &session, message).await,
+        Err(response) => *response,
+    }
+}
+
+/// A message in its session.
+pub(super) async fn in_session(all: &All<'_>, session: &Arc<Session>, message: Message<'_>) -> Response {
     match message {
-        Message::Request { id, method, params } => request(all, &session, id, (&method, params)).await,
+        Message::Request { id, method, params } => request(all, session, id, (&method, params)).await,
         Message::Notification { method, params } => {
-            notified(&session, &method, params);
+            notified(session, &method, params);
             body::empty(StatusCode::ACCEPTED)
         }
-        Message::Response { id, result } => legacy::answered(&session, id, Ok(result)),
-        Message::Error { id: Some(id), error } => legacy::answered(&session, id, Err(error)),
+        Message::Response { id, result } => legacy::answered(session, id, Ok(result)),
+        Message::Error { id: Some(id), error } => legacy::answered(session, id, Err(error)),
         Message::Error { id: None, .. } => {
             refused(None, &Refusal::new(400, INVALID_REQUEST, "an answer needs the id of its request"))
         }
     }
 }
 
-fn session(all: &All<'_>) -> Result<Arc<Session>, Boxed> {
+/// The session that a request names, as far as it was kept.
+pub(super) fn session(all: &All<'_>) -> Result<Arc<Session>, Boxed> {
     let session = legacy::named(all.gateway, all.head, &all.view.id, all.principal)?;
     kept::resume(all, &session);
     Ok(session)
@@ -107,53 +112,8 @@ async fn request(
     id: &RawValue,
     (method, params): (&str, Option<&RawValue>),
 ) -> Response {
-    let Some(guard) = session.enter(id) else {
-        let why = "a request with this id is under way, or too many are";
-        return body::json(StatusCode::BAD_REQUEST, build::error(Some(id), INVALID_REQUEST, why));
-    };
-    if let Some(kind) = Kind::of_method(method) {
-        return match all.page(kind, params).await {
-            Ok(page) => body::json(StatusCode::OK, build::result(id, &page)),
-            Err(refusal) => no_such(id, &refusal),
-        };
-    }
-    match method {
-        "ping" => body::json(StatusCode::OK, build::result(id, &empty_object())),
-        "logging/setLevel" => set_level(all, session, id, params).await,
-        _ if route::is_for_one(method) => match route::route(all, method, params).await {
-            Ok(routed) => {
-                kept::note(all, session, method, params);
-                pass_on(all, (session, guard), (id, method), &routed).await
-            }
-            Err(refusal) => no_such(id, &refusal),
-        },
-        _ => no_such(id, &Refusal::new(200, METHOD_NOT_FOUND, "method not found")),
-    }
-}
-
-/// To one server.
-async fn pass_on(
-    all: &All<'_>,
-    (session, guard): (&Arc<Session>, InFlight),
-    (id, method): (&RawValue, &str),
-    routed: &Routed,
-) -> Response {
-    let below = tokio::select! {
-        biased;
-        below = below::of(all, session, routed) => below,
-        () = guard.taken_back() => return legacy::taken_back(id),
-    };
-    let below = match below {
-        Ok(below) => below,
-        Err(why) => return unavailable(Some(id), &why),
-    };
-    let ask = all.ask(routed);
-    match legacy::begin(&ask, &below, id, method, Some(&routed.params)).await {
-        Ok((flow, inner)) => {
-            if guard.is_taken_back() {
-                flow.leg().cancel(flow.upstream_id(), None);
-            }
-            let ways = Ways { above: Arc::clone(session), below, held: [guard, inner] };
+    match begin(all, session, id, (method, params)).await {
+        Ok((flow, ways)) => {
             let above = Arc::clone(&ways.above);
             legacy::deliver(flow, above, move |flow, stream, out| show(flow, &ways, stream, out)).await
         }
@@ -163,15 +123,67 @@ async fn pass_on(
     }
 }
 
+/// Sends a request on to its server, or answers it here.
+pub(super) async fn begin(
+    all: &All<'_>,
+    session: &Arc<Session>,
+    id: &RawValue,
+    (method, params): (&str, Option<&RawValue>),
+) -> Result<(Flow, Ways), Out> {
+    let refusal = |refusal: Refusal| Out::Answer(refusal.status, refusal.body(Some(id)));
+    let Some(guard) = session.enter(id) else {
+        let why = "a request with this id is under way, or too many are";
+        return Err(Out::Answer(400, build::error(Some(id), INVALID_REQUEST, why)));
+    };
+    if let Some(kind) = Kind::of_method(method) {
+        let page = all.page(kind, params).await.map_err(refusal)?;
+        return Err(Out::Answer(200, build::result(id, &page)));
+    }
+    match method {
+        "ping" => Err(Out::Answer(200, build::result(id, &empty_object()))),
+        "logging/setLevel" => {
+            set_level(all, session, params).await.map_err(refusal)?;
+            Err(Out::Answer(200, build::result(id, &empty_object())))
+        }
+        _ if route::is_for_one(method) => {
+            let routed = route::route(all, method, params).await.map_err(refusal)?;
+            kept::note(all, session, method, params);
+            pass_on(all, (session, guard), (id, method), &routed).await
+        }
+        _ => Err(refusal(Refusal::new(200, METHOD_NOT_FOUND, "method not found"))),
+    }
+}
+
+/// To one server.
+async fn pass_on(
+    all: &All<'_>,
+    (session, guard): (&Arc<Session>, InFlight),
+    (id, method): (&RawValue, &str),
+    routed: &Routed,
+) -> Result<(Flow, Ways), Out> {
+    let below = tokio::select! {
+        biased;
+        below = below::of(all, session, routed) => below,
+        () = guard.taken_back() => return Err(cancelled(id)),
+    };
+    let below = below.map_err(|why| legacy::not_there(id, &why))?;
+    let ask = all.ask(routed);
+    let (flow, inner) = legacy::begin(&ask, &below, id, method, Some(&routed.params)).await?;
+    if guard.is_taken_back() {
+        flow.leg().cancel(flow.upstream_id(), None);
+    }
+    Ok((flow, Ways { above: Arc::clone(session), below, held: [guard, inner] }))
+}
+
 /// The two sessions that a request goes through.
-struct Ways {
+pub(super) struct Ways {
     above: Arc<Session>,
     below: Arc<Session>,
     held: [InFlight; 2],
 }
 
 /// Puts one thing on a stream; true when it was the last.
-fn show(flow: &Flow, ways: &Ways, stream: &Arc<Stream>, out: Out) -> bool {
+pub(super) fn show(flow: &Flow, ways: &Ways, stream: &Arc<Stream>, out: Out) -> bool {
     match out {
         Out::Notice(text) => {
             if stream.push(&text, Keep::May) == Pushed::Dropped {
@@ -203,16 +215,9 @@ fn show(flow: &Flow, ways: &Ways, stream: &Arc<Stream>, out: Out) -> bool {
 }
 
 /// For all servers that the session uses, and those that it will.
-async fn set_level(
-    all: &All<'_>,
-    session: &Arc<Session>,
-    id: &RawValue,
-    params: Option<&RawValue>,
-) -> Response {
+async fn set_level(all: &All<'_>, session: &Arc<Session>, params: Option<&RawValue>) -> Result<(), Refusal> {
     let level = params.and_then(|params| member(params, "level")).and_then(text_of);
-    let Some(level) = level else {
-        return no_such(id, &Refusal::new(200, INVALID_PARAMS, "params.level is missing"));
-    };
+    let level = level.ok_or_else(|| Refusal::new(200, INVALID_PARAMS, "params.level is missing"))?;
     session.set_log_level(&level);
     all.gateway.keep_session(session);
     for below in session.all_below() {
@@ -220,7 +225,7 @@ async fn set_level(
             below::set_level(&all.ask(&routed), &below, &level).await;
         }
     }
-    body::json(StatusCode::OK, build::result(id, &empty_object()))
+    Ok(())
 }
 
 fn of_server(all: &All<'_>, below: &Session) -> Option<Routed> {

@@ -8,10 +8,11 @@
 //! lists    from what is kept of every server; a server that hangs keeps nobody waiting for long
 //! ```
 //! Lists come from the connection that clients share. Sessions outlive the process as far as [`kept`] says.
-//! There are no batches here, and of a client's own notifications only changes of its roots are passed on.
+//! Of a client's own notifications only changes of its roots are passed on.
 //!
 //! Must never hand a session below one client's to another's, nor send a request twice.
 
+mod batch;
 pub mod below;
 mod kept;
 mod legacy;
@@ -28,7 +29,7 @@ use crate::mcp::build;
 use crate::mcp::combine::{self, Kind};
 use crate::mcp::front::{self, Class, Head, Refusal};
 use crate::mcp::listen::{self, ListenFilter};
-use crate::mcp::wire::{BadMessage, INVALID_PARAMS, INVALID_REQUEST, id_of, member, read, text_of};
+use crate::mcp::wire::{BadMessage, INVALID_PARAMS, id_of, member, read, text_of};
 use crate::model::access::Grant;
 use crate::model::id::{SectionId, ServerId};
 use futures_util::future::join_all;
@@ -218,9 +219,7 @@ async fn post(all: &All<'_>) -> Response {
             Class::Modern => modern::post(all, message).await,
             Class::Legacy => legacy::post(all, message).await,
         },
-        Err(BadMessage::Batch) => {
-            refused(None, &Refusal::new(400, INVALID_REQUEST, "batches are not served for all servers"))
-        }
+        Err(BadMessage::Batch) => batch::post(all).await,
         Err(error) => refused(id_of(all.body), &Refusal::new(400, error.code(), error.to_string())),
     }
 }
@@ -282,6 +281,7 @@ pub(crate) async fn watch(gateway: Weak<Gateway>, news: Arc<Notify>) {
         let _late = tokio::time::timeout(LOOK_EVERY, news.notified()).await;
         tokio::time::sleep(TOGETHER).await;
         let Some(gateway) = gateway.upgrade() else { return };
+        gateway.servers().iter().for_each(|entry| entry.look_at_names());
         let now = offered(&gateway);
         let changes = changes(&told, &now);
         told = now;

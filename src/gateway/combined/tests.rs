@@ -23,6 +23,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+mod batches;
+mod names;
+
 /// A stage for each server.
 struct Theatre(BTreeMap<ServerId, Arc<Stage>>);
 
@@ -48,6 +51,8 @@ enum Does {
     Hang,
     /// Asks its client first, always under the same id.
     Ask,
+    /// Its tools have names that are taken nowhere.
+    Odd,
 }
 
 type Heard = Arc<Mutex<Vec<(String, Value)>>>;
@@ -84,6 +89,7 @@ async fn play(name: String, era: Era, does: Does, mut played: Played, heard: Hea
             played.answer(request, &result);
         };
         match message["method"].as_str() {
+            Some("tools/list") if does == Does::Odd => answer(&message, json!({"tools": names::odd()})),
             Some("tools/list") => answer(&message, json!({"tools": tools(&name)})),
             Some("prompts/list") => answer(&message, json!({"prompts": []})),
             Some("resources/list") => {
@@ -172,7 +178,11 @@ impl World {
     }
 
     async fn open(&self, capabilities: &Value) -> Client<'_> {
-        let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities,
+        self.open_as("2025-11-25", capabilities).await
+    }
+
+    async fn open_as(&self, version: &str, capabilities: &Value) -> Client<'_> {
+        let params = json!({"protocolVersion": version, "capabilities": capabilities,
             "clientInfo": {"name": "c", "version": "1"}});
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
         let answer = self.send(Method::POST, &head(None), &body.to_string()).await;

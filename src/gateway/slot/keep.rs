@@ -191,9 +191,14 @@ impl Keeping {
         let wait = place.retry.wait(tries.failures);
         tries.failures = tries.failures.saturating_add(1);
         tries.since = Instant::now();
+        if matches!(place.source, Source::Process(_)) {
+            live.leg.hear_out().await;
+        }
         tell_end(&self.shared, slot, place, ended.as_ref());
         let how = ended.as_ref().map_or_else(|| format!("ended ({why})"), |ended| ended.how.clone());
         *lock(&slot.ends) = (tries.failures, format!("it {how}"));
+        // Whoever looks after its health knows only so far that there is no connection.
+        slot.stirred.notify_one();
         match place.retry.next(tries.failures, ended.as_ref()) {
             Next::Again if wait.is_zero() => {}
             Next::Again => {
@@ -445,6 +450,7 @@ async fn open_once(
                     return Err(failed);
                 }
                 (known, second) = (Some(era), true);
+                let _full = slot.diagnostics.try_send(Diagnostic::Again);
                 shared.opener.renew(&slot.id, place).await.map_err(LegError::World)?;
             }
         }

@@ -9,10 +9,9 @@ use crate::gateway::hub::Entry;
 use crate::gateway::lens::Lens;
 use crate::gateway::lists::{ListKind, Listed};
 use crate::gateway::metrics::Timed;
-use crate::gateway::not_allowed;
 use crate::gateway::origin::Origin;
 use crate::gateway::toolproxy::{
-    Asked, Failed, LIST_WITHIN, answered, events, failed, marked, not_found, spec_of, tools,
+    Asked, Failed, LIST_WITHIN, answered, events, failed, marked, not_allowed, not_found, spec_of, tools,
 };
 use crate::gateway::traffic::Wanted;
 use crate::mcp::build;

@@ -31,7 +31,7 @@ use crate::gateway::lists::{ListKind, Listed};
 use crate::gateway::origin::{Door, Origin};
 use crate::gateway::places::Down;
 use crate::gateway::slot::{LATE, Live, Unavailable};
-use crate::gateway::{Gateway, come_again, legacy, not_allowed};
+use crate::gateway::{Gateway, come_again, legacy};
 use crate::model::id::ServerId;
 use crate::openapi::answer::{self, Answer, UNUSABLE};
 use crate::upstream::error::CallError;
@@ -369,6 +369,13 @@ fn marked(mut response: Response, spec: Option<&str>) -> Response {
 
 fn not_found() -> Response {
     answered(Answer::error(404, &json!("Not Found")))
+}
+
+/// A method that a path does not have.
+fn not_allowed(allowed: &'static str) -> Response {
+    let mut response = answered(Answer::error(405, &json!("Method Not Allowed")));
+    response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 fn lead(to: &str) -> Response {

@@ -12,7 +12,7 @@ use crate::gateway::metrics::Timed;
 use crate::gateway::toolproxy::call::ended;
 use crate::gateway::toolproxy::{
     Asked, INDEX_WITHIN, LIST_WITHIN, Page, ServerPage, ToolPage, ToolProxy, answered, failed, lead, marked,
-    not_found, path_of, spec_of, tools,
+    not_allowed, not_found, path_of, spec_of, tools,
 };
 use crate::gateway::traffic::Wanted;
 use crate::mcp::wire::{member, text_of};
@@ -271,11 +271,7 @@ async fn passed(asked: &Asked<'_>, entry: &Arc<Entry>, (method, params): (&str, 
 /// Tools are called with POST.
 async fn no_read(entry: &Arc<Entry>, lens: Option<&Lens>, path: &str) -> Response {
     match tools(entry, lens, LIST_WITHIN).await {
-        Ok(list) if list.operations(&entry.slot.id).at(path).is_some() => {
-            let mut response = answered(Answer::error(405, &json!("Method Not Allowed")));
-            response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static("POST"));
-            response
-        }
+        Ok(list) if list.operations(&entry.slot.id).at(path).is_some() => not_allowed("POST"),
         Ok(_) => not_found(),
         Err(why) => failed(&why),
     }

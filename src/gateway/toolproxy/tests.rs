@@ -260,6 +260,7 @@ async fn a_server_is_known_by_its_id_and_by_its_name_in_the_file() {
     for (path, allowed) in [("now", "POST"), ("tools", "GET, HEAD")] {
         let answer = world.ask("PUT", &format!("/openapi/time/{path}"), &[], "{}").await;
         assert_eq!((answer.status().as_u16(), answer.headers()["allow"].to_str().unwrap()), (405, allowed));
+        assert_eq!(read(answer).await, json!({"detail": "Method Not Allowed"}));
     }
     let lead = world.ask("GET", "/openapi", &[], "").await;
     assert_eq!(

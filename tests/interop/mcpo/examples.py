@@ -145,15 +145,17 @@ def webui_specs(url):
     same("status", status, 200)
     known = document.get("components", {})
 
-    def resolve(schema, seen=()):
+    # It follows references without looking for cycles: a document that has one ends it.
+    def resolve(schema):
+        if not schema:
+            return {}
         if "$ref" in schema:
-            name = schema["$ref"].split("/")[-1]
-            return {} if name in seen else resolve(known["schemas"][name], (*seen, name))
+            return resolve(known[schema["$ref"].split("/")[-2]][schema["$ref"].split("/")[-1]])
         out = dict(schema)
-        if isinstance(out.get("properties"), dict):
-            out["properties"] = {key: resolve(value, seen) for key, value in out["properties"].items()}
-        if isinstance(out.get("items"), dict):
-            out["items"] = resolve(out["items"], seen)
+        if "properties" in out:
+            out["properties"] = {key: resolve(value) for key, value in out["properties"].items()}
+        if "items" in out:
+            out["items"] = resolve(out["items"])
         return out
 
     specs = {}
