@@ -9,7 +9,7 @@ use crate::api::{Context, Response, gone, instance_id, now, ok, server_id, unkno
 use crate::model::id::{SectionId, ServerId};
 use crate::model::memory::{Pause, Scope};
 use crate::model::record::{AuditEntry, Task, TaskState};
-use crate::model::time::{Span, Timestamp};
+use crate::model::time::Span;
 use crate::service::{Act, Request};
 use serde::Deserialize;
 use std::time::Duration;
@@ -257,7 +257,7 @@ fn task(act: &str, by: String, call: &Call, pass: u64) -> Task {
         servers: Vec::new(),
         by,
         via: call.caller.via.to_owned(),
-        asked: Timestamp::default(),
+        asked: call.came,
         ended: None,
         pass,
         state: TaskState::Running,

@@ -137,8 +137,12 @@ pub struct Preview {
     pub diff: String,
     /// What is wrong with the text, warnings included: severity, code, file, line, column, message, hint.
     pub problems: Value,
-    /// Servers that would be other than before.
+    /// Servers whose entry would be other than before.
     pub servers: Vec<String>,
+    /// Settings that would be in force at once, as `section.key`.
+    pub applied: Vec<String>,
+    /// Settings that would be in force after a restart.
+    pub needs_restart: Vec<String>,
     /// What a pass would do: `text` for people, `changes`, and the actions.
     pub plan: Value,
 }
@@ -333,10 +337,7 @@ async fn perform(context: Context, call: Call, made: Made, needs_match: bool) ->
     let dry_run = edit.dry_run;
     match carry_out(&context, &call, edit, &words).await {
         Err(refused) => answer_of(refused),
-        Ok(edited) if dry_run => {
-            let etag = edited.etag.clone();
-            tagged(ok(&EditAnswer::Preview(preview(edited))).into_response(), &etag)
-        }
+        Ok(edited) if dry_run => previewed(edited),
         Ok(edited) => {
             let words: String = words.chars().filter(|c| !c.is_control()).take(ACT_CHARS_MAX).collect();
             let servers = edited.servers.iter().map(ToString::to_string).collect();
@@ -377,7 +378,7 @@ pub(super) fn note_refusal(context: &Context, call: &Call, words: &str, refused:
 }
 
 /// A plan as answers have it.
-pub(super) fn plan_of(planned: Option<Box<(Plan, Timestamp)>>) -> Value {
+fn plan_of(planned: Option<Box<(Plan, Timestamp)>>) -> Value {
     planned.map_or(Value::Null, |planned| {
         let (plan, now) = *planned;
         let mut body = display::json(&plan);
@@ -388,7 +389,14 @@ pub(super) fn plan_of(planned: Option<Box<(Plan, Timestamp)>>) -> Value {
     })
 }
 
+/// The answer to an edit that was only to be shown.
+pub(super) fn previewed(edited: Edited) -> Response {
+    let etag = edited.etag.clone();
+    tagged(ok(&EditAnswer::Preview(preview(edited))).into_response(), &etag)
+}
+
 fn preview(edited: Edited) -> Preview {
+    let owned = |names: &[&'static str]| names.iter().map(|name| (*name).to_owned()).collect();
     Preview {
         dry_run: true,
         changed: edited.changed,
@@ -397,6 +405,8 @@ fn preview(edited: Edited) -> Preview {
         diff: edited.diff,
         problems: places(&edited.problems),
         servers: edited.servers.iter().map(ToString::to_string).collect(),
+        applied: owned(&edited.applied),
+        needs_restart: owned(&edited.needs_restart),
         plan: plan_of(edited.plan),
     }
 }
@@ -405,7 +415,7 @@ pub(super) fn places(problems: &[Problem]) -> Value {
     crate::config::error::to_json(problems)
 }
 
-pub(super) fn body_of(refused: &Refused) -> Value {
+fn body_of(refused: &Refused) -> Value {
     let Refused { status, code, title, detail, hint, problems } = refused;
     let hint = hint.clone().or_else(|| hint_of(code).map(str::to_owned));
     problem_with(*status, code, title, (detail, hint), places(problems))

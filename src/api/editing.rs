@@ -47,19 +47,24 @@ pub struct Edit {
     pub allow_mass_delete: bool,
 }
 
-/// What came of an edit.
-#[derive(Clone, Debug)]
+/// What came of an edit of either file.
+#[derive(Clone, Debug, Default)]
 pub struct Edited {
     /// The version from now on.
     pub etag: String,
     /// Whether it differs from the one before.
     pub changed: bool,
-    /// What changes in the text, line by line; with a dry run only.
+    /// What changes in the text, line by line, without secrets where it goes over the network; with a dry
+    /// run only.
     pub diff: String,
     /// What is wrong with the text, warnings included.
     pub problems: Vec<Problem>,
-    /// Servers that are other than before, in id order.
+    /// Servers whose entry is other than before, in id order.
     pub servers: Vec<ServerId>,
+    /// Settings in force at once, as `section.key`.
+    pub applied: Vec<&'static str>,
+    /// Settings in force after a restart.
+    pub needs_restart: Vec<&'static str>,
     /// What a pass would do with it; with a dry run only.
     pub plan: Option<Box<(Plan, Timestamp)>>,
     /// Why it would be refused; with a dry run only.

@@ -13,12 +13,12 @@ use crate::api::problem::problem;
 use crate::api::{Context, Response};
 use crate::gateway::metrics::page::CONTENT_TYPE;
 use crate::model::id::ServerId;
-use crate::model::memory::Intent;
-use crate::model::op::{ContainerRef, EngineOp, Op};
+use crate::model::memory::{End, Intent};
+use crate::model::op::{ContainerRef, EdgeOp, EngineOp, Op};
 use crate::model::time::{Span, Timestamp};
 use crate::plan::WOKEN;
 use crate::plan::action::Action;
-use crate::plan::report::RowState;
+use crate::plan::report::{Report, RowState};
 use crate::service::Snapshot;
 use crate::usage::ServerUsage;
 use crate::world::Calls;
@@ -69,6 +69,8 @@ struct Counts {
     /// Servers found changed, by the part of the world that was not as it should be.
     drift: BTreeMap<&'static str, u64>,
     restarts: BTreeMap<ServerId, u64>,
+    /// Ends that nobody asked for: of all, and of those for memory.
+    ends: BTreeMap<ServerId, (u64, u64)>,
     last: Last,
 }
 
@@ -78,6 +80,9 @@ struct Last {
     generation: u64,
     converged: BTreeSet<ServerId>,
     intents: BTreeMap<ServerId, Intent>,
+    /// The newest end of each server, and the restarts in a row of each local process.
+    ends: BTreeMap<ServerId, Timestamp>,
+    in_a_row: BTreeMap<ServerId, u32>,
 }
 
 /// How an action ended.
@@ -128,8 +133,9 @@ impl Figures {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pass took `took` until it had decided on `actions`.
-    pub fn passed(&self, took: Span, actions: &[Action], snapshot: &Snapshot) {
+    /// A pass took `took` until it had decided on `actions`; the ends of servers that it is the first to
+    /// tell of.
+    pub fn passed(&self, took: Span, actions: &[Action], snapshot: &Snapshot) -> Vec<(ServerId, End)> {
         let mut counts = self.counts();
         let micros = took.0.saturating_mul(1_000);
         let class = PASS_MICROS.iter().position(|end| micros <= *end).unwrap_or(PASS_MICROS.len());
@@ -147,12 +153,15 @@ impl Figures {
         }
         let report = &snapshot.report;
         counts.restarts.retain(|server, _| report.instance(server).is_some());
+        let news = counts.ended(report, self.started);
         let converged = report.each().filter(|(_, row)| row.state == RowState::Converged);
         counts.last = Last {
             generation: snapshot.generation,
             converged: converged.map(|(id, _)| id.clone()).collect(),
             intents: snapshot.intents.clone(),
+            ..std::mem::take(&mut counts.last)
         };
+        news
     }
 
     /// An action ended; `took` is `None` for one that was not tried.
@@ -165,10 +174,43 @@ impl Figures {
         }
         // One that the same plan makes starts for the first time, and one that slept is not restarted.
         let there = matches!(action.op, Op::Engine(EngineOp::Start(ContainerRef::Id { .. })));
-        let again = there && action.why != WOKEN;
+        let anew = matches!(action.op, Op::Edge(EdgeOp::Restart { .. }));
+        let again = (there || anew) && action.why != WOKEN;
         if let Some(server) = action.server.as_ref().filter(|_| again && outcome == Outcome::Done) {
             *counts.restarts.entry(server.clone()).or_default() += 1;
         }
+    }
+}
+
+impl Counts {
+    /// Counts what ended since the pass before, after `started`.
+    fn ended(&mut self, report: &Report, started: Timestamp) -> Vec<(ServerId, End)> {
+        let there = |server: &ServerId| report.instance(server).is_some();
+        self.ends.retain(|server, _| there(server));
+        self.last.ends.retain(|server, _| there(server));
+        self.last.in_a_row.retain(|server, _| there(server));
+        let mut news = Vec::new();
+        for (id, row) in report.each() {
+            let known = self.last.ends.get(id).copied().unwrap_or(started);
+            for end in row.ends.iter().rev().filter(|end| end.at > known) {
+                let (all, memory) = self.ends.entry(id.clone()).or_default();
+                *all = all.saturating_add(1);
+                *memory = memory.saturating_add(u64::from(end.oom == Some(true)));
+                news.push((id.clone(), end.clone()));
+            }
+            if let Some(newest) = row.ends.iter().map(|end| end.at).max() {
+                self.last.ends.insert(id.clone(), newest.max(known));
+            }
+            // Nobody but their keeper starts processes again: a pass sees how often it did.
+            if row.kind == "process" {
+                let before = self.last.in_a_row.insert(id.clone(), row.restarts).unwrap_or(0);
+                let more = if row.restarts >= before { row.restarts - before } else { row.restarts };
+                if more > 0 {
+                    *self.restarts.entry(id.clone()).or_default() += u64::from(more);
+                }
+            }
+        }
+        news
     }
 }
 

@@ -3,11 +3,11 @@
 use crate::api::health::HealthPage;
 use crate::api::kept::Page;
 use crate::api::problem::problem;
-use crate::api::recorder::so_far;
+use crate::api::recorder::{detail, so_far};
 use crate::api::table::Call;
 use crate::api::view::{Moment, ServerView};
-use crate::api::{Context, Response, ok, parameters, server_id, unknown};
-use crate::model::record::{AuditEntry, AuditFilter};
+use crate::api::{Context, Response, instance_id, ok, parameters, shown_id, unknown};
+use crate::model::record::{AuditEntry, AuditFilter, WithResults};
 use crate::world::{Recorded, WorldError};
 use serde::Deserialize;
 use warp::Reply;
@@ -74,14 +74,22 @@ pub(super) fn health(context: &Context, call: &Call) -> Response {
         let page = context.kept.of_servers(shown.number, ("health", String::new()), made);
         return page.answer(call.if_none_match.as_deref());
     };
-    let view = server_id(&name, context).ok().and_then(|id| Moment::of(context).server(&id));
-    view.map_or_else(|| unknown(&name).into_response(), |view| ok(&HealthPage::of(&[view])).into_response())
+    let found = instance_id(&name, context).or_else(|name| shown_id(&name, context));
+    let page = found.ok().and_then(|id| {
+        let view = Moment::of(context).server(&id.server())?;
+        if id.replica_number() > 1 {
+            let one = view.instances.iter().find(|one| one.number == id.replica_number())?;
+            return Some(HealthPage::of_instance(one));
+        }
+        Some(HealthPage::of(&[view]))
+    });
+    page.map_or_else(|| unknown(&name).into_response(), |page| ok(&page).into_response())
 }
 
 /// `GET /api/v1/servers/{id}`.
 pub(super) async fn server(context: Context, call: Call) -> Response {
     let name = call.part(0);
-    let detail = server_id(&name, &context).ok().and_then(|id| Moment::of(&context).detail(&id));
+    let detail = shown_id(&name, &context).ok().and_then(|id| Moment::of(&context).detail(&id));
     detail.map_or_else(|| unknown(&name).into_response(), |detail| ok(&detail).into_response())
 }
 
@@ -150,7 +158,7 @@ pub(super) async fn tasks(context: Context, call: Call) -> Response {
     let limit = query.limit.unwrap_or(LIMIT);
     let records = &context.recorder.records;
     let made = async {
-        let tasks = records.tasks_in_brief(query.before, limit).await?;
+        let tasks = records.tasks(query.before, limit, WithResults::None).await?;
         let last = tasks.last().map(|task| task.id.to_string());
         Ok(Page::of(&tasks).followed(next(&call, ("before", last), tasks.len() >= limit)))
     };
@@ -166,7 +174,13 @@ pub(super) async fn task(context: Context, call: Call) -> Response {
     let name = call.part(0);
     let Ok(id) = name.parse::<i64>() else { return no_task(&name) };
     match context.recorder.records.task(id).await {
-        Ok(Some(task)) => ok(&so_far(task, &context.handle.snapshot.borrow())).into_response(),
+        Ok(Some(task)) => {
+            let now = context.handle.snapshot.borrow().clone();
+            match detail(context.recorder.records.as_ref(), so_far(task, &now)).await {
+                Ok(detail) => ok(&detail).into_response(),
+                Err(error) => unreadable(&error),
+            }
+        }
         Ok(None) => no_task(&name),
         Err(error) => unreadable(&error),
     }
@@ -186,7 +200,8 @@ pub(super) async fn audit(context: Context, call: Call) -> Response {
     let PageQuery { before, limit, server, by, result, kind, since, calls } = query;
     let (calls, limit) = (calls.unwrap_or(false), limit.unwrap_or(LIMIT));
     let since = since.and_then(|text| parameters::since(&text, context.recorder.now()));
-    let filter = AuditFilter { before, server, by, result, kind, since, calls, limit };
+    let filter =
+        AuditFilter { before, server, by, result, kind, since, calls, limit, ..AuditFilter::default() };
     let records = &context.recorder.records;
     let made = async {
         let entries = records.audit(&filter).await?;

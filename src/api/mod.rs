@@ -349,6 +349,12 @@ fn server_id(name: &str, context: &Context) -> Result<ServerId, String> {
     id.or_else(by_name).ok_or_else(|| name.to_owned())
 }
 
+/// The same for whoever only looks: every server of the list, also one whose entry cannot be used.
+fn shown_id(name: &str, context: &Context) -> Result<ServerId, String> {
+    let listed = |id: &ServerId| context.handle.snapshot.borrow().report.servers.contains_key(id);
+    server_id(name, context).or_else(|name| ServerId::new(&name).ok().filter(listed).ok_or(name))
+}
+
 /// The same, or one instance of a server by its id (`time-R2`).
 fn instance_id(name: &str, context: &Context) -> Result<ServerId, String> {
     let further = ServerId::instance(name).ok().filter(|id| id.replica_number() > 1);
@@ -394,7 +400,7 @@ async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
     };
     let id = match server_id(&name, &context) {
         Ok(id) => id,
-        Err(name) => return unknown(&name),
+        Err(name) => return not_to_be_called(&name, &context),
     };
     let none = RawValue::from_string("{}".to_owned()).unwrap_or_default();
     let arguments = body.arguments.unwrap_or(none);
@@ -402,6 +408,16 @@ async fn call(name: String, body: bytes::Bytes, context: Context) -> Answered {
         Ok(result) => ok(&result),
         Err(error) => failed(&error),
     }
+}
+
+/// No server has this name; an instance of one is not chosen by who calls.
+fn not_to_be_called(name: &str, context: &Context) -> Answered {
+    let Ok(id) = instance_id(name, context) else { return unknown(name) };
+    let detail = format!(
+        "{id} is one instance of {0}: a call goes to whichever instance has least to do, so call {0}",
+        id.server()
+    );
+    problem(StatusCode::NOT_FOUND, "MCPO-H002", "no such server", detail)
 }
 
 fn failed(error: &Failed) -> Answered {
@@ -418,7 +434,7 @@ fn failed(error: &Failed) -> Answered {
 }
 
 async fn capabilities(name: String, context: Context) -> Answered {
-    match server_id(&name, &context) {
+    match instance_id(&name, &context) {
         Err(name) => unknown(&name),
         Ok(id) => match context.gateway.capabilities(&id).await {
             Ok(found) => ok(&found),

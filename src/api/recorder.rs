@@ -5,8 +5,8 @@
 //! Must never end a task on the strength of a pass that began before it was asked for.
 
 use crate::model::id::ServerId;
-use crate::model::record::{AuditEntry, Task, TaskResult, TaskState};
-use crate::model::time::Timestamp;
+use crate::model::record::{AuditEntry, AuditFilter, THE_LOOP, Task, TaskDetail, TaskResult, TaskState};
+use crate::model::time::{Span, Timestamp};
 use crate::plan::report::{ReasonKind, Row, RowState};
 use crate::service::Snapshot;
 use crate::world::{Clock, Records, WorldError};
@@ -21,8 +21,10 @@ const WAITING_MAX: usize = 1024;
 const TOGETHER_MAX: usize = 64;
 /// Tasks that may run at once.
 pub const RUNNING_MAX: usize = 256;
+/// Lines about what was done for a task that are shown.
+const ACTIONS_MAX: usize = 200;
 /// Longest a task runs: then it has failed, whatever becomes of the servers.
-const TASK_WITHIN: Duration = Duration::from_secs(900);
+const TASK_SECS: u64 = 900;
 
 /// Tasks and audit, for whoever asks for something.
 #[derive(Clone)]
@@ -103,7 +105,10 @@ impl Recorder {
         mut task: Task,
         snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Task, WorldError> {
-        task.asked = self.now();
+        // What was done for it began when it came, which was before it is kept.
+        if task.asked == Timestamp::default() {
+            task.asked = self.now();
+        }
         task.id = self.records.begin_task(&task).await?;
         self.running.fetch_add(1, Ordering::Relaxed);
         let running = Running(Arc::clone(&self.running));
@@ -119,7 +124,7 @@ impl Recorder {
     async fn follow(&self, mut task: Task, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
         let reached = |snapshot: &Arc<Snapshot>| finished(&task, snapshot);
         let wait = async { snapshots.wait_for(reached).await.is_ok() };
-        let in_time = match tokio::time::timeout(TASK_WITHIN, wait).await {
+        let in_time = match tokio::time::timeout(Duration::from_secs(TASK_SECS), wait).await {
             Ok(true) => true,
             // The loop has ended: the next start says that this was interrupted.
             Ok(false) => return,
@@ -185,6 +190,32 @@ pub fn so_far(task: Task, snapshot: &Snapshot) -> Task {
         |result: &TaskResult| ServerId::instance(&result.server).is_ok_and(|id| snapshot.finished_with(&id));
     let results = results(&task, snapshot).into_iter().filter(done).collect();
     Task { results, ..task }
+}
+
+/// A task with what was done for it.
+///
+/// What the loop did for its servers meanwhile is that: a change that somebody else asked for at the same time
+/// for the same server is in it as well.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn detail(records: &dyn Records, task: Task) -> Result<TaskDetail, WorldError> {
+    if touches_nothing(&task) {
+        return Ok(TaskDetail { task, actions: Vec::new() });
+    }
+    // When one was interrupted nobody knows: what it asked for was done after the next start.
+    let latest = (task.state == TaskState::Interrupted).then(|| task.asked.after(Span::secs(TASK_SECS)));
+    let filter = AuditFilter {
+        by: Some(THE_LOOP.to_owned()),
+        since: Some(task.asked),
+        until: task.ended.or(latest),
+        among: task.servers.clone(),
+        limit: ACTIONS_MAX,
+        ..AuditFilter::default()
+    };
+    let mut actions = records.audit(&filter).await?;
+    actions.reverse();
+    Ok(TaskDetail { task, actions })
 }
 
 /// Of how many servers a task is.

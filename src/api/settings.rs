@@ -6,7 +6,7 @@
 //! answer that something is written before it is on disk.
 
 use crate::api::edit::{self, answer_of, tagged};
-use crate::api::editing::{Answer, Refused};
+use crate::api::editing::{Answer, Edited};
 use crate::api::table::Call;
 use crate::api::{Context, Response, actions, ok};
 use crate::config::error::Problem;
@@ -17,9 +17,6 @@ use crate::config::settings::reach::reach;
 use crate::config::settings::render::kind_words;
 use crate::config::settings::table::{self, KEYS, Key, Kind, SECTIONS};
 use crate::config::settings::{Effective, Layer};
-use crate::model::record::Task;
-use crate::model::time::Timestamp;
-use crate::plan::Plan;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -59,27 +56,6 @@ pub struct Edit {
     pub far: bool,
     /// Nothing is written: what would be is to be shown.
     pub dry_run: bool,
-}
-
-/// What came of an edit.
-#[derive(Clone, Debug, Default)]
-pub struct Edited {
-    /// The version from now on.
-    pub etag: String,
-    /// Whether the text differs from the one before.
-    pub changed: bool,
-    /// What changes in the text, line by line, without secrets; with a dry run only.
-    pub diff: String,
-    /// What is wrong with the text, warnings included.
-    pub problems: Vec<Problem>,
-    /// In force at once, as `section.key`.
-    pub applied: Vec<&'static str>,
-    /// In force after a restart.
-    pub needs_restart: Vec<&'static str>,
-    /// What a pass would do with it; with a dry run only.
-    pub plan: Option<Box<(Plan, Timestamp)>>,
-    /// Why it would be refused; with a dry run only.
-    pub refused: Option<Box<Refused>>,
 }
 
 /// Keeps settings.conf; edits come one after the other.
@@ -391,40 +367,6 @@ impl SettingsPatch {
     }
 }
 
-/// What an edit of settings answers: the task, or with `dry_run` what would be.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum SettingsAnswer {
-    /// It is written, and being put in force.
-    Task(Task),
-    /// Nothing was written.
-    Preview(SettingsPreview),
-}
-
-/// What an edit of settings would do.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SettingsPreview {
-    /// Always true.
-    pub dry_run: bool,
-    /// Whether the text would be another.
-    pub changed: bool,
-    /// Whether it would be written.
-    pub accepted: bool,
-    /// Why not.
-    pub refused: Option<Value>,
-    /// What changes in the text, as a unified diff without secrets.
-    pub diff: String,
-    /// What is wrong with the text, warnings included.
-    pub problems: Value,
-    /// Settings that would be in force at once.
-    pub applied: Vec<String>,
-    /// Settings that would be in force after a restart.
-    pub needs_restart: Vec<String>,
-    /// What a pass would do: `text` for people, `changes`, and the actions.
-    pub plan: Value,
-}
-
 #[derive(Clone, Debug, Default, Deserialize)]
 struct PatchQuery {
     dry_run: Option<bool>,
@@ -453,10 +395,7 @@ pub(super) async fn patch(context: Context, call: Call) -> Response {
             }
             answer_of(refused)
         }
-        Ok(edited) if dry_run => {
-            let etag = edited.etag.clone();
-            tagged(ok(&SettingsAnswer::Preview(preview(edited))).into_response(), &etag)
-        }
+        Ok(edited) if dry_run => edit::previewed(edited),
         Ok(edited) => {
             let answer = actions::after_edit(context, call, words, Vec::new()).await;
             tagged(answer, &edited.etag)
@@ -471,21 +410,6 @@ fn words(names: BTreeSet<&str>) -> String {
     let more = all.saturating_sub(named.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("edit: settings {}{more}", named.join(", "))
-}
-
-fn preview(edited: Edited) -> SettingsPreview {
-    let owned = |names: &[&'static str]| names.iter().map(|name| (*name).to_owned()).collect();
-    SettingsPreview {
-        dry_run: true,
-        changed: edited.changed,
-        accepted: edited.refused.is_none(),
-        applied: owned(&edited.applied),
-        needs_restart: owned(&edited.needs_restart),
-        refused: edited.refused.map(|refused| edit::body_of(&refused)),
-        diff: edited.diff,
-        problems: edit::places(&edited.problems),
-        plan: edit::plan_of(edited.plan),
-    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,14 @@ use crate::api::edit::{
 use crate::api::health::HealthPage;
 use crate::api::problem::problem;
 use crate::api::sections::SectionView;
-use crate::api::settings::{self, SettingsAnswer, SettingsDocument, SettingsPatch};
+use crate::api::settings::{self, SettingsDocument, SettingsPatch};
 use crate::api::view::{Moment, PanelHealth, ServerDetail, ServerView};
 use crate::api::{
     Caller, Context, Response, configuration, discovery, lists, ok, parameters, short, usage, verbosity,
 };
 use crate::config::schema::schema;
-use crate::model::record::{AuditEntry, Task};
+use crate::model::record::{AuditEntry, Task, TaskDetail};
+use crate::model::time::Timestamp;
 use crate::service::Act;
 use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -33,6 +34,8 @@ use warp::http::{Method, StatusCode};
 pub struct Call {
     /// Who asks, and how they came.
     pub caller: Caller,
+    /// When it came.
+    pub came: Timestamp,
     /// The body.
     pub body: Bytes,
     /// The version that a change is made for.
@@ -192,7 +195,8 @@ const SERVERS: &[Param] = &[
     param("after", "string", "Ids after this one; the last id of the page before."),
     param("limit", "integer", "At most this many; all when nothing is said."),
 ];
-const HEALTH: &[Param] = &[param("server", "string", "Only this server.")];
+const HEALTH: &[Param] =
+    &[param("server", "string", "Only this server, or this instance of one (`time-R2`).")];
 const LOGS: &[Param] = &[
     param("after", "cursor", "Lines after this number."),
     param("tail", "integer", "At most the last this many."),
@@ -312,7 +316,7 @@ impl Route {
 
     /// Changes settings.conf.
     const fn sets(self) -> Self {
-        Self { good: (202, Some(shape::<SettingsAnswer>)), ..self.edits("PATCH") }
+        self.edits("PATCH")
     }
 }
 
@@ -411,8 +415,8 @@ pub const ROUTES: &[Route] = &[
         |context, call| Box::pin(actions::pause(context, call, Of::Section, false))).query(ACT).task(),
     get("/api/v1/tasks", "getTasks", "tasks", "Tasks, newest first, without the results of each server.",
         |context, call| Box::pin(lists::tasks(context, call))).query(PAGE).gives(shape::<Vec<Task>>).others(&[503]).kept(),
-    get("/api/v1/tasks/{id}", "getTask", "tasks", "A task.",
-        |context, call| Box::pin(lists::task(context, call))).gives(shape::<Task>).others(&[404, 503]),
+    get("/api/v1/tasks/{id}", "getTask", "tasks", "A task with what became of each server, and what was done for it.",
+        |context, call| Box::pin(lists::task(context, call))).gives(shape::<TaskDetail>).others(&[404, 503]),
     get("/api/v1/audit", "getAudit", "tasks", "Who did what, newest first.",
         |context, call| Box::pin(lists::audit(context, call))).query(AUDIT).gives(shape::<Vec<AuditEntry>>).others(&[503]).kept(),
     get("/servers", "shortServers", "short", "All servers in a few words.",
@@ -513,7 +517,8 @@ pub(super) async fn dispatch(
             Some(refused) => *refused,
             None => {
                 let kept = Arc::clone(&context.kept);
-                let call = Call { caller, body, if_match, if_none_match, parts, query };
+                let came = context.recorder.now();
+                let call = Call { caller, came, body, if_match, if_none_match, parts, query };
                 let answer = (route.run)(context, call).await;
                 // Whoever did something sees it in the next list.
                 if route.method != "GET" {

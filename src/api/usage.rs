@@ -3,7 +3,7 @@
 //! Must never show 0 for what is not known.
 
 use crate::api::table::Call;
-use crate::api::{Context, Response, ok, server_id, unknown};
+use crate::api::{Context, Response, ok, shown_id, unknown};
 use crate::model::time::{Span, Timestamp};
 use crate::model::usage::{Point, Step};
 use crate::usage::{Reading, ServerUsage};
@@ -191,7 +191,7 @@ pub(super) async fn server(context: Context, call: Call) -> Response {
     };
     let hours = query.hours.unwrap_or(HOURS);
     let name = call.part(0);
-    match server_id(&name, &context) {
+    match shown_id(&name, &context) {
         Ok(id) => ok(&history(&context, &id, hours)).into_response(),
         Err(name) => unknown(&name).into_response(),
     }

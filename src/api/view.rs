@@ -299,7 +299,8 @@ impl Moment {
                 Some(server) => server.section.as_ref().map(ToString::to_string),
                 None => written.and_then(WrittenServer::section_id),
             },
-            kind: row.kind.to_owned(),
+            // Of an entry that cannot be used the loop does not know.
+            kind: written.map_or(row.kind, WrittenServer::kind).to_owned(),
             state: row.state.as_str().to_owned(),
             busy: row.each(id).any(|(id, _)| self.snapshot.busy.contains(id)),
             declared: server.is_some(),
@@ -387,13 +388,18 @@ impl ServerView {
     /// looked at yet.
     #[must_use]
     pub fn health_word(&self) -> &str {
-        match (&self.health, self.state.as_str()) {
-            (_, "stopped") => "stopped",
-            (_, "asleep") => "asleep",
-            (Some(health), _) => &health.state,
-            (None, "blocked") => "critical",
-            (None, _) => "starting",
-        }
+        health_word(self.health.as_ref(), &self.state)
+    }
+}
+
+/// The same of a server or one instance of one that is in this state.
+pub(super) fn health_word<'a>(health: Option<&'a HealthView>, state: &str) -> &'a str {
+    match (health, state) {
+        (_, "stopped") => "stopped",
+        (_, "asleep") => "asleep",
+        (Some(health), _) => &health.state,
+        (None, "blocked") => "critical",
+        (None, _) => "starting",
     }
 }
 

@@ -73,7 +73,7 @@ pub enum Command {
         /// For programs.
         #[command(flatten)]
         json: Json,
-        /// Show the reasons of every server, its connections and its calls.
+        /// Show the reasons of every server, what it uses, its connections and its calls.
         #[arg(long)]
         detailed: bool,
         /// Show again whenever something changes.
@@ -124,7 +124,7 @@ pub enum Command {
     },
     /// Show whether servers answer, how often they failed and how fast they are.
     Health {
-        /// Only this server.
+        /// Only this server, or this instance of one (`time-R2`).
         #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         server: Option<String>,
         /// For programs.
@@ -217,9 +217,12 @@ pub enum Command {
     },
     /// Show what servers offer: tools, prompts and resources.
     Capabilities {
-        /// The server; all of them, one line each, when none is named.
+        /// The server, or one instance of it; all servers, one line each, when none is named.
         #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::servers))]
         name: Option<String>,
+        /// The same, as `health` has it.
+        #[arg(long, value_name = "NAME", conflicts_with = "name", add = ArgValueCandidates::new(complete::servers))]
+        server: Option<String>,
         /// For programs.
         #[command(flatten)]
         json: Json,

@@ -46,7 +46,12 @@ pub(super) async fn doctor(options: Options, as_json: bool) -> Result<Exit, Fail
 fn broken_settings(options: &Options, failure: &Failure) -> Result<Diagnosis, Failure> {
     let env = daemon::environment();
     let places = daemon::places(options, &env)?;
-    let said = failure.to_string().replace("error: ", "").replace("\n  cause", "");
+    let said = failure.to_string();
+    let named = problems(&said);
+    if !named.is_empty() {
+        return Ok(Diagnosis { checks: named });
+    }
+    let said = said.replace("error: ", "").replace("\n  cause", "");
     let remedy = if said.contains("Permission denied") {
         "this user may not read it: run `sudo mcp-orchestrator doctor`, or join the group mcp-orchestrator"
             .to_owned()
@@ -54,6 +59,21 @@ fn broken_settings(options: &Options, failure: &Failure) -> Result<Diagnosis, Fa
         format!("mend {}: `mcp-orchestrator validate` names each line", places.settings.display())
     };
     Ok(Diagnosis { checks: vec![Check::fail("settings", said, remedy)] })
+}
+
+/// Each problem that a failure's text names, with its place, as a check; its hint is what helps.
+fn problems(said: &str) -> Vec<Check> {
+    let mut checks: Vec<Check> = Vec::new();
+    for line in said.lines() {
+        if let (Some(hint), Some(last)) = (line.strip_prefix("  hint: "), checks.last_mut()) {
+            last.remedy = Some(hint.to_owned());
+        } else if line.contains(": error[MCPO-C") {
+            checks.push(Check::fail("settings", line, "`mcp-orchestrator validate` says more"));
+        } else if line.contains(": warning[MCPO-C") {
+            checks.push(Check::warn("settings", line, "`mcp-orchestrator validate` says more"));
+        }
+    }
+    checks
 }
 
 /// What a daemon of this stack says, when one runs.
@@ -89,5 +109,24 @@ async fn ask_daemon(home: &Home) -> Daemon {
         sentence: text("sentence"),
         well: status.get("well").and_then(Value::as_bool).unwrap_or(false),
         tools,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::problems;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn each_problem_of_the_settings_is_a_check_with_its_own_remedy() {
+        let said = "error: the settings cannot be used\n/s:1:2: error[MCPO-C011]: unknown section [servce]\n  \
+                    hint: did you mean 'service'?\n/s:3:1: warning[MCPO-C014]: odd\n1 error, 1 warnings";
+        let found = problems(said);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[0].evidence, "/s:1:2: error[MCPO-C011]: unknown section [servce]");
+        assert_eq!(found[0].remedy.as_deref(), Some("did you mean 'service'?"));
+        assert_eq!((found[0].verdict, found[1].verdict), (Verdict::Fail, Verdict::Warn));
+        assert!(found[1].remedy.is_some(), "what is bad has a remedy");
+        assert!(problems("error: reading /s\n  cause: Permission denied").is_empty());
     }
 }

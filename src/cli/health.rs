@@ -61,17 +61,23 @@ fn sum(all: &[&Value]) -> String {
     format!("{total} server{}: {}", if total == 1 { "" } else { "s" }, counts.join(", "))
 }
 
+/// A server and, below it, its instances.
+fn below(one: &Value) -> impl Iterator<Item = (&Value, bool)> {
+    let instances = one.get("instances").and_then(Value::as_array).into_iter().flatten();
+    std::iter::once((one, false)).chain(instances.map(|one| (one, true)))
+}
+
 fn picture(all: &[Value], now: Timestamp, (width, colour): (usize, bool)) -> String {
     let mut all: Vec<&Value> = all.iter().collect();
     all.sort_by_cached_key(|one| (rank(one), text(one, "health"), text(one, "server")));
-    let row = |one: &&Value| {
+    let row = |one: &Value, below: bool| {
         let span = |key: &str| {
             let millis = one.get(key).and_then(Value::as_u64);
             millis.map_or_else(|| "-".to_owned(), |millis| Span(millis).to_string())
         };
         let since = one.get("since").and_then(Value::as_i64).map(Timestamp);
         vec![
-            text(one, "server"),
+            format!("{}{}", if below { "  " } else { "" }, text(one, "server")),
             text(one, "health"),
             since.map_or_else(|| "-".to_owned(), |since| now.since(since).to_string()),
             text(one, "restarts"),
@@ -79,7 +85,9 @@ fn picture(all: &[Value], now: Timestamp, (width, colour): (usize, bool)) -> Str
             span("usualMillis"),
         ]
     };
-    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    // Each instance of a server below it.
+    let shown: Vec<(&Value, bool)> = all.iter().flat_map(|one| below(one)).collect();
+    let rows: Vec<Vec<String>> = shown.iter().map(|(one, below)| row(one, *below)).collect();
     let head = ["SERVER", "HEALTH", "FOR", "RESTARTS", "ANSWER", "USUAL"];
     let table = output::table(&head, &rows, width, colour);
     let mut out = String::new();
@@ -89,10 +97,16 @@ fn picture(all: &[Value], now: Timestamp, (width, colour): (usize, bool)) -> Str
     // The head, then a row for each.
     let mut lines = table.lines();
     out.extend(lines.next().map(|head| format!("{head}\n")));
-    for (line, one) in lines.zip(&all) {
+    let mut told = String::new();
+    for (line, (one, below)) in lines.zip(shown) {
         out.push_str(&format!("{line}\n"));
-        if let Some(why) = one.get("why").and_then(Value::as_str).map(plain).filter(|why| !why.is_empty()) {
-            display::wrapped(&mut out, "  ", &why, width);
+        let why = one.get("why").and_then(Value::as_str).map(plain).unwrap_or_default();
+        let known = why.is_empty() || (below && told.contains(&why));
+        if !known {
+            display::wrapped(&mut out, if below { "    " } else { "  " }, &why, width);
+        }
+        if !below {
+            told = why;
         }
     }
     out
@@ -137,6 +151,17 @@ time    healthy    2 min 4 s  0         3 ms    2 ms
 off     stopped    -          0         -       2 ms
 ";
         assert_eq!(picture(&all, NOW, (62, false)), expected);
+        let mut time = one("time", "degraded", "1 of 2 instances serve; time-R2: no answer to ping");
+        time["instances"] =
+            json!([one("time", "healthy", ""), one("time-R2", "unhealthy", "no answer to ping")]);
+        let expected = "\
+SERVER     HEALTH     FOR        RESTARTS  ANSWER  USUAL
+time       degraded   2 min 4 s  0         3 ms    2 ms
+  1 of 2 instances serve; time-R2: no answer to ping
+  time     healthy    2 min 4 s  0         3 ms    2 ms
+  time-R2  unhealthy  2 min 4 s  0         -       2 ms
+";
+        assert_eq!(picture(&[time], NOW, (80, false)), expected);
         let single = picture(&all[..1], NOW, (80, false));
         assert_eq!(single.lines().count(), 2, "nothing is summed up of one: {single}");
     }

@@ -6,6 +6,7 @@
 use crate::cli::client::Client;
 use crate::cli::online::encode;
 use crate::cli::shown::text;
+use crate::model::id::ServerId;
 use crate::plan::display;
 use crate::terminal::failure::{Exit, Failure};
 use crate::terminal::output;
@@ -55,7 +56,9 @@ async fn offered(client: &Client, name: &str) -> Result<Value, Failure> {
 /// One line per server. Only those that answer are asked: the others say why they do not.
 async fn all_capabilities(client: &Client, as_json: bool) -> Result<Exit, Failure> {
     let gateway = client.get("/api/v1/gateway").await?;
-    let views = gateway.get("servers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut views = gateway.get("servers").and_then(Value::as_array).cloned().unwrap_or_default();
+    // The instances of a server offer what it offers.
+    views.retain(|view| ServerId::instance(&text(view, "server")).is_ok_and(|id| id.replica_number() == 1));
     let asked = views.into_iter().map(|view| async move {
         let id = text(&view, "server");
         let found = match view.get("up") {
@@ -96,7 +99,7 @@ fn overview(all: &[(String, Result<Value, String>)], width: usize, colour: bool)
         .collect();
     let mut out = output::table(&head, &rows, width, colour);
     for (id, why) in all.iter().filter_map(|(id, found)| Some((id, found.as_ref().err()?))) {
-        out.push_str(&format!("  {id}: {}\n", plain(why)));
+        display::wrapped(&mut out, "  ", &format!("{id}: {}", plain(why)), width);
     }
     out
 }
@@ -128,6 +131,13 @@ fn card(found: &Value, width: usize, colour: bool) -> String {
         let rows: Vec<Vec<String>> = entries.iter().map(|entry| row(entry, name)).collect();
         out.push('\n');
         out.push_str(&output::table(&[title, "DESCRIPTION"], &rows, width, colour));
+    }
+    let problems = found.get("problems").and_then(Value::as_array).into_iter().flatten();
+    for (at, problem) in problems.filter_map(Value::as_str).enumerate() {
+        if at == 0 {
+            out.push('\n');
+        }
+        display::wrapped(&mut out, "", &format!("{} [MCPO-G085]", plain(problem)), width);
     }
     out
 }
@@ -296,6 +306,7 @@ mod tests {
             ],
             "prompts": [],
             "resources": [{"uri": "file:///a", "name": "a"}],
+            "problems": ["time has more than one tool 'no\u{1b}[31mw': only the first is offered"],
         });
         let shown = card(&found, 80, false);
         let expected = "\
@@ -307,6 +318,8 @@ xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
 
 RESOURCE   DESCRIPTION
 file:///a  a
+
+time has more than one tool 'now': only the first is offered [MCPO-G085]
 ";
         assert_eq!(shown, expected);
         assert!(shown.lines().all(|line| line.chars().count() <= 80));

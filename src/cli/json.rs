@@ -87,6 +87,7 @@ pub const DOCS: &[Doc] = &[
         key("snapshot.pauses.*", "object", "A pause by what it is for, `host`, `section:ID` or `server:ID`: `by`, `at`, `until`."),
         key("names", "object", "Names in the file that are not ids, by id; absent without a daemon."),
         key("gateway", "array", "Connections and figures of every server; only with `--detailed`."),
+        key("usage.*", "object", "What a server that runs uses, by id: `cpuPercent`, `memoryBytes`, `memoryLimitBytes`, `networkInBytesPerSecond`, `networkOutBytesPerSecond`, `pids`, `requestsPerSecond` and others, `null` where not known; only with `--detailed`."),
     ] },
     Doc { command: "list-servers --json", shape: "", keys: &[
         VERSION,
@@ -96,7 +97,7 @@ pub const DOCS: &[Doc] = &[
     Doc { command: "list-servers --config --json", shape: "", keys: &[
         VERSION,
         DAEMON,
-        key("servers.*", "array", "The effective settings of a server: `key`, `value`, `origin`, `place`. Environment values are `[redacted]`."),
+        key("servers.*", "array", "The effective settings of a server: `key`, `value`, `origin`, `place`. Environment values are `[redacted]`. Empty for an entry that cannot be used."),
     ] },
     Doc { command: "health --json", shape: "", keys: &[
         VERSION,
@@ -106,6 +107,7 @@ pub const DOCS: &[Doc] = &[
         key("servers[].health", "string", "`starting`, `healthy`, `degraded`, `unhealthy`, `critical` or `stopped`."),
         key("servers[].state", "string", "Its state, as in `status --json`."),
         key("servers[].since", "integer or null", "Since when its health is so, in milliseconds since the epoch."),
+        key("servers[].instances", "array", "Of a server with several instances such an object each, else empty. `--server time-R2` is that one alone."),
         key("servers[].why", "string or null", "What is the matter."),
         key("servers[].failures", "integer or null", "Questions in a row that it did not answer."),
         key("servers[].latencyMillis", "integer or null", "What the last answer took, in milliseconds."),
@@ -162,7 +164,7 @@ pub const DOCS: &[Doc] = &[
     Doc { command: "tasks ID --json", shape: "", keys: &[
         VERSION,
         DAEMON,
-        key("task", "object", "As `Task` in /openapi.json."),
+        key("task", "object", "As `TaskDetail` in /openapi.json."),
     ] },
     Doc { command: "audit --json", shape: "", keys: &[
         VERSION,
@@ -193,6 +195,7 @@ pub const DOCS: &[Doc] = &[
         key("prompts", "array", "See `tools`."),
         key("resources", "array", "See `tools`."),
         key("resourceTemplates", "array", "See `tools`."),
+        key("problems", "array", "What is wrong with the names of its tools (MCPO-G085); empty where nothing is."),
     ] },
     Doc { command: "logs NAME --json", shape: "an object on each line", keys: &[
         key("number", "integer", "Counts up."),

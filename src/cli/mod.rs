@@ -22,6 +22,7 @@ mod password;
 mod records;
 mod shown;
 mod source;
+mod usage;
 
 use crate::daemon::handover::Handover;
 use crate::daemon::{self, Home, Options, logging};
@@ -69,7 +70,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     };
     if cli.one_shot {
         if cli.command.is_some() {
-            return Err(Failure::new(Exit::Usage, "--one-shot stands alone, without a command"));
+            return Err(Failure::new(Exit::Usage, "--one-shot stands alone, without a command")
+                .hint("leave the command out to converge once, or --one-shot to run the command"));
         }
         return block_on(offline::one_shot(options));
     }

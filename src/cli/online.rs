@@ -3,7 +3,7 @@
 use crate::cli::args::{Command, Edit, Pause, Servers, Wait};
 use crate::cli::client::Client;
 use crate::cli::offline::running_daemon;
-use crate::cli::shown::{exit, id_of, rows, server_table, status_text, text, whys};
+use crate::cli::shown::{exit, row_of, server_table, status_text, text, whys};
 use crate::cli::source::Source;
 use crate::cli::{editing, health, inside, records, shown};
 use crate::daemon::{Home, Options};
@@ -63,8 +63,8 @@ pub(super) async fn run(options: Options, command: Command) -> Result<Exit, Fail
             drain(&client, undo, duration.as_deref(), !wait.no_wait).await
         }
         Command::Sync { wait, json } => sync(&client, allow, !wait.no_wait, json.json).await,
-        Command::Capabilities { name, json } => {
-            inside::capabilities(&client, name.as_deref(), json.json).await
+        Command::Capabilities { name, server, json } => {
+            inside::capabilities(&client, name.or(server).as_deref(), json.json).await
         }
         Command::Logs { name, follow, tail, json } => {
             inside::logs(&client, &name, tail, (follow, json.json)).await
@@ -256,9 +256,7 @@ async fn finish(
     }
     drop(progress);
     if let Some(only) = only {
-        let mut all = rows(&status);
-        let only: Vec<&str> = only.iter().map(|name| id_of(&status, name)).collect();
-        all.retain(|id, _| only.contains(&id.as_str()));
+        let all = only.iter().filter_map(|name| row_of(&status, name).ok()).collect();
         output::data(&server_table(&all));
         output::data(&whys(&all, false, output::width()));
         let fine =

@@ -89,7 +89,8 @@ pub(super) async fn audit(source: &Source, asked: &Audit) -> Result<Exit, Failur
                 let (server, by, result, kind) = (server.clone(), by.clone(), result.clone(), kind.clone());
                 let (calls, limit) = (*calls, usize::from(*limit));
                 let since = since.as_deref().and_then(look::since);
-                let filter = AuditFilter { before: None, server, by, result, kind, since, calls, limit };
+                let filter =
+                    AuditFilter { server, by, result, kind, since, calls, limit, ..AuditFilter::default() };
                 let lines = look::audit(&source.home()?, &filter).await?;
                 source.tell("the state file's records");
                 (json!(lines), false)
@@ -174,7 +175,7 @@ fn task_table(tasks: &Value, (width, colour): (usize, bool)) -> String {
     output::table(&["ID", "STATE", "ASKED (UTC)", "TOOK", "BY", "WHAT"], &rows, width, colour)
 }
 
-/// One task with what became of each server.
+/// One task with what became of each server, and what was done for it.
 fn card(task: &Value, (width, colour): (usize, bool)) -> String {
     let state = text(task, "state");
     let mut out = format!(
@@ -204,23 +205,44 @@ fn card(task: &Value, (width, colour): (usize, bool)) -> String {
         out.push('\n');
         out.push_str(&output::table(&["RESULT", "SERVER", "STATE", "WHY"], &rows, width, colour));
     }
+    let row = |line: &Value| {
+        let took = line.get("millis").and_then(Value::as_u64);
+        vec![
+            text(line, "result"),
+            text(line, "server"),
+            took.map_or_else(|| "-".to_owned(), |millis| Span(millis).to_string()),
+            what(line),
+        ]
+    };
+    let rows: Vec<Vec<String>> =
+        task.get("actions").and_then(Value::as_array).into_iter().flatten().map(row).collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        out.push_str(&output::table(&["RESULT", "SERVER", "TOOK", "DONE"], &rows, width, colour));
+    }
     out
+}
+
+/// What a line of the audit says was done, and what went wrong.
+fn what(line: &Value) -> String {
+    let detail = line.get("detail").and_then(Value::as_str);
+    plain(&detail.map_or_else(|| text(line, "what"), |detail| format!("{}: {detail}", text(line, "what"))))
 }
 
 fn audit_table(lines: &Value, (width, colour): (usize, bool)) -> String {
     let row = |line: &Value| {
-        let mut what = text(line, "what");
-        if let Some(detail) = line.get("detail").and_then(Value::as_str) {
-            let _infallible = write!(what, ": {detail}");
-        }
         let took = line.get("millis").and_then(Value::as_u64);
+        let mut server = text(line, "server");
+        if let Some(replica) = line.get("replica").and_then(Value::as_u64).filter(|number| *number > 1) {
+            let _infallible = write!(server, "-R{replica}");
+        }
         vec![
             moment(number(line, "at")),
             text(line, "result"),
             short(&text(line, "by")),
-            short(&text(line, "server")),
+            short(&server),
             took.map_or_else(|| "-".to_owned(), |millis| Span(millis).to_string()),
-            plain(&what),
+            what(line),
         ]
     };
     let rows: Vec<Vec<String>> = lines.as_array().into_iter().flatten().map(row).collect();
@@ -249,6 +271,10 @@ mod tests {
                 {"server": "time", "ok": true, "state": "converged", "why": null, "code": null},
                 {"server": "web", "ok": false, "state": "waiting", "why": "it \u{1b}[31mended", "code": "MCPO-P012"},
             ],
+            "actions": [
+                {"server": "time", "what": "stop container mcp-time", "result": "ok", "millis": 40},
+                {"server": "web", "what": "start container mcp-web", "result": "failed", "detail": "no \u{1b}[31mspace", "millis": null},
+            ],
         });
         let expected = "\
 ID  STATE   ASKED (UTC)     TOOK  BY                  WHAT
@@ -264,6 +290,10 @@ task 12: restart time, a-server-with-a-long-name-1, a-server-with-a-long-name-2:
 RESULT  SERVER  STATE      WHY
 ok      time    converged
 failed  web     waiting    it ended [MCPO-P012]
+
+RESULT  SERVER  TOOK   DONE
+ok      time    40 ms  stop container mcp-time
+failed  web     -      start container mcp-web: no space
 ";
         assert_eq!(card(&task, (80, false)), expected);
         assert_eq!(task_table(&json!([]), (80, false)), "nothing was asked for so far\n");
@@ -286,11 +316,14 @@ failed  web     waiting    it ended [MCPO-P012]
              "server": "time", "result": "failed", "detail": "no such image", "code": "MCPO-W001", "millis": 12},
             {"id": 1, "at": 1_699_999_990_000_i64, "by": "10.0.0.9", "via": "http", "what": "sign in", "server": null,
              "result": "refused", "millis": null},
+            {"id": 0, "at": 1_699_999_980_000_i64, "by": "ci", "via": "mcp", "what": "call now", "server": "time",
+             "result": "ok", "millis": 3, "replica": 2},
         ]);
         let expected = "\
-TIME (UTC)      RESULT   WHO       SERVER  TOOK   WHAT
-11-14 22:13:20  failed   the loop  time    12 ms  start container mcp-time: no …
-11-14 22:13:10  refused  10.0.0.9  -       -      sign in
+TIME (UTC)      RESULT   WHO       SERVER   TOOK   WHAT
+11-14 22:13:20  failed   the loop  time     12 ms  start container mcp-time: no…
+11-14 22:13:10  refused  10.0.0.9  -        -      sign in
+11-14 22:13:00  ok       ci        time-R2  3 ms   call now
 ";
         let shown = audit_table(&lines, (80, false));
         assert_eq!(shown, expected);

@@ -2,9 +2,9 @@
 //!
 //! Must never compute what a pass has computed: it shows the report.
 
-use crate::cli::inside;
 use crate::cli::online::encode;
 use crate::cli::source::{Source, show};
+use crate::cli::{inside, usage};
 use crate::model::id::ServerId;
 use crate::model::time::Timestamp;
 use crate::plan::display;
@@ -14,6 +14,8 @@ use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
+/// The code of a server that there is not.
+const UNKNOWN: &str = "MCPO-H002";
 /// Servers whose settings are asked for at a time.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -51,8 +53,10 @@ pub(super) async fn status(
         if detailed && live {
             let mut gateway = source.client.get("/api/v1/gateway").await?;
             let servers = gateway.get_mut("servers").map(Value::take);
+            let used = usage::of(&source.client.get("/api/v1/servers").await?);
             if let (Value::Object(status), Some(servers)) = (&mut status, servers) {
                 status.insert("gateway".to_owned(), servers);
+                status.insert("usage".to_owned(), Value::Object(used));
             }
         }
         let text = if as_json { format!("{status}\n") } else { status_text(&status, detailed) };
@@ -73,6 +77,9 @@ pub(super) fn status_text(status: &Value, detailed: bool) -> String {
         out.push_str(&below(&sentence(reason), width));
     }
     out.push_str(&configuration(status, detailed));
+    if let Some(used) = status.get("usage").and_then(Value::as_object) {
+        out.push_str(&usage::table(used, width, colour));
+    }
     for view in list("/gateway") {
         out.push_str(&inside::connection(view, width, colour));
     }
@@ -224,8 +231,13 @@ pub(super) async fn settings(source: &Source, state: Option<&str>, as_json: bool
     let found: Map<String, Value> = if answer.live {
         let asked = wanted.iter().map(|id| async move {
             let path = format!("/api/v1/servers/{}", encode(id));
-            let mut detail = source.client.get(&path).await?;
-            Ok(((*id).clone(), detail.get_mut("settings").map(Value::take).unwrap_or_default()))
+            let settings = match source.client.get(&path).await {
+                Ok(mut detail) => detail.get_mut("settings").map(Value::take).unwrap_or_default(),
+                // It went from the file since it was listed.
+                Err(failure) if failure.code == Some(UNKNOWN) => json!([]),
+                Err(failure) => return Err(failure),
+            };
+            Ok(((*id).clone(), settings))
         });
         let all: Vec<Result<(String, Value), Failure>> =
             futures_util::stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await;
@@ -233,9 +245,10 @@ pub(super) async fn settings(source: &Source, state: Option<&str>, as_json: bool
     } else {
         let all = crate::daemon::look::settings(&source.home()?).await?;
         let of = |id: &&String| {
-            Some(((*id).clone(), json!(all.iter().find(|(known, _)| known.as_str() == id.as_str())?.1)))
+            let known = all.iter().find(|(known, _)| known.as_str() == id.as_str());
+            ((*id).clone(), known.map_or_else(|| json!([]), |(_, settings)| json!(settings)))
         };
-        wanted.iter().filter_map(of).collect()
+        wanted.iter().map(of).collect()
     };
     if as_json {
         output::line(&json!({ "schemaVersion": 1, "daemon": answer.live, "servers": found }).to_string());
@@ -244,7 +257,11 @@ pub(super) async fn settings(source: &Source, state: Option<&str>, as_json: bool
     let mut out = String::new();
     for (id, settings) in &found {
         let _infallible = writeln!(out, "{id}");
-        out.push_str(&indented(&setting_table(settings, |_| true)));
+        if settings.as_array().is_some_and(Vec::is_empty) {
+            let _infallible = writeln!(out, "  its entry cannot be used: `why {id}` says what is wrong");
+        } else {
+            out.push_str(&indented(&setting_table(settings, |_| true)));
+        }
     }
     output::data(&out);
     Ok(Exit::Done)
@@ -313,7 +330,7 @@ pub(super) fn id_of<'a>(status: &'a Value, name: &'a str) -> &'a str {
 }
 
 /// The row of a server, by its id or its name in the file.
-fn row_of(status: &Value, name: &str) -> Result<(String, Value), Failure> {
+pub(super) fn row_of(status: &Value, name: &str) -> Result<(String, Value), Failure> {
     let all = rows(status);
     let name = id_of(status, name);
     if let Some(row) = all.get(name) {

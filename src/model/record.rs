@@ -78,6 +78,32 @@ pub struct TaskResult {
     pub code: Option<String>,
 }
 
+/// A task with what was done for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskDetail {
+    /// The task.
+    #[serde(flatten)]
+    pub task: Task,
+    /// What the loop did for its servers from when it was asked for until it ended, oldest first: lines of
+    /// the audit, at most 200.
+    pub actions: Vec<AuditEntry>,
+}
+
+/// Who the audit says it was, for what nobody asked for: the loop.
+pub const THE_LOOP: &str = "the loop";
+
+/// Which tasks of a list come with what became of each server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithResults {
+    /// All.
+    All,
+    /// Those that failed.
+    OfFailed,
+    /// None.
+    None,
+}
+
 /// One line of the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -87,7 +113,7 @@ pub struct AuditEntry {
     /// When, in milliseconds since the epoch.
     #[schemars(with = "i64")]
     pub at: Timestamp,
-    /// Who: a user, `uid 1000`, `the loop`, `the file`.
+    /// Who: a user, `uid 1000`, `the loop`, `the file`, `the server`.
     pub by: String,
     /// How they came: `http`, `socket`, `dashboard`, `daemon`; for calls of clients `port`, `mcp`,
     /// `all`, `openapi`.
@@ -111,6 +137,9 @@ pub struct AuditEntry {
     /// What the client, or a proxy before it, calls the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The number of the instance that had a call, of a server with several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<u32>,
 }
 
 /// A call of a client that ended. Its names are shared: there are many calls and few names.
@@ -124,7 +153,7 @@ pub struct CallRecord {
     pub via: &'static str,
     /// The server's id.
     pub server: Option<Arc<str>>,
-    /// The number of its instance, where it has several; told in the log and not kept.
+    /// The number of its instance, where it has several.
     pub replica: Option<u32>,
     /// `tools/call`, `prompts/get` or `resources/read`.
     pub method: Arc<str>,
@@ -177,6 +206,10 @@ pub struct AuditFilter {
     pub kind: Option<String>,
     /// Not before this.
     pub since: Option<Timestamp>,
+    /// Not after this; of calls not looked at.
+    pub until: Option<Timestamp>,
+    /// About any of these servers or their instances; empty: all. Of calls not looked at.
+    pub among: Vec<String>,
     /// Calls of clients instead of what was done here.
     pub calls: bool,
     /// At most this many.

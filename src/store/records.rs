@@ -7,7 +7,7 @@
 //!
 //! Must never keep more than its bounds.
 
-use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskState};
+use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskState, WithResults};
 use crate::model::time::{Span, Timestamp};
 use crate::store::{SqliteStore, schema};
 use crate::world::{Answer, ErrorKind, Recorded, Records, WorldError};
@@ -67,9 +67,15 @@ UPDATE tasks SET results = json_extract(body, '$.results'), body = json_set(body
     WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.results') = 'array' ELSE 0 END;
 ";
 
-const PUT_CALL: &str = "INSERT INTO calls (at, by_whom, via, server, method, tool, result, millis, request) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-const CALLED: &str = "SELECT id, at, by_whom, via, server, method, tool, result, millis, request FROM calls \
+/// Which instance of a server had a call, where it has several.
+pub(super) const REPLICAS: &str = "
+ALTER TABLE calls ADD COLUMN replica INTEGER;
+";
+
+const PUT_CALL: &str = "INSERT INTO calls \
+    (at, by_whom, via, server, method, tool, result, millis, request, replica) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+const CALLED: &str = "FROM calls \
     WHERE id < ?1 AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) \
     AND (?4 IS NULL OR result = ?4) AND (?6 IS NULL OR at >= ?6) AND (?7 IS NULL OR method = ?7) \
     ORDER BY id DESC LIMIT ?5";
@@ -77,6 +83,8 @@ const AUDIT: &str = "SELECT id, body FROM audit WHERE id < ?1 \
     AND (?2 IS NULL OR server = ?2) AND (?3 IS NULL OR by_whom = ?3) AND (?4 IS NULL OR result = ?4) \
     AND (?6 IS NULL OR at >= ?6) \
     AND (?7 IS NULL OR substr(json_extract(body, '$.what') || ' ', 1, length(?7) + 1) IN (?7 || ' ', ?7 || ':')) \
+    AND (?8 IS NULL OR at <= ?8) AND (?9 = '[]' OR EXISTS (SELECT 1 FROM json_each(?9) AS one \
+    WHERE audit.server = one.value OR audit.server GLOB one.value || '-R[0-9]*')) \
     ORDER BY id DESC LIMIT ?5";
 
 /// How much of the audit is kept.
@@ -125,6 +133,8 @@ pub(super) struct Inner {
     /// Results of tasks have their column: not in a file that an earlier version wrote and nobody has
     /// opened for writing since.
     apart: bool,
+    /// Calls have a column for the instance, as above.
+    numbered: bool,
 }
 
 impl std::fmt::Debug for SqliteRecords {
@@ -144,11 +154,13 @@ pub fn peek(path: &Path) -> Result<Option<SqliteRecords>, WorldError> {
     }
     let connection =
         schema::looking(path).map_err(|error| schema::sql_error("opening tasks and audit", &error))?;
-    let apart = "SELECT count(*) FROM pragma_table_info('tasks') WHERE name = 'results'";
-    let apart: i64 = connection
-        .query_row(apart, [], |row| row.get(0))
-        .map_err(|error| schema::sql_error("opening tasks and audit", &error))?;
-    let inner = Arc::new(Mutex::new(Inner { apart: apart > 0, ..Inner::reading(connection) }));
+    let has = |table: &str, column: &str| {
+        let count = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+        let found: rusqlite::Result<i64> = connection.query_row(count, [table, column], |row| row.get(0));
+        found.map(|count| count > 0).map_err(|error| schema::sql_error("opening tasks and audit", &error))
+    };
+    let (apart, numbered) = (has("tasks", "results")?, has("calls", "replica")?);
+    let inner = Arc::new(Mutex::new(Inner { apart, numbered, ..Inner::reading(connection) }));
     Ok(Some(SqliteRecords { reader: Arc::clone(&inner), inner, count: Arc::default() }))
 }
 
@@ -162,7 +174,7 @@ impl SqliteStore {
         let failed = |error: rusqlite::Error| schema::sql_error("opening tasks and audit", &error);
         let connection = schema::beside(self.path()).map_err(failed)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
-        let mut inner = Inner { connection, keep, written: 0, calls_written: 0, apart: true };
+        let mut inner = Inner { connection, keep, written: 0, calls_written: 0, apart: true, numbered: true };
         let tidied = inner.interrupt().and_then(|()| inner.trim(now)).and_then(|()| inner.trim_calls(now));
         tidied.map_err(failed)?;
         let reader = Inner::reading(schema::looking(self.path()).map_err(failed)?);
@@ -175,12 +187,12 @@ impl Inner {
     /// One that nothing is written with.
     const fn reading(connection: Connection) -> Self {
         let keep = Keep { age: Span::ZERO, rows: 0, calls_age: Span::ZERO, calls: 0 };
-        Self { connection, keep, written: 0, calls_written: 0, apart: true }
+        Self { connection, keep, written: 0, calls_written: 0, apart: true, numbered: true }
     }
 
     /// What a dead process left running.
     fn interrupt(&mut self) -> rusqlite::Result<()> {
-        let running = self.tasks_where("state = 'running'", true, (0, TASKS_MAX))?;
+        let running = self.tasks_where("state = 'running'", WithResults::All, (0, TASKS_MAX))?;
         for task in running {
             self.end(&Task { state: TaskState::Interrupted, ..task })?;
         }
@@ -216,12 +228,11 @@ impl Inner {
         {
             let mut put = transaction.prepare_cached(PUT_CALL)?;
             for call in calls {
-                let CallRecord { at, by, via, server, replica: _, method, tool, result, millis, request } =
-                    call;
+                let CallRecord { at, by, via, server, replica, method, tool, result, millis, request } = call;
                 let millis = i64::try_from(*millis).unwrap_or(i64::MAX);
                 let (by, method, tool) = (&**by, &**method, &**tool);
                 let (server, request) = (server.as_deref(), request.as_deref());
-                put.execute((at.0, by, via, server, method, tool, result, millis, request))?;
+                put.execute((at.0, by, via, server, method, tool, result, millis, request, replica))?;
                 newest = newest.max(*at);
             }
         }
@@ -232,9 +243,12 @@ impl Inner {
     }
 
     fn calls(&self, filter: &AuditFilter) -> rusqlite::Result<Vec<AuditEntry>> {
-        let AuditFilter { before, server, by, result, kind, since, calls: _, limit } = filter;
+        let AuditFilter { before, server, by, result, kind, since, limit, .. } = filter;
         let limit = i64::try_from((*limit).min(LIMIT_MAX)).unwrap_or(0);
-        let mut statement = self.connection.prepare_cached(CALLED)?;
+        let replica = if self.numbered { "replica" } else { "NULL" };
+        let columns = "id, at, by_whom, via, server, method, tool, result, millis, request";
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {columns}, {replica} {CALLED}"))?;
         let (since, method) = (since.map(|at| at.0), kind.as_deref().map(CallRecord::method));
         let asked = (before.unwrap_or(i64::MAX), server, by, result, limit, since, method);
         let rows = statement.query_map(asked, |row| {
@@ -249,6 +263,7 @@ impl Inner {
                 result: row.get(7)?,
                 millis: u64::try_from(row.get::<_, i64>(8)?).ok(),
                 request: row.get(9)?,
+                replica: row.get(10)?,
                 ..AuditEntry::default()
             })
         })?;
@@ -270,32 +285,36 @@ impl Inner {
     }
 
     fn task(&self, id: i64) -> rusqlite::Result<Option<Task>> {
-        let read = format!("SELECT id, body, {} FROM tasks WHERE id = ?1", self.results(true));
+        let read = format!("SELECT id, body, {} FROM tasks WHERE id = ?1", self.results(WithResults::All));
         let found = self.connection.prepare_cached(&read)?.query_row([id], row_of).optional()?;
         Ok(found.and_then(|row| whole(row, true)))
     }
 
     /// The column with what became of each server, or what stands for it.
-    const fn results(&self, wanted: bool) -> &'static str {
-        if self.apart && wanted { "results" } else { "NULL" }
+    const fn results(&self, with: WithResults) -> &'static str {
+        match with {
+            WithResults::All if self.apart => "results",
+            WithResults::OfFailed if self.apart => "iif(state = 'failed', results, NULL)",
+            _ => "NULL",
+        }
     }
 
     /// Newest first, with what became of each server where that is wanted. `condition` is of this file.
     fn tasks_where(
         &self,
         condition: &str,
-        results: bool,
+        with: WithResults,
         (before, limit): (i64, i64),
     ) -> rusqlite::Result<Vec<Task>> {
         let before = if before > 0 { before } else { i64::MAX };
-        let column = self.results(results);
+        let column = self.results(with);
         let mut statement = self.connection.prepare_cached(&format!(
             "SELECT id, body, {column} FROM tasks WHERE id < ?1 AND {condition} ORDER BY id DESC LIMIT ?2"
         ))?;
         let rows = statement.query_map((before, limit), row_of)?;
         let mut tasks = Vec::new();
         for row in rows {
-            tasks.extend(whole(row?, results));
+            tasks.extend(whole(row?, with != WithResults::None));
         }
         Ok(tasks)
     }
@@ -319,10 +338,11 @@ impl Inner {
         if filter.calls {
             return self.calls(filter);
         }
-        let AuditFilter { before, server, by, result, kind, since, calls: _, limit } = filter;
+        let AuditFilter { before, server, by, result, kind, since, until, among, calls: _, limit } = filter;
         let limit = i64::try_from((*limit).min(LIMIT_MAX)).unwrap_or(0);
         let mut statement = self.connection.prepare_cached(AUDIT)?;
-        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit, since.map(|at| at.0), kind);
+        let (since, until, among) = (since.map(|at| at.0), until.map(|at| at.0), json(among)?);
+        let asked = (before.unwrap_or(i64::MAX), server, by, result, limit, since, kind, until, among);
         let rows = statement.query_map(asked, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
         let mut entries = Vec::new();
         for row in rows {
@@ -433,14 +453,9 @@ impl Records for SqliteRecords {
         self.look("reading a task", move |inner| inner.task(id))
     }
 
-    fn tasks(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
+    fn tasks(&self, before: Option<i64>, limit: usize, with: WithResults) -> Answer<'_, Vec<Task>> {
         let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
-        self.look("reading tasks", move |inner| inner.tasks_where("1", true, (before.unwrap_or(0), limit)))
-    }
-
-    fn tasks_in_brief(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<Task>> {
-        let limit = i64::try_from(limit.min(LIMIT_MAX)).unwrap_or(0);
-        self.look("reading tasks", move |inner| inner.tasks_where("1", false, (before.unwrap_or(0), limit)))
+        self.look("reading tasks", move |inner| inner.tasks_where("1", with, (before.unwrap_or(0), limit)))
     }
 
     fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()> {

@@ -49,6 +49,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "naps, offers", sql: NAPS },
     Migration { name: "ends", sql: ENDS },
     Migration { name: "results of tasks apart", sql: records::RESULTS },
+    Migration { name: "instances of calls", sql: records::REPLICAS },
 ];
 /// The step that made the last table that [`peek`] cannot do without.
 const PEEKED: usize = 1;

@@ -203,6 +203,21 @@ def history(browser, url, server, folder):
     check("the same values stand in a table", 0 < rows <= 24, rows)
 
 
+def task(browser, url, server, folder):
+    """What was asked for, what became of it, and what was done for it."""
+    newest = api(browser, "/api/v1/tasks?limit=1")[0]["id"]
+    browser.goto(f"{url}/tasks")
+    browser.until("the task", f"!!document.querySelector('#t-{newest} a')")
+    browser.run(f"document.querySelector('#t-{newest} a').click()")
+    browser.until("its page", f"location.pathname.endsWith('/tasks/{newest}') && !!document.querySelector('#became')")
+    became = browser.run("document.querySelector('#became').textContent")
+    check("a task says what became of its server", server in became and "ok" in became, became)
+    browser.until("and what was done", "document.querySelectorAll('#done tbody tr').length > 0")
+    did = browser.run("document.querySelector('#done').textContent")
+    check("and what was done for it", server in did, did)
+    picture(browser, folder, "task")
+
+
 def death(browser, url, server, folder):
     browser.goto(url)
     browser.until("live", "document.querySelector('#live').textContent === 'live'")
@@ -437,16 +452,24 @@ def forms(browser, url, folder):
 
 def everywhere(browser, url, server, folder):
     pages = {"overview": "", "server": f"/servers/{server}", "sections": "/sections", "balancer": "/balancer", "plan": "/plan",
-             "tasks": "/tasks", "audit": "/audit", "add": "/add/server", "file": "/file", "settings": "/settings"}
+             "tasks": "/tasks", "task": "/tasks/1", "audit": "/audit", "add": "/add/server", "file": "/file", "settings": "/settings"}
     for name, path in pages.items():
         browser.size(360, 740, mobile=True)
         browser.goto(url + path)
         if name in ("add", "file", "settings"):
             browser.until("the form", f"!!({SAVE})")
+        place = "document.querySelector('nav[aria-label=Main]').getBoundingClientRect()"
+        tab = "document.querySelector('nav[aria-label=Main] [aria-current]').getBoundingClientRect()"
+        check(f"where one is shows on {name}", browser.run(f"{tab}.left >= {place}.left - 1 && {tab}.right <= {place}.right + 1"))
         check(f"{name} fits 360 px", overflow(browser) <= 0, overflow(browser))
         names = browser.run("[...document.querySelectorAll('button, a, input, select, textarea')].filter((n) => !(n.textContent.trim() || n.title || n.ariaLabel || n.labels?.length || n.type === 'hidden')).length")
         check(f"everything on {name} has a name", names == 0, names)
         picture(browser, folder, f"{name}-360")
+        for width in (1120, 1280):
+            browser.size(width, 800)
+            browser.goto(url + path)
+            wide = browser.run("[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).length")
+            check(f"tables of {name} fit {width} px", wide == 0, wide)
         browser.size(1360, 860)
         browser.dark(True)
         browser.goto(url + path)
@@ -505,6 +528,7 @@ def main():
     browser = Browser(user, password)
     try:
         timed("overview", lambda: overview(browser, url, server, folder))
+        timed("task", lambda: task(browser, url, server, folder))
         timed("of the host", lambda: of_the_host(browser, url, server, folder))
         timed("figures", lambda: figures(browser, url, measured(server), folder))
         timed("death", lambda: death(browser, url, server, folder))
@@ -518,9 +542,9 @@ def main():
         timed("access", lambda: access(browser, url, server, folder))
         timed("history", lambda: history(browser, url, measured(server), folder))
         timed("without a script", lambda: without_script(browser, url, server))
-        # The server that was added is disabled, and then gone: its page is told so. One page is not there.
+        # What was added is disabled, and then gone: its page may be told so. One page is not there.
         # A drained host says that it is not ready.
-        expected = ["/servers/panel-test", "/nothing-here", "/readyz"]
+        expected = ["/servers/panel-test", "/sections/panel-test", "/nothing-here", "/readyz"]
         odd = [error for error in browser.errors if not any(path in error for path in expected)]
         check("the browser has nothing to complain of", not odd, odd)
     except Exception:

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Keys that are there only at times; the reference says when.
-const AT_TIMES: &[&str] = &["gateway", "prompts", "resources", "resourceTemplates", "until", "text"];
+const AT_TIMES: &[&str] = &["gateway", "usage", "prompts", "resources", "resourceTemplates", "until", "text"];
 
 fn site(name: &str) -> Site {
     let mut site = Site::new(name);

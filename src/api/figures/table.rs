@@ -71,7 +71,7 @@ pub(super) const CPU: Family = counter("server_cpu_seconds_total", &["server", R
 #[rustfmt::skip]
 pub(super) const MEMORY: Family = gauge("server_memory_bytes", &["server", REPLICA], "Memory that the server's container or processes hold; absent where it is not known.");
 #[rustfmt::skip]
-pub(super) const RESTARTS: Family = counter("server_restarts_total", &["server", REPLICA], "Times that the server's container was started again.");
+pub(super) const RESTARTS: Family = counter("server_restarts_total", &["server", REPLICA], "Times that the server was started again: its container, or its process after it ended.");
 #[rustfmt::skip]
 pub(super) const LATELY: Family = gauge("restarts_last_minute", &[], "Restarts of containers and local processes that nobody asked for, within the minute before the last pass; [recovery] restarts_per_minute_max bounds them.");
 #[rustfmt::skip]
@@ -79,10 +79,18 @@ pub(super) const DRAINED: Family = gauge("drained", &[], "Whether this host is d
 #[rustfmt::skip]
 pub(super) const IN_A_ROW: Family = gauge("server_restarts_in_a_row", &["server", REPLICA], "Restarts without a stable time in between.");
 
+#[rustfmt::skip]
+pub(super) const ENDS: Family = counter("server_ends_total", &["server", REPLICA], "Times that the server ended though nobody asked for it.");
+#[rustfmt::skip]
+pub(super) const OOM_KILLS: Family = counter("server_oom_kills_total", &["server", REPLICA], "Those of them that were the kernel's, for memory.");
+#[rustfmt::skip]
+pub(super) const PAUSED: Family = gauge("server_paused", &["server", REPLICA], "Whether the server is left alone: it, its section or this host is paused.");
+
 /// All of them, in the order of the page.
 #[rustfmt::skip] // as in a table
 pub(super) const ALL: &[Family] = &[
     BUILD, STARTED, PASSES, PASS_DURATION, LAST_PASS, CONVERGED, SETTLED, FAULTS, ACTIONS, ACTION_TIME,
     DRIFT, ENGINE, BALANCER, AWS, PORTS, PORTS_LEASED, GENERATION, REFUSED, WAITING, SIGN_INS, CALLS_LOST,
     SERVERS, STATE, UP, HEALTHY, HEALTH, CPU, MEMORY, RESTARTS, LATELY, DRAINED, IN_A_ROW,
+    ENDS, OOM_KILLS, PAUSED,
 ];

@@ -7,7 +7,7 @@ use crate::gateway::overview::{HealthView, KindView, ServerView};
 use crate::gateway::traffic::view::TrafficView;
 use crate::model::balancer::BalancerSeen;
 use crate::model::id::{ContainerId, ServerId};
-use crate::model::memory::{Intent, Lease};
+use crate::model::memory::{End, Intent, Lease};
 use crate::model::net::{HostPort, PortRange};
 use crate::model::observed::Seen;
 use crate::model::op::{ContainerRef, EdgeOp, EngineOp, Op};
@@ -96,8 +96,8 @@ fn full() -> String {
     calls.count("DescribeRules", "Throttling");
     let figures = Figures::new(Timestamp(1_700_000_000_123), calls);
     let mut snapshot = snapshot(&[("time", RowState::Converged), ("web", RowState::Stopped)]);
-    figures.passed(Span(7), &[], &snapshot);
-    figures.passed(Span(40), &[start("time")], &snapshot);
+    let _news = figures.passed(Span(7), &[], &snapshot);
+    let _news = figures.passed(Span(40), &[start("time")], &snapshot);
     figures.acted(&start("time"), Outcome::Done, Some(Span(1_250)));
     figures.acted(&start("web"), Outcome::Failed, Some(Span(5)));
     figures.acted(&start("web"), Outcome::Skipped, None);
@@ -277,8 +277,8 @@ fn figures_say_what_happened() {
 fn drift_is_what_nobody_asked_for() {
     let drift = |before: &Snapshot, now: &Snapshot, actions: &[Action]| {
         let figures = Figures::new(Timestamp(0), Arc::default());
-        figures.passed(Span(1), &[], before);
-        figures.passed(Span(1), actions, now);
+        let _news = figures.passed(Span(1), &[], before);
+        let _news = figures.passed(Span(1), actions, now);
         figures.counts().drift.values().sum::<u64>()
     };
     let well = snapshot(&[("time", RowState::Converged)]);
@@ -303,4 +303,47 @@ fn drift_is_what_nobody_asked_for() {
     };
     let asked = Snapshot { intents: [(id("time"), intent)].into(), ..gone.clone() };
     assert_eq!(drift(&well, &asked, &[start("time")]), 0, "somebody asked for it");
+}
+
+#[test]
+fn ends_are_counted_once_and_told_once_and_restarts_of_processes_count() {
+    let figures = Figures::new(Timestamp(1_000), Arc::default());
+    let end = |at: i64, oom| End { at: Timestamp(at), how: format!("end {at}"), oom, words: None };
+    let mut now = snapshot(&[("time", RowState::Converged), ("web", RowState::Converged)]);
+    let mut put = |ends: Vec<End>, restarts: u32, paused: bool| {
+        let row = now.report.servers.get_mut(&id("time")).expect("a row");
+        (row.kind, row.ends, row.restarts, row.paused) = ("process", ends, restarts, paused);
+        let news = figures.passed(Span(1), &[], &now);
+        let told: Vec<String> =
+            news.into_iter().map(|(server, end)| format!("{server} {}", end.how)).collect();
+        told
+    };
+    // One that an earlier daemon told of is remembered, and no news.
+    assert!(put(vec![end(500, Some(true))], 0, false).is_empty());
+    assert_eq!(put(vec![end(2_000, Some(true)), end(500, Some(true))], 1, false), ["time end 2000"]);
+    assert!(put(vec![end(2_000, Some(true)), end(500, Some(true))], 1, true).is_empty());
+    // Newest first, as rows have them; told in the order in which they were.
+    let all = vec![end(4_000, None), end(3_000, Some(false)), end(2_000, Some(true))];
+    assert_eq!(put(all.clone(), 3, true), ["time end 3000", "time end 4000"]);
+    // It was stable for a while, and ended again.
+    assert!(put(all, 0, true).is_empty());
+    assert_eq!(put(vec![end(5_000, Some(false))], 1, true), ["time end 5000"]);
+    let (ports, configuration) = (PortRange { start: port(8000), end: port(8099) }, Configuration::default());
+    let (views, used) = ([view("time"), view("web")], BTreeMap::new());
+    let (snapshot, configuration) = (&now, &configuration);
+    let moment = Moment { snapshot, configuration, ports, views: &views, used: &used, calls_lost: 0 };
+    let page = text(&figures, &moment);
+    let number = |family: &str, server: &str| {
+        let start = format!("{PREFIX}{family}{{server=\"{server}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(start.as_str())).map(str::to_owned)
+    };
+    for (family, time, web) in [
+        ("server_ends_total", "4", "0"),
+        ("server_oom_kills_total", "1", "0"),
+        ("server_restarts_total", "4", "0"),
+        ("server_paused", "1", "0"),
+    ] {
+        assert_eq!(number(family, "time").as_deref(), Some(time), "{family}");
+        assert_eq!(number(family, "web").as_deref(), Some(web), "{family}");
+    }
 }

@@ -2,9 +2,10 @@
 
 use crate::api::configuration::Configuration;
 use crate::api::figures::table::{
-    ACTION_TIME, ACTIONS, ALL, AWS, BALANCER, BUILD, CALLS_LOST, CONVERGED, CPU, DRAINED, DRIFT, ENGINE,
-    FAULTS, GENERATION, HEALTH, HEALTHY, IN_A_ROW, LAST_PASS, LATELY, MEMORY, PASS_DURATION, PASSES, PORTS,
-    PORTS_LEASED, REFUSED, RESTARTS, SERVERS, SETTLED, SIGN_INS, STARTED, STATE, UP, WAITING,
+    ACTION_TIME, ACTIONS, ALL, AWS, BALANCER, BUILD, CALLS_LOST, CONVERGED, CPU, DRAINED, DRIFT, ENDS,
+    ENGINE, FAULTS, GENERATION, HEALTH, HEALTHY, IN_A_ROW, LAST_PASS, LATELY, MEMORY, OOM_KILLS,
+    PASS_DURATION, PASSES, PAUSED, PORTS, PORTS_LEASED, REFUSED, RESTARTS, SERVERS, SETTLED, SIGN_INS,
+    STARTED, STATE, UP, WAITING,
 };
 use crate::api::figures::{Figures, PASS_MICROS};
 use crate::api::view::STATES;
@@ -179,6 +180,10 @@ fn servers(page: &mut Page, figures: &Figures, moment: &Moment<'_>) {
     for (id, bytes) in moment.used.iter().filter_map(|(id, used)| Some((id, used.memory_bytes?))) {
         page.sample(&MEMORY, &several.labels(id).each_ref().map(String::as_str), bytes);
     }
+    let ends = figures.counts().ends.clone();
+    each(page, &ENDS, &|id, _| Some(ends.get(id).map_or(0, |(all, _)| *all)));
+    each(page, &OOM_KILLS, &|id, _| Some(ends.get(id).map_or(0, |(_, memory)| *memory)));
+    each(page, &PAUSED, &|_, row| Some(row.paused.into()));
     let restarts = figures.counts().restarts.clone();
     each(page, &RESTARTS, &|id, _| Some(restarts.get(id).copied().unwrap_or(0)));
     each(page, &IN_A_ROW, &|_, row| Some(row.restarts.into()));

@@ -2,71 +2,18 @@
 
 use super::{Recorder, extent, finished, results, so_far};
 use crate::model::id::ServerId;
-use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskState};
-use crate::model::time::{Span, Timestamp};
+use crate::model::record::{Task, TaskState};
+use crate::model::time::Timestamp;
 use crate::plan::report::{Reason, ReasonKind, Row, RowState};
 use crate::service::Snapshot;
-use crate::world::{Answer, Clock, Records};
-use std::future::{Future, ready};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use crate::world::Records;
+use crate::world::fake::{FakeRecords, StoppedClock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Keeps everything in memory.
-#[derive(Default)]
-struct Kept {
-    tasks: Mutex<Vec<Task>>,
-    audit: Mutex<Vec<AuditEntry>>,
-}
-
-impl Records for Kept {
-    fn begin_task<'a>(&'a self, task: &'a Task) -> Answer<'a, i64> {
-        let mut tasks = self.tasks.lock().unwrap();
-        let id = i64::try_from(tasks.len()).unwrap() + 1;
-        tasks.push(Task { id, ..task.clone() });
-        Box::pin(ready(Ok(id)))
-    }
-
-    fn end_task<'a>(&'a self, task: &'a Task) -> Answer<'a, ()> {
-        let mut tasks = self.tasks.lock().unwrap();
-        *tasks.iter_mut().find(|held| held.id == task.id).unwrap() = task.clone();
-        Box::pin(ready(Ok(())))
-    }
-
-    fn task(&self, id: i64) -> Answer<'_, Option<Task>> {
-        Box::pin(ready(Ok(self.tasks.lock().unwrap().iter().find(|task| task.id == id).cloned())))
-    }
-
-    fn tasks(&self, _before: Option<i64>, _limit: usize) -> Answer<'_, Vec<Task>> {
-        Box::pin(ready(Ok(self.tasks.lock().unwrap().clone())))
-    }
-
-    fn add_audit<'a>(&'a self, entries: &'a [AuditEntry]) -> Answer<'a, ()> {
-        self.audit.lock().unwrap().extend(entries.iter().cloned());
-        Box::pin(ready(Ok(())))
-    }
-
-    fn add_calls(&self, _calls: Vec<CallRecord>) -> Answer<'_, ()> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn audit<'a>(&'a self, _filter: &'a AuditFilter) -> Answer<'a, Vec<AuditEntry>> {
-        Box::pin(ready(Ok(self.audit.lock().unwrap().clone())))
-    }
-}
-
-struct Noon;
-
-impl Clock for Noon {
-    fn now(&self) -> Timestamp {
-        Timestamp(43_200_000)
-    }
-
-    fn sleep(&self, _span: Span) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(std::future::pending())
-    }
-}
+/// Noon, always.
+const NOON: Timestamp = Timestamp(43_200_000);
 
 fn id(name: &str) -> ServerId {
     ServerId::new(name).unwrap()
@@ -148,11 +95,11 @@ fn while_a_task_runs_it_shows_what_is_finished_with() {
 
 #[tokio::test]
 async fn a_task_is_followed_to_its_end_and_becomes_a_line_of_the_audit() {
-    let kept = Arc::new(Kept::default());
-    let recorder = Recorder::new(Arc::clone(&kept) as Arc<dyn Records>, Arc::new(Noon));
+    let kept = Arc::new(FakeRecords::default());
+    let recorder = Recorder::new(Arc::clone(&kept) as Arc<dyn Records>, Arc::new(StoppedClock(NOON)));
     let (sender, snapshots) = watch::channel(Arc::new(snapshot(4, &[("a", RowState::Converged)], &[])));
     let begun = recorder.begin(task("stop", &["a"], 5), snapshots.clone()).await.unwrap();
-    assert_eq!((begun.id, begun.asked, begun.state), (1, Timestamp(43_200_000), TaskState::Running));
+    assert_eq!((begun.id, begun.asked, begun.state), (1, NOON, TaskState::Running));
     let early = recorder.ended(begun.clone(), Duration::from_millis(20)).await;
     assert_eq!(early.state, TaskState::Running);
     sender.send_replace(Arc::new(snapshot(5, &[("a", RowState::Stopped)], &[])));
@@ -162,7 +109,7 @@ async fn a_task_is_followed_to_its_end_and_becomes_a_line_of_the_audit() {
     drop(sender);
     let left = recorder.ended(begun, Duration::from_millis(50)).await;
     assert_eq!(left.state, TaskState::Running, "the loop ended: the next start says so");
-    let line = |kept: &Kept| kept.audit.lock().unwrap().first().cloned();
+    let line = |kept: &FakeRecords| kept.audit.lock().unwrap().first().cloned();
     let line = loop {
         if let Some(line) = line(&kept) {
             break line;

@@ -30,6 +30,8 @@
       try { localStorage.setItem(THEME, root.dataset.theme); } catch { /* it holds for this page */ }
     });
     dress(document);
+    // On a narrow screen where one is may be out of sight.
+    $("nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     tick();
     setInterval(tick, 1000);
     live();
@@ -186,7 +188,7 @@
     const question = questions[act]?.(id === "all" ? "all servers" : id);
     if (!question) { decided(true); return; }
     const [title, about, word] = question;
-    const yes = make("button", { class: "main", value: "yes" }, word);
+    const yes = make("button", { class: `main ${act === "stop" || act === "delete" ? "danger" : ""}`, value: "yes" }, word);
     const dialog = make("dialog", { "aria-labelledby": "sure" },
       make("form", { method: "dialog" }, make("h2", { id: "sure" }, title), make("p", {}, about),
         make("div", { class: "acts" }, make("button", { value: "no" }, "Cancel"), yes)));
@@ -214,7 +216,7 @@
       const answer = await ask(`/api/v1/${path}`, { method: "POST" });
       if (!answer.ok) { toast("bad", await problem(answer)); return; }
       const task = await answer.json();
-      const link = make("a", { href: `${document.body.dataset.base}/tasks#t-${task.id}` }, `task ${task.id}`);
+      const link = make("a", { href: `${document.body.dataset.base}/tasks/${task.id}` }, `task ${task.id}`);
       follow(task.id, toast("", `${word}: `, link, " is running"), word);
     } catch (error) { toast("bad", `The daemon does not answer: ${error.message}`); } finally { button.ariaDisabled = null; }
   });
@@ -545,14 +547,16 @@
         const data = new FormData(form);
         let path = form.dataset.try;
         const query = new URLSearchParams();
+        const headers = {};
         for (const [name, value] of data) {
+          if (name.startsWith("header:") && value !== "") headers[name.slice(7)] = value;
           if (name.startsWith("path:")) path = path.replace(`{${name.slice(5)}}`, encodeURIComponent(value));
           else if (name.startsWith("query:") && value !== "") query.set(name.slice(6), value);
         }
         const text = query.size ? `${path}?${query}` : path;
         const body = data.get("body") || undefined;
         try {
-          const headers = body ? { "Content-Type": "application/json" } : {};
+          if (body) headers["Content-Type"] = "application/json";
           const answer = await ask(text, { method: form.dataset.method, headers, body });
           const raw = await answer.text();
           let pretty = raw;

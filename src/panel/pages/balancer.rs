@@ -40,7 +40,7 @@ fn whole(asked: &Asked, view: &BalancerView) -> Markup {
         }
         @if view.listener.is_some() {
             section.card { header { h2 { "Rules" } span.soft.small { "the first that fits decides; others' rules are never changed" } } (rules(asked, &view.rules)) }
-            section.card { header { h2 { "Target groups" } } (groups(&view.target_groups)) }
+            section.card { header { h2 { "Target groups" } } (groups(&asked.base, &view.target_groups)) }
         }
     }
 }
@@ -53,7 +53,7 @@ fn rules(asked: &Asked, rules: &[RuleView]) -> Markup {
                 thead { tr { th.num { "Priority" } th { "Whose" } th { "Path" } th { "Forwards to" } } }
                 tbody { @for rule in rules { tr {
                     td.num { (rule.priority) }
-                    td { @if rule.ours { span.pill.converged.bare { "ours" } " " @if let Some(id) = &rule.server { a href={ (asked.base) "/servers/" (id) } { (id) } } } @else { span.pill.bare { "others'" } } }
+                    td { (whose(&asked.base, rule.ours, rule.server.as_deref())) }
                     td.wide { @for path in &rule.paths { code { (path) } " " } @for other in &rule.conditions { span.soft { (other) " " } } }
                     td.wide data-l="to" { span.mono { (rule.target) } }
                 } } }
@@ -62,7 +62,15 @@ fn rules(asked: &Asked, rules: &[RuleView]) -> Markup {
     }
 }
 
-fn groups(groups: &[TargetGroupView]) -> Markup {
+/// Whether it is ours, and of which server.
+fn whose(base: &str, ours: bool, server: Option<&str>) -> Markup {
+    html! {
+        @if ours { span.pill.converged.bare { "ours" } " " @if let Some(id) = server { a href={ (base) "/servers/" (id) } { (id) } } }
+        @else { span.pill.bare { "others'" } }
+    }
+}
+
+fn groups(base: &str, groups: &[TargetGroupView]) -> Markup {
     html! {
         @if groups.is_empty() { div.empty { "There are none of ours." } } @else {
             div.scroll { table.cards {
@@ -70,7 +78,7 @@ fn groups(groups: &[TargetGroupView]) -> Markup {
                 thead { tr { th { "Target group" } th { "Whose" } th { "Health check" } th { "Targets" } } }
                 tbody { @for group in groups { tr {
                     td.mono { (group.name) }
-                    td { @if group.ours { span.pill.converged.bare { "ours" } } @else { span.pill.bare { "others'" } } }
+                    td { (whose(base, group.ours, group.server.as_deref())) }
                     td data-l="check" { code { (group.check) } }
                     td.wide {
                         @match &group.targets {
@@ -118,22 +126,26 @@ mod tests {
             targets_read: Some(0),
         };
         let failed = "Target.FailedHealthChecks: Health checks failed with these codes: [502]";
-        let page = groups(&[group(Some(vec![
-            target("unhealthy", Some("Target.Timeout: Request timed out")),
-            target("unhealthy", Some(failed)),
-            target("draining", Some("Target.DeregistrationInProgress")),
-            target("healthy", None),
-        ]))])
+        let page = groups(
+            "/monitor",
+            &[group(Some(vec![
+                target("unhealthy", Some("Target.Timeout: Request timed out")),
+                target("unhealthy", Some(failed)),
+                target("draining", Some("Target.DeregistrationInProgress")),
+                target("healthy", None),
+            ]))],
+        )
         .into_string();
         for said in [
             ">Target.Timeout</span> Request timed out<",
             ">Target.FailedHealthChecks</span> Health checks failed with these codes: [502]<",
             ">Target.DeregistrationInProgress</span><",
             "pill healthy",
+            "href=\"/monitor/servers/time\"",
             "read <time",
         ] {
             assert!(page.contains(said), "{said}: {page}");
         }
-        assert!(groups(&[group(None)]).into_string().contains("not read yet"));
+        assert!(groups("/monitor", &[group(None)]).into_string().contains("not read yet"));
     }
 }

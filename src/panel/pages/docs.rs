@@ -45,6 +45,7 @@ pub(in crate::panel) fn page(base: &str, dashboard: bool) -> String {
 }
 
 fn operation(route: &Route) -> Markup {
+    let real = route.method != "GET";
     let parts = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     html! {
         details #(route.id) {
@@ -56,14 +57,33 @@ fn operation(route: &Route) -> Markup {
             form.in data-try=(route.path) data-method=(route.method) {
                 @for part in parts { (field(&format!("path:{part}"), part, "in the path", true)) }
                 @for param in route.query { (field(&format!("query:{}", param.name), param.name, param.about, false)) }
+                @if route.versions && route.method != "GET" { (field("header:If-Match", "If-Match", "the version that the change is made for, as an `ETag`", false)) }
                 @if route.body.is_some() {
-                    div.field { label for={ (route.id) "-body" } { "body" } textarea #{ (route.id) "-body" } name="body" rows="4" { "{\n  \"tool\": \"\",\n  \"arguments\": {}\n}" } }
+                    div.field { label for={ (route.id) "-body" } { "body" } textarea #{ (route.id) "-body" } name="body" rows="4" { (example(route.id)) } }
                 }
                 p.small.soft { "Answers " (route.good.0) @for other in route.others { ", " (other) } "." }
-                @if !route.path.ends_with("/events") { div.acts.js-only { button class=[(route.method == "POST").then_some("danger")] { @if route.method == "POST" { "Send, for real" } @else { "Send" } } } }
+                @if !route.path.ends_with("/events") { div.acts.js-only { button class=[real.then_some("danger")] { @if real { "Send, for real" } @else { "Send" } } } }
                 pre hidden aria-live="polite" {}
             }
         }
+    }
+}
+
+/// A body that the route takes, to begin with.
+fn example(route: &str) -> &'static str {
+    match route {
+        "callTool" | "shortCall" => "{\n  \"tool\": \"\",\n  \"arguments\": {}\n}",
+        "addServer" => {
+            "{\n  \"name\": \"\",\n  \"entry\": { \"command\": \"docker\", \"args\": [\"run\", \"-i\", \"mcp/time\"] }\n}"
+        }
+        "putServer" => "{ \"command\": \"docker\", \"args\": [\"run\", \"-i\", \"mcp/time\"] }",
+        "patchServer" => "{ \"disabled\": true }",
+        "addSection" => "{\n  \"name\": \"\",\n  \"settings\": {}\n}",
+        "putPanel" => "{ \"content\": \"\" }",
+        "patchSettings" => "{ \"service.interval_seconds\": 30 }",
+        "setLogLevel" => "{ \"level\": \"DEBUG\", \"forSeconds\": 600 }",
+        "shortStart" => "{ \"image\": \"mcp/time\" }",
+        _ => "{}",
     }
 }
 

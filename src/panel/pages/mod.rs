@@ -82,6 +82,7 @@ pub(super) async fn answer(asked: Asked) -> (StatusCode, String) {
         ["balancer"] => Some(balancer::page(&asked)),
         ["plan"] => Some(plan::page(&asked).await),
         ["tasks"] => Some(history::tasks(&asked).await),
+        ["tasks", id] => history::task(&asked, id).await,
         ["audit"] => Some(history::audit(&asked).await),
         _ => None,
     };

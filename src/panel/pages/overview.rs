@@ -18,7 +18,7 @@ const NEEDS_MAX: usize = 4;
 const TRACE: Span = Span::secs(3600);
 const TRACE_PARTS: usize = 30;
 /// Characters of an image that fit into its column.
-const IMAGE_CHARS: usize = 26;
+const IMAGE_CHARS: usize = 24;
 
 pub(super) fn page(asked: &Asked) -> Page {
     let now = asked.context.kept.shown(&asked.context);
@@ -205,13 +205,19 @@ fn needs(asked: &Asked, servers: &[ServerView]) -> Markup {
                     li {
                         i class={ "dot " (server.state) } {}
                         a.name href={ (asked.base) "/servers/" (server.id) } { (server.name) }
-                        @if let Some(reason) = worst(server) { span.t { (cut(&reason.text)) } @if let Some(at) = reason.until { span.soft.small { (until_word(server)) (parts::until(at)) } } }
+                        @if let Some(reason) = worst(server) { span.t { (sentence(reason)) } @if let Some(at) = reason.until { span.soft.small { (until_word(server)) (parts::until(at)) } } }
                     }
                 }
                 @if left > 0 { li { a href={ (asked.base) "?sort=state" } { (left) " more" } } }
             }
         }
     }
+}
+
+/// A reason as a sentence of its own, as long as a row has room for.
+fn sentence(reason: &ReasonView) -> String {
+    let waits = if reason.kind == "waiting-on" { "waits for " } else { "" };
+    cut(&format!("{waits}{}", reason.text))
 }
 
 /// As much of a text as a row has room for.
@@ -344,17 +350,20 @@ fn table(asked: &Asked, servers: &[&ServerView], (none, order): (bool, Order)) -
     let traces = asked.context.usage.traces(TRACE, TRACE_PARTS);
     // Said once above, not in a hundred rows.
     let host_paused = asked.context.handle.snapshot.borrow().pauses.contains_key(&Scope::Host);
+    // A column of nothing takes room from why the others wait.
+    let images = servers.iter().any(|server| server.image.is_some());
     html! {
         div.scroll {
             table.cards {
                 (parts::caption("Servers"))
-                thead { tr {
-                    (over(Order::Name, "Server", "")) (over(Order::State, "State", "")) th { "Health" } th.opt { "Image" } th { "Transport" }
+                // It changes with its rows.
+                thead #columns data-live="" { tr {
+                    (over(Order::Name, "Server", "")) (over(Order::State, "State", "")) th { "Health" } @if images { th.opt { "Image" } } th { "Transport" }
                     (over(Order::Restarts, "Restarts", "num")) (over(Order::Cpu, "CPU", "num")) (over(Order::Memory, "Memory", "num"))
                     (over(Order::Requests, "Requests", "num")) th { span.vh { "Actions" } }
                 } }
                 tbody #servers data-live="" data-rows="" data-usage="" {
-                    @for server in servers { (row(asked, server, find(&traces, server), host_paused)) }
+                    @for server in servers { (row(asked, server, find(&traces, server), (host_paused, images))) }
                 }
             }
         }
@@ -371,7 +380,12 @@ fn find<'a>(traces: &'a BTreeMap<ServerId, Trace>, server: &ServerView) -> Optio
     traces.get(&ServerId::new(&server.id).ok()?)
 }
 
-fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>, host_paused: bool) -> Markup {
+fn row(
+    asked: &Asked,
+    server: &ServerView,
+    trace: Option<&Trace>,
+    (host_paused, images): (bool, bool),
+) -> Markup {
     let worst = worst(server);
     let none = |nothing: bool| nothing.then_some("none");
     let idle = server.connection.as_ref().is_none_or(|connection| connection.requests == 0);
@@ -388,12 +402,12 @@ fn row(asked: &Asked, server: &ServerView, trace: Option<&Trace>, host_paused: b
             }
             td { (parts::pill(&server.state)) }
             (health(server, worst.is_none()))
-            td class={ "opt wide " (none(server.image.is_none()).unwrap_or_default()) } {
+            @if images { td class={ "opt wide " (none(server.image.is_none()).unwrap_or_default()) } {
                 @let image = server.image.as_deref().unwrap_or("–");
                 @let short = parts::short_image(image);
                 span class={ "mono img" @if server.image.is_none() { " faint" } } title=[(short.len() > IMAGE_CHARS || short != image).then_some(image)] { (short) }
                 @if let Some(id) = &server.image_id { " " span.mono.faint title=(id) { (parts::short_id(id)) } }
-            }
+            } }
             td.nowrap {
                 (server.transport.as_deref().unwrap_or(&server.kind))
                 @if let Some(route) = &server.route { span.small.soft { " " (route) @if let Some(port) = server.port { " :" (port) } } }
@@ -437,8 +451,8 @@ fn cpu(trace: &Trace) -> Markup {
 fn reason_line(server: &ServerView, reason: &ReasonView) -> Markup {
     html! {
         p class={ "why " (server.state) } {
-            (cut(&reason.text))
-            @if let Some(at) = reason.until { " · " (parts::until(at)) }
+            (sentence(reason))
+            @if let Some(at) = reason.until { " · " (until_word(server)) (parts::until(at)) }
         }
     }
 }

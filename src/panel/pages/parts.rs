@@ -96,14 +96,19 @@ pub(super) fn reasons(reasons: &[ReasonView]) -> Markup {
     html! {
         ul.reasons {
             @for reason in reasons {
-                li {
-                    span class={ "kind " (reason.kind) } { (reason.kind.replace('-', " ")) }
-                    span.t { (reason.text) }
-                    @if let Some(at) = reason.until { span.soft.small { (until(at)) } }
-                    @if let Some(code) = &reason.code { span.tag { (code) } }
-                }
+                li { (self::reason(reason)) }
             }
         }
+    }
+}
+
+/// One sentence of why: its kind, the words, until when, its code.
+pub(super) fn reason(reason: &ReasonView) -> Markup {
+    html! {
+        span class={ "kind " (reason.kind) } { (reason.kind.replace('-', " ")) }
+        span.t { (reason.text) }
+        @if let Some(at) = reason.until { span.soft.small { (until(at)) } }
+        @if let Some(code) = &reason.code { span.tag { (code) } }
     }
 }
 

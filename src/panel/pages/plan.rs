@@ -57,9 +57,12 @@ fn whole(asked: &Asked, plan: &Plan) -> Markup {
         @if !notable.is_empty() {
             section.card {
                 header { h2 { "Held back, and why" } }
-                @for (id, reasons) in &notable {
-                    div.pad.small { a href={ (asked.base) "/servers/" (id) } { (id) } }
-                    (parts::reasons(reasons))
+                ul.reasons {
+                    @for (id, reasons) in &notable {
+                        @for (n, reason) in reasons.iter().enumerate() {
+                            li { span.whose { @if n == 0 { a.name href={ (asked.base) "/servers/" (id) } { (id) } } } (parts::reason(reason)) }
+                        }
+                    }
                 }
             }
         }

@@ -57,7 +57,8 @@ pub(super) async fn page(asked: &Asked, id: &str) -> Option<Page> {
         }
         section.card.js-only {
             header { h2 { "Tools" } span.soft.small { "asked from the server now; a call may have effects" } }
-            div #tools data-api={ "/api/v1/servers/" (id) } {}
+            @if server.declared { div #tools data-api={ "/api/v1/servers/" (id) } {} }
+            @else { p.pad.soft { "It can be asked once its entry can be used." } }
         }
         noscript { p.banner { "Tools and actions need a script; " a href={ "/api/v1/servers/" (id) "/capabilities" } { "what it offers" } " can be read as JSON." } }
         (settings(&detail))

@@ -1,7 +1,7 @@
 //! Tasks and the audit in the state file.
 
 use super::{NOW, opened, place};
-use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskResult, TaskState};
+use crate::model::record::{AuditEntry, AuditFilter, CallRecord, Task, TaskResult, TaskState, WithResults};
 use crate::model::time::{Span, Timestamp};
 use crate::store::records::{Keep, RESULTS, SqliteRecords, TASKS_MAX};
 use crate::store::schema;
@@ -71,9 +71,10 @@ fn a_task_that_ran_when_the_process_died_is_interrupted_and_others_are_as_they_w
         (interrupted.id, interrupted.state, interrupted.ended),
         (second, TaskState::Interrupted, None)
     );
-    let ids: Vec<i64> = wait(records.tasks(None, 10)).expect("tasks").iter().map(|task| task.id).collect();
+    let ids: Vec<i64> =
+        wait(records.tasks(None, 10, WithResults::All)).expect("tasks").iter().map(|task| task.id).collect();
     assert_eq!(ids, [second, first], "newest first");
-    assert_eq!(wait(records.tasks(Some(second), 10)).expect("tasks").len(), 1);
+    assert_eq!(wait(records.tasks(Some(second), 10, WithResults::All)).expect("tasks").len(), 1);
     assert_eq!(wait(records.task(999)).expect("reading"), None);
 }
 
@@ -110,10 +111,28 @@ fn the_audit_is_found_by_what_it_is_about_and_bounded_by_number_and_age() {
     assert_eq!((of("start"), of("edit"), of("sign in"), of("sign"), of("st"), of("%")), (2, 1, 1, 1, 0, 0));
     let since = |at| all(&records, AuditFilter { since: Some(at), ..AuditFilter::default() }).len();
     assert_eq!((since(second), since(second.after(Span(1)))), (5, 0));
+    among(&records, second.after(Span(1)));
     let later = NOW.after(Span::secs(3602));
     let lines: Vec<AuditEntry> = (0..70).map(|_| line("time", later)).collect();
     wait(records.add_audit(&lines)).expect("kept");
     assert!(all(&records, AuditFilter::default()).iter().all(|line| line.at == later), "what is old goes");
+}
+
+/// What was done for some servers and their instances in a time.
+fn among(records: &SqliteRecords, at: Timestamp) {
+    let lines = ["a", "a-R2", "a-r", "ab", "b", "c"].map(|server| line(server, at));
+    wait(records.add_audit(&lines)).expect("kept");
+    let of = |servers: &[&str], since, until| {
+        let among = servers.iter().map(|server| (*server).to_owned()).collect();
+        let filter = AuditFilter { among, since: Some(since), until: Some(until), ..AuditFilter::default() };
+        let servers = all(records, filter).into_iter().filter_map(|line| line.server);
+        servers.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(of(&["a", "b"], at, at), "b a-R2 a");
+    assert_eq!(of(&["a-R2"], at, at), "a-R2");
+    assert_eq!(of(&[], at, at), "c b ab a-r a-R2 a");
+    assert_eq!(of(&["a"], at.after(Span(1)), at.after(Span(9))), "");
+    assert_eq!(of(&["a"], NOW, Timestamp(at.0 - 1)), "");
 }
 
 #[test]
@@ -135,12 +154,22 @@ fn calls_have_bounds_of_their_own_and_are_found_like_the_rest() {
         request: Some(Box::from("r-1")),
     };
     let mut calls: Vec<CallRecord> = (0..5000).map(|n| call(&format!("t{n}"), NOW)).collect();
-    calls.push(CallRecord { result: "failed", by: Arc::from("other"), ..call("last", NOW) });
+    calls.push(CallRecord {
+        result: "failed",
+        by: Arc::from("other"),
+        replica: Some(3),
+        ..call("last", NOW)
+    });
     wait(records.add_calls(calls)).expect("kept");
     let asked = AuditFilter { calls: true, ..AuditFilter::default() };
     let found = all(&records, asked.clone());
     assert_eq!((found.len(), found[0].what.as_str(), found[0].via.as_str()), (500, "call last", "mcp"));
     assert_eq!((found[0].millis, found[0].request.as_deref()), (Some(7), Some("r-1")));
+    assert_eq!(
+        (found[0].replica, found[1].replica),
+        (Some(3), None),
+        "which instance, where there are several"
+    );
     assert_eq!(all(&records, AuditFilter { by: Some("other".to_owned()), ..asked.clone() }).len(), 1);
     assert_eq!(all(&records, AuditFilter { result: Some("failed".to_owned()), ..asked.clone() }).len(), 1);
     assert_eq!(all(&records, AuditFilter { server: Some("x".to_owned()), ..asked.clone() }).len(), 0);
@@ -185,10 +214,15 @@ fn in_brief_a_task_is_itself_without_what_became_of_its_servers() {
         ..task
     };
     wait(records.end_task(&whole)).expect("an end");
-    assert_eq!(wait(records.tasks(None, 9)).expect("reading"), vec![whole.clone()]);
-    let brief = Task { results: Vec::new(), ..whole };
-    assert_eq!(wait(records.tasks_in_brief(None, 9)).expect("reading"), [brief]);
-    assert_eq!(wait(records.tasks_in_brief(Some(id), 9)).expect("reading"), []);
+    assert_eq!(wait(records.tasks(None, 9, WithResults::All)).expect("reading"), vec![whole.clone()]);
+    let brief = Task { results: Vec::new(), ..whole.clone() };
+    assert_eq!(wait(records.tasks(None, 9, WithResults::None)).expect("reading"), [brief]);
+    assert_eq!(wait(records.tasks(Some(id), 9, WithResults::None)).expect("reading"), []);
+    // A page that shows what went wrong does not read what went well.
+    let well = Task { act: "start".to_owned(), state: TaskState::Done, ..whole.clone() };
+    let second = wait(records.begin_task(&well)).expect("a task");
+    let found = wait(records.tasks(None, 9, WithResults::OfFailed)).expect("reading");
+    assert_eq!(found, [Task { id: second, results: Vec::new(), ..well }, whole]);
 }
 
 /// A state file as it was before results had their column, with a task that ended, one that ran and a row
@@ -206,6 +240,9 @@ fn old_state(path: &std::path::Path, ended: &Task, running: &Task) {
         connection.execute(put, (task.state.as_str(), body)).expect("a row");
     }
     connection.execute(put, ("done", "{ torn")).expect("a row");
+    let put = "INSERT INTO calls (at, by_whom, via, method, tool, result, millis) \
+        VALUES (?1, 'ci', 'mcp', 'tools/call', 'now', 'ok', 3)";
+    connection.execute(put, [NOW.0]).expect("a row");
 }
 
 #[test]
@@ -229,15 +266,32 @@ fn an_older_state_file_keeps_what_became_of_each_server_of_its_tasks() {
     old_state(&path, &ended, &running);
     let brief = Task { results: Vec::new(), ..ended.clone() };
     let looked = crate::store::records::peek(&path).expect("looking").expect("a state");
-    assert_eq!(wait(looked.tasks(None, 9)).expect("reading"), [running.clone(), ended.clone()], "as it is");
-    assert_eq!(wait(looked.tasks_in_brief(None, 9)).expect("reading"), [running.clone(), brief.clone()]);
+    assert_eq!(
+        wait(looked.tasks(None, 9, WithResults::All)).expect("reading"),
+        [running.clone(), ended.clone()],
+        "as it is"
+    );
+    assert_eq!(
+        wait(looked.tasks(None, 9, WithResults::None)).expect("reading"),
+        [running.clone(), brief.clone()]
+    );
     assert_eq!(wait(looked.task(1)).expect("reading"), Some(ended.clone()));
+    let calls = |records: &SqliteRecords| {
+        let found = all(records, AuditFilter { calls: true, ..AuditFilter::default() });
+        found.into_iter().map(|call| (call.what, call.replica)).collect::<Vec<_>>()
+    };
+    let before = [("call now".to_owned(), None)];
+    assert_eq!(calls(&looked), before, "of the time before instances were kept");
     drop(looked);
     let store = opened(&path).store;
     let records = store.records(KEEP, NOW).expect("records");
+    assert_eq!(calls(&records), before);
     let running = Task { state: TaskState::Interrupted, ..running };
-    assert_eq!(wait(records.tasks(None, 9)).expect("reading"), [running.clone(), ended.clone()]);
-    assert_eq!(wait(records.tasks_in_brief(None, 9)).expect("reading"), [running, brief]);
+    assert_eq!(
+        wait(records.tasks(None, 9, WithResults::All)).expect("reading"),
+        [running.clone(), ended.clone()]
+    );
+    assert_eq!(wait(records.tasks(None, 9, WithResults::None)).expect("reading"), [running, brief]);
     assert_eq!(wait(records.task(1)).expect("reading"), Some(ended));
     assert_eq!(wait(records.begin_task(&task("sync"))).expect("a task"), 4);
 }
@@ -259,7 +313,7 @@ fn what_is_written_is_counted_when_it_can_be_read() {
     assert_eq!(counts(), [2, 1, 0]);
     wait(records.add_calls(vec![CallRecord { at: NOW, ..CallRecord::default() }])).expect("kept");
     assert_eq!(counts(), [2, 1, 1]);
-    wait(records.tasks(None, 9)).expect("reading");
+    wait(records.tasks(None, 9, WithResults::All)).expect("reading");
     wait(records.audit(&AuditFilter { limit: 9, ..AuditFilter::default() })).expect("reading");
     assert_eq!(counts(), [2, 1, 1], "who reads writes nothing");
 }

@@ -430,6 +430,20 @@ impl Edges for FakeWorld {
     }
 }
 
+/// A clock that stands still; whoever waits for it waits for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoppedClock(pub Timestamp);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn sleep(&self, _span: Span) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+}
+
 impl Store for FakeWorld {
     fn save<'a>(&'a self, memory: &'a Memory) -> Answer<'a, ()> {
         let call = Call::effect(Side::Store, "save", "memory");

@@ -86,10 +86,36 @@ fn lists_are_sent_once_and_never_say_less_than_what_was_done_before() {
         }
         over.store(true, Ordering::Relaxed);
     });
+    done_for_a_task(&site);
     let pages = site.get("/api/v1/tasks?limit=2");
     assert_eq!(pages.json().as_array().map(Vec::len), Some(2));
     assert!(pages.header("link").contains("rel=\"next\""), "{}", pages.header("link"));
     assert_eq!(site.get("/api/v1/tasks?limit=2").header("link"), pages.header("link"), "kept with it");
+}
+
+/// A task says what was done for it: for its servers alone, from when it was asked for.
+fn done_for_a_task(site: &Site) {
+    let task = site.post("/api/v1/servers/two/stop?wait=30s", &json!({})).json();
+    site.post("/api/v1/servers/one/stop?wait=30s", &json!({}));
+    let path = format!("/api/v1/tasks/{}", task["id"]);
+    let actions = || site.get(&path).json()["actions"].as_array().cloned().unwrap_or_default();
+    // The audit is written behind the back of who adds to it.
+    eventually("what was done is there", || !actions().is_empty());
+    for action in actions() {
+        let of = (&action["by"], &action["server"], &action["result"]);
+        assert_eq!(of, (&json!("the loop"), &json!("two"), &json!("ok")), "{action}");
+        let when = (action["at"].as_i64(), task["asked"].as_i64(), task["ended"].as_i64());
+        assert!(when.1 <= when.0 && when.0 <= when.2, "{action} of {task}");
+    }
+    let page = site.get(&format!("/monitor/tasks/{}", task["id"]));
+    let done = actions()[0]["what"].as_str().unwrap_or_default().to_owned();
+    assert!(
+        page.status == 200 && page.text().contains(&done) && page.text().contains(">two<"),
+        "{}",
+        page.text()
+    );
+    assert_eq!(site.get("/monitor/tasks/999999").status, 404);
+    assert_eq!(site.get("/monitor/tasks/x").status, 404);
 }
 
 #[test]
@@ -104,6 +130,17 @@ fn an_entry_with_a_mistake_counts_as_broken_in_its_section() {
     assert_eq!(within.as_array().map(Vec::len), Some(2), "{within}");
     let page = site.get("/monitor/sections/office");
     assert!(page.text().contains("1 broken") && page.text().contains("--no-such-flag"), "{}", page.text());
+    // What the list has can be asked for by itself, and breaks no other's settings.
+    let wrong = site.get("/api/v1/servers/wrong");
+    assert_eq!(wrong.status, 200, "{}", wrong.text());
+    let wrong = wrong.json();
+    assert_eq!((&wrong["kind"], &wrong["settings"]), (&json!("container"), &json!([])), "{wrong}");
+    assert_eq!(site.get("/api/v1/health?server=wrong").json()["servers"][0]["server"], "wrong");
+    assert_eq!(site.get("/api/v1/servers/nobody").status, 404);
+    let printed = site.command(&["list-servers", "--config"]).output().expect("the program");
+    let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(printed.status.success() && text.contains("restart.policy"), "{printed:?}");
+    assert!(text.contains("wrong\n  its entry cannot be used"), "{text}");
     // Left alone as a whole, and said so.
     let paused = site.post("/api/v1/sections/office/pause?wait=30s", &json!({}));
     assert_eq!(paused.status, 200, "{}", paused.text());
