@@ -15,7 +15,7 @@ use crate::gateway::beside::Beside;
 use crate::gateway::front::GatewayFront;
 use crate::gateway::slot::Handshakes;
 use crate::model::op::{ContainerRef, EngineOp, Op};
-use crate::model::record::AuditEntry;
+use crate::model::record::{AuditEntry, THE_LOOP};
 use crate::model::time::{Span, Timestamp};
 use crate::panel::Panel;
 use crate::panel::access::{self, Access, Credentials};
@@ -214,7 +214,7 @@ fn done(action: &Action, result: &ActionResult, took: Option<Span>) -> Option<Au
         ActionResult::Skipped => return None,
     };
     Some(AuditEntry {
-        by: "the loop".to_owned(),
+        by: THE_LOOP.to_owned(),
         via: "daemon".to_owned(),
         what: action.op.describe(),
         server: action.server.as_ref().map(ToString::to_string),

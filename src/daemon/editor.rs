@@ -72,14 +72,8 @@ impl FileEditor {
         let read =
             tokio::task::block_in_place(|| document::read(&home.places.config, files::CONFIG_BYTES_MAX));
         let bytes = read.map_err(|error| unwritable(&error))?;
-        let etag = self.etag(bytes.as_deref().unwrap_or_default());
+        let etag = version_of(&self.key, bytes.as_deref().unwrap_or_default());
         Ok(Before { bytes, etag })
-    }
-
-    /// Versions are told apart by a hash under the store's key: a plain one would let guesses at a
-    /// password in the file be tried.
-    fn etag(&self, bytes: &[u8]) -> String {
-        format!("\"{}\"", self.key.keyed(&sha256(bytes)))
     }
 
     fn mask(&self, bytes: &[u8]) -> Masked {
@@ -157,7 +151,8 @@ impl FileEditor {
         }
         let diff = if edit.dry_run { self.diff(&file, (old, &new), edit.far) } else { String::new() };
         let plan = plan.filter(|_| edit.dry_run);
-        Ok(Edited { etag: self.etag(&new), changed, diff, problems: is.problems, servers, plan, refused })
+        let (etag, problems) = (version_of(&self.key, &new), is.problems);
+        Ok(Edited { etag, changed, diff, problems, servers, plan, refused, ..Edited::default() })
     }
 
     /// What a content means; that of no file is nothing.
@@ -192,6 +187,12 @@ impl Editor for FileEditor {
     fn edit(&self, edit: Edit) -> Answer<'_, Edited> {
         Box::pin(self.make(edit))
     }
+}
+
+/// Versions of a file are told apart by a hash under the store's key: a plain one would let guesses at a
+/// password in it be tried.
+pub(super) fn version_of(key: &HashKey, bytes: &[u8]) -> String {
+    format!("\"{}\"", key.keyed(&sha256(bytes)))
 }
 
 /// The caller's version, and whether the file changed behind its and our back: `known` is what was

@@ -10,7 +10,7 @@ use crate::config::error::{Place, Problem};
 use crate::config::load::{self, Contents, Loaded, Needs};
 use crate::daemon::Home;
 use crate::model::desired::Desired;
-use crate::model::fingerprint::HashKey;
+use crate::model::fingerprint::{HashKey, sha256_bytes};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,51 +45,130 @@ impl Read {
     }
 }
 
+/// What a reading was made from. Digests only: nothing that a file says is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Of the file itself.
+    config: String,
+    /// Of settings.conf.
+    settings: Option<String>,
+    /// Of everything that the file refers to.
+    referred: String,
+    needs: Needs,
+}
+
 /// Reads the file of `home` with fingerprints under `key`.
 pub async fn read(home: &Home, key: &HashKey) -> Read {
-    let path = &home.places.config;
-    let file = path.display().to_string();
+    match content(&home.places.config) {
+        Ok(bytes) => {
+            let needs = load::needs(&home.places.config.display().to_string(), &bytes, &home.env);
+            understand(home, key, &bytes, &refer(home, &needs).await)
+        }
+        Err(read) => *read,
+    }
+}
+
+/// Reads the file unless all of it, and of what it refers to, is as it was found in `seen`.
+pub(super) async fn read_changed(home: &Home, key: &HashKey, seen: &mut Option<Source>) -> Option<Read> {
+    let file = home.places.config.display().to_string();
+    let bytes = match content(&home.places.config) {
+        Ok(bytes) => bytes,
+        Err(read) => {
+            *seen = None;
+            return Some(*read);
+        }
+    };
+    let config = sha256_bytes(&bytes);
+    let last = seen.take().filter(|last| last.config == config && last.settings == home.settings_sha256);
+    let needs =
+        last.as_ref().map_or_else(|| load::needs(&file, &bytes, &home.env), |last| last.needs.clone());
+    let referred = refer(home, &needs).await;
+    let digest = referred.digest();
+    let same = last.is_some_and(|last| last.referred == digest);
+    let settings = home.settings_sha256.clone();
+    *seen = Some(Source { config, settings, referred: digest, needs });
+    (!same).then(|| understand(home, key, &bytes, &referred))
+}
+
+fn understand(home: &Home, key: &HashKey, bytes: &[u8], referred: &Referred) -> Read {
+    let file = home.places.config.display().to_string();
+    let loaded = mean(home, key, bytes, referred);
+    let masked = mask(String::from_utf8_lossy(bytes).trim_start_matches('\u{feff}'), key);
+    let outline = loaded.desired.as_ref().and_then(|_usable| outline::outline(&file, &masked.text));
+    Read { loaded, exists: true, sha256: Some(sha256_bytes(bytes)), outline }
+}
+
+/// The content of the file, or what is told instead.
+fn content(path: &Path) -> Result<Vec<u8>, Box<Read>> {
     let read = bounded(path, CONFIG_BYTES_MAX).and_then(|bytes| {
         // An editor that truncates before it writes leaves this for a moment; an empty map is `{}`.
         let empty = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it is empty");
         if bytes.trim_ascii().is_empty() { Err(empty()) } else { Ok(bytes) }
     });
-    let bytes = match read {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let exists = error.kind() != std::io::ErrorKind::NotFound;
-            let problem = Problem::error(
-                crate::config::codes::UNREADABLE,
-                Place::whole(&file),
-                format!("reading the file: {error}"),
-            )
-            .hint("mcp-orchestrator --config FILE names another one");
-            let loaded = Loaded { problems: vec![problem], ..Loaded::default() };
-            return Read { loaded, exists, sha256: None, outline: None };
+    read.map_err(|error| {
+        let exists = error.kind() != std::io::ErrorKind::NotFound;
+        let problem = Problem::error(
+            crate::config::codes::UNREADABLE,
+            Place::whole(path.display().to_string()),
+            format!("reading the file: {error}"),
+        )
+        .hint("mcp-orchestrator --config FILE names another one");
+        let loaded = Loaded { problems: vec![problem], ..Loaded::default() };
+        Box::new(Read { loaded, exists, sha256: None, outline: None })
+    })
+}
+
+/// What the file refers to, as it was found.
+struct Referred {
+    files: Contents,
+    credentials: Contents,
+    secrets_manager: Contents,
+    ssm: Contents,
+}
+
+impl Referred {
+    fn digest(&self) -> String {
+        let Self { files, credentials, secrets_manager, ssm } = self;
+        let mut text = String::new();
+        for contents in [files, credentials, secrets_manager, ssm] {
+            text.push_str(&format!("{}:", contents.len()));
+            for (name, found) in contents {
+                let (Ok(value) | Err(value)) = found;
+                let ok = found.is_ok();
+                // With lengths, so that no two contents are written alike.
+                text.push_str(&format!("{}:{name}{ok}{}:{value}", name.len(), value.len()));
+            }
         }
-    };
-    let loaded = interpret(home, key, &bytes).await;
-    let masked = mask(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}'), key);
-    let outline = loaded.desired.as_ref().and_then(|_usable| outline::outline(&file, &masked.text));
-    Read { loaded, exists: true, sha256: Some(crate::daemon::sha256(&bytes)), outline }
+        sha256_bytes(text.as_bytes())
+    }
+}
+
+async fn refer(home: &Home, needs: &Needs) -> Referred {
+    let files = contents(&needs.files, |name| text(Path::new(name)));
+    let credentials = contents(&needs.credentials, |name| credential(home, name));
+    let (secrets_manager, ssm) = aws_secrets(home, needs).await;
+    Referred { files, credentials, secrets_manager, ssm }
 }
 
 /// What `bytes` mean as the content of the file of `home`, with everything that they refer to.
 pub(super) async fn interpret(home: &Home, key: &HashKey, bytes: &[u8]) -> Loaded {
+    let needs = load::needs(&home.places.config.display().to_string(), bytes, &home.env);
+    mean(home, key, bytes, &refer(home, &needs).await)
+}
+
+fn mean(home: &Home, key: &HashKey, bytes: &[u8], referred: &Referred) -> Loaded {
+    let Referred { files, credentials, secrets_manager, ssm } = referred;
     let file = home.places.config.display().to_string();
-    let needs = load::needs(&file, bytes, &home.env);
-    let files = contents(&needs.files, |name| text(Path::new(name)));
-    let credentials = contents(&needs.credentials, |name| credential(home, name));
-    let (secrets_manager, ssm) = aws_secrets(home, &needs).await;
+    let (env, settings) = (&home.env, &home.settings);
     load::load(&load::Input {
         file: &file,
         bytes,
-        env: &home.env,
-        files: &files,
-        credentials: &credentials,
-        secrets_manager: &secrets_manager,
-        ssm: &ssm,
-        settings: &home.settings,
+        env,
+        files,
+        credentials,
+        secrets_manager,
+        ssm,
+        settings,
         key,
     })
 }
@@ -166,4 +245,76 @@ async fn aws_secrets(home: &Home, needs: &Needs) -> (Contents, Contents) {
         };
     }
     (secrets_manager, ssm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Source, read_changed};
+    use crate::daemon::{Home, Options};
+    use crate::model::fingerprint::HashKey;
+    use crate::model::server::ServerKind;
+    use std::fs;
+
+    #[tokio::test]
+    async fn what_has_not_changed_is_not_read_again_and_what_has_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, words) = (dir.path().join("mcp.config.json"), dir.path().join("token"));
+        let entry = |more: &str| {
+            let path = words.display();
+            fs::write(
+                &config,
+                format!(
+                    r#"{{"mcpServers":{{"a":{{"command":"x","env":{{"T":"${{file:{path}}}"}}{more}}}}}}}"#
+                ),
+            )
+            .unwrap();
+        };
+        fs::write(&words, "planted-secret").unwrap();
+        entry("");
+        let settings = dir.path().join("settings.conf");
+        fs::write(&settings, "[service]\nstack = files\n").unwrap();
+        let options =
+            Options { config: Some(config.clone()), settings: Some(settings), ..Options::default() };
+        let mut home = Home::find(options).unwrap();
+        let key = HashKey::new([1; 32]);
+        let mut seen: Option<Source> = None;
+        let print = |read: &super::Read| {
+            let desired = read.loaded.desired.clone().unwrap();
+            desired
+                .servers
+                .into_values()
+                .map(|server| match server.kind {
+                    ServerKind::Process(declared) => declared.fingerprint.to_string(),
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        let first = read_changed(&home, &key, &mut seen).await.expect("it was never read");
+        assert!(read_changed(&home, &key, &mut seen).await.is_none());
+        assert!(!format!("{seen:?}").contains("planted"), "only digests are kept");
+
+        fs::write(&words, "another").unwrap();
+        let second = read_changed(&home, &key, &mut seen).await.expect("a secret is another");
+        assert_ne!(print(&first), print(&second), "its declaration has another fingerprint");
+        fs::remove_file(&words).unwrap();
+        let third = read_changed(&home, &key, &mut seen).await.expect("a secret is gone");
+        assert!(!third.loaded.desired.unwrap().broken.is_empty());
+        assert!(read_changed(&home, &key, &mut seen).await.is_none());
+        fs::write(&words, "another").unwrap();
+        assert!(read_changed(&home, &key, &mut seen).await.is_some(), "it is back");
+
+        entry(r#","description":"d""#);
+        assert!(read_changed(&home, &key, &mut seen).await.is_some(), "the file changed");
+        home.settings_sha256 = Some("of other settings".to_owned());
+        assert!(read_changed(&home, &key, &mut seen).await.is_some(), "the settings changed");
+        assert!(read_changed(&home, &key, &mut seen).await.is_none());
+
+        fs::write(&config, "").unwrap();
+        for _ in 0..2 {
+            let refused = read_changed(&home, &key, &mut seen).await.expect("why it cannot be used");
+            assert!(refused.loaded.desired.is_none());
+        }
+        entry("");
+        assert!(read_changed(&home, &key, &mut seen).await.is_some());
+    }
 }

@@ -3,6 +3,7 @@
 //! For commands whose question that answers. Must never change anything, and never wait for AWS
 //! where the answer does not need it.
 
+use crate::api::recorder;
 use crate::api::view::SettingView;
 use crate::config::edit::outline;
 use crate::config::load::{self, Contents};
@@ -10,7 +11,7 @@ use crate::daemon::{Home, files, one_shot, random_bytes};
 use crate::model::fingerprint::HashKey;
 use crate::model::id::ServerId;
 use crate::model::memory::Lease;
-use crate::model::record::{AuditEntry, AuditFilter, Task, TaskState};
+use crate::model::record::{AuditEntry, AuditFilter, Task, TaskDetail, TaskState, WithResults};
 use crate::model::time::Timestamp;
 use crate::plan::report::Report;
 use crate::store;
@@ -27,8 +28,7 @@ fn failed(error: WorldError) -> Failure {
 /// # Errors
 /// Invalid files, or a state that cannot be read.
 pub async fn report(home: &Home) -> Result<Report, Failure> {
-    let (plan, _) = one_shot::preview(home).await?;
-    Ok(plan.report)
+    Ok(one_shot::preview(home).await?.plan.report)
 }
 
 /// The port ledger.
@@ -49,19 +49,20 @@ pub async fn tasks(home: &Home, limit: usize) -> Result<Vec<Task>, Failure> {
     let Some(records) = store::records::peek(&home.places.state(&home.stack)).map_err(failed)? else {
         return Ok(Vec::new());
     };
-    let tasks = records.tasks_in_brief(None, limit).await.map_err(failed)?;
+    let tasks = records.tasks(None, limit, WithResults::None).await.map_err(failed)?;
     Ok(tasks.into_iter().map(cut_off).collect())
 }
 
-/// One task with what became of each server; `None` when it is not known.
+/// One task with what became of each server and what was done for it; `None` when it is not known.
 ///
 /// # Errors
 /// When the state cannot be read.
-pub async fn task(home: &Home, id: i64) -> Result<Option<Task>, Failure> {
+pub async fn task(home: &Home, id: i64) -> Result<Option<TaskDetail>, Failure> {
     let Some(records) = store::records::peek(&home.places.state(&home.stack)).map_err(failed)? else {
         return Ok(None);
     };
-    Ok(records.task(id).await.map_err(failed)?.map(cut_off))
+    let Some(task) = records.task(id).await.map_err(failed)?.map(cut_off) else { return Ok(None) };
+    Ok(Some(recorder::detail(&records, task).await.map_err(failed)?))
 }
 
 /// A task that ran when the daemon ended.

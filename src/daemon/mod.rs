@@ -143,7 +143,8 @@ fn settings_bytes(places: &Places) -> Result<Option<Vec<u8>>, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !places.settings_asked => Ok(None),
         Err(error) => {
             let what = format!("reading {}", places.settings.display());
-            Err(Failure::new(Exit::Usage, what).cause(error.to_string()))
+            let hint = "mcp-orchestrator --settings FILE names another one";
+            Err(Failure::new(Exit::Usage, what).cause(error.to_string()).hint(hint))
         }
     }
 }
@@ -186,6 +187,21 @@ impl Home {
             settings_sha256,
             ..home
         })
+    }
+
+    /// The home for looking what is wrong with both files at once: with the default in place of every
+    /// wrong setting. Whether all settings are good, and what is wrong with them.
+    ///
+    /// # Errors
+    /// When there is nowhere to keep state, or settings.conf cannot be read at all.
+    pub fn assumed(options: Options) -> Result<(Option<Self>, bool, Vec<Problem>), Failure> {
+        let env = environment();
+        let places = places(&options, &env)?;
+        let loaded = read_settings(&options, &places, &env)?;
+        let good = loaded.settings.is_some();
+        let home = loaded.assumed.map(|settings| Self::with(options, places, env, settings));
+        // Without a stack the file's entries mean nothing else; the reason is among the problems.
+        Ok((home.and_then(Result::ok), good, loaded.problems))
     }
 
     /// Finds the home of a daemon to talk to, whatever is wrong with settings.conf: the daemon that

@@ -5,13 +5,16 @@
 
 use crate::api::configuration::Configuration;
 use crate::api::figures::Figures;
+use crate::api::recorder::Recorder;
 use crate::daemon::message::{self, Event};
 use crate::daemon::supervision::FirstEdges;
 use crate::execute::Step;
 use crate::execute::learn::ActionResult;
 use crate::host::systemd::Manager;
 use crate::model::id::{ContainerId, ServerId};
+use crate::model::memory::End;
 use crate::model::op::{EdgeOp, Op};
+use crate::model::record::AuditEntry;
 use crate::model::time::Timestamp;
 use crate::plan::action::Action;
 use crate::plan::report::{Reason, ReasonKind, Report, Row, RowState};
@@ -24,10 +27,14 @@ use tokio::sync::{oneshot, watch};
 /// The code of a load balancer that cannot be read.
 const BALANCER_UNKNOWN: &str = "MCPO-P060";
 
-/// Logs and tells systemd.
+/// The code of a server that was killed for memory.
+const KILLED_FOR_MEMORY: &str = "MCPO-P045";
+
+/// Logs, tells systemd, and notes in the audit what servers did by themselves.
 #[derive(Debug)]
 pub struct Journal {
     configuration: watch::Receiver<Arc<Configuration>>,
+    recorder: Recorder,
     figures: Arc<Figures>,
     last: BTreeMap<ServerId, Told>,
     general: Vec<Reason>,
@@ -48,16 +55,18 @@ struct Told {
 
 impl Journal {
     /// One that tells `manager` as well, and `first` which listeners the first pass opens;
-    /// `configuration` is what the files' trouble is read from, `figures` counts.
+    /// `configuration` is what the files' trouble is read from, `figures` counts, `recorder` has the audit.
     pub(super) fn new(
         manager: Manager,
         first: oneshot::Sender<FirstEdges>,
-        (configuration, figures): (watch::Receiver<Arc<Configuration>>, Arc<Figures>),
+        configuration: watch::Receiver<Arc<Configuration>>,
+        (recorder, figures): (Recorder, Arc<Figures>),
     ) -> Self {
         Self {
             manager,
             first: Some(first),
             configuration,
+            recorder,
             figures,
             last: BTreeMap::new(),
             general: Vec::new(),
@@ -235,6 +244,21 @@ pub fn status_line(snapshot: &Snapshot, configuration: &Configuration, now: Time
     format!("{}, next pass in {next}{trouble}", snapshot.report.sentence()).replace(['\n', '\r'], " ")
 }
 
+/// An end that nobody asked for, as a line of the audit.
+fn ended_by_itself(server: &ServerId, end: &End) -> AuditEntry {
+    AuditEntry {
+        at: end.at,
+        by: "the server".to_owned(),
+        via: "daemon".to_owned(),
+        what: "end".to_owned(),
+        server: Some(server.to_string()),
+        result: "failed".to_owned(),
+        detail: Some(end.how.clone()),
+        code: (end.oom == Some(true)).then(|| KILLED_FOR_MEMORY.to_owned()),
+        ..AuditEntry::default()
+    }
+}
+
 impl Observer for Journal {
     fn passed(&mut self, pass: &Pass, snapshot: &Snapshot) {
         self.general(snapshot.pass, &snapshot.report);
@@ -246,7 +270,9 @@ impl Observer for Journal {
         let took = pass.decided.since(pass.began);
         // What breaks an invariant is not carried out: nothing of it was found changed.
         let actions = if pass.broken.is_empty() { pass.plan.actions.as_slice() } else { &[] };
-        self.figures.passed(took, actions, snapshot);
+        for (server, end) in self.figures.passed(took, actions, snapshot) {
+            self.recorder.note(ended_by_itself(&server, &end));
+        }
         tracing::debug!(
             MCP_PASS = snapshot.pass,
             actions = snapshot.actions,

@@ -1,5 +1,6 @@
 //! `--one-shot`: converge once, wait until everything is really up, say what became of it.
 
+use crate::config::error::Problem;
 use crate::daemon::{Home, files, random_bytes};
 use crate::execute::{Limits, Teller};
 use crate::host::clock::SystemClock;
@@ -50,7 +51,7 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
     let opened = home.open_store()?;
     let read = files::read(home, &opened.key).await;
     usable(&read)?;
-    for problem in &read.loaded.problems {
+    for problem in home.warnings.iter().chain(&read.loaded.problems) {
         crate::terminal::output::tell(&problem.to_string());
     }
     let desired = files::follow(&read, None);
@@ -78,11 +79,22 @@ pub async fn run(home: &Home, tell: Teller) -> Result<Outcome, Failure> {
     }
 }
 
+/// What a look found.
+#[derive(Debug)]
+pub struct Preview {
+    /// What a pass would do.
+    pub plan: Plan,
+    /// What that was made from.
+    pub observed: Observed,
+    /// What is wrong in the files, whose good entries the plan is for.
+    pub problems: Vec<Problem>,
+}
+
 /// Looks and decides, and changes nothing: not even the state store, which may not be there.
 ///
 /// # Errors
 /// Invalid files, or a state store that cannot be read.
-pub async fn preview(home: &Home) -> Result<(Plan, Observed), Failure> {
+pub async fn preview(home: &Home) -> Result<Preview, Failure> {
     let peeked =
         store::peek(&home.places.state(&home.stack)).map_err(|error| Failure::world(error, Exit::Failed))?;
     let (memory, key) = match peeked {
@@ -94,9 +106,10 @@ pub async fn preview(home: &Home) -> Result<(Plan, Observed), Failure> {
     let desired = files::follow(&read, None);
     let world = home.world(Arc::new(home.engine()), Arc::new(Forgetful), None).await;
     let silent: Teller = Arc::new(|_action, _step| {});
-    let reconciler = Reconciler::new(world, Limits::new(1), silent, memory);
+    let mut reconciler = Reconciler::new(world, Limits::new(1), silent, memory);
     let (plan, observed, _) = reconciler.preview(&desired, &home.policy()).await;
-    Ok((plan, observed))
+    let problems = home.warnings.iter().cloned().chain(read.loaded.problems).collect();
+    Ok(Preview { plan, observed, problems })
 }
 
 /// A command, unlike the daemon, does not go on with an older file.

@@ -134,6 +134,8 @@ pub(super) struct Reloader {
     listening: Listening,
     /// The password that was looked at last.
     known: Known,
+    /// What the wish in force was read from.
+    seen: Option<files::Source>,
 }
 
 /// The main listener, as the start made it.
@@ -247,14 +249,30 @@ impl Reloader {
                 self.live.apply(&home, loaded, &changes.applied);
                 applied = changes.applied;
                 self.begun.on_shutdown.send_replace(home.settings.service.on_shutdown);
-                self.begun.homes.send_replace(Arc::new(home.clone()));
+                if home.settings_sha256 != self.home.settings_sha256 {
+                    self.begun.homes.send_replace(Arc::new(home.clone()));
+                }
                 self.home = home;
             }
         }
-        let read = files::read(&self.home, &self.begun.key).await;
+        let read = files::read_changed(&self.home, &self.begun.key, &mut self.seen).await;
+        let last = Arc::clone(&self.begun.wishes.borrow());
+        // Where nothing changed, everything that was made of it stays what it is.
+        let desired = match read {
+            Some(read) => self.follow(read, &mut told, &last),
+            None => Arc::clone(&last.desired),
+        };
+        if told.config.sha256.is_some() {
+            let content = Content::new(&told, &desired, self.live.tokens());
+            told.generation = self.begun.generations.of(&content).await;
+        }
+        self.publish(told, desired, &applied);
+    }
+
+    /// What is to be followed from now on, by a new reading.
+    fn follow(&mut self, read: files::Read, told: &mut Configuration, last: &Wish) -> Arc<Desired> {
         let view = dashboard::files_view(&read, &self.begun.files.borrow());
         self.begun.files.send_replace(view);
-        let last = Arc::clone(&self.begun.wishes.borrow());
         let desired = files::follow(&read, Some(&last.desired));
         told.config.refused = read.refused();
         if told.config.refused.is_none() {
@@ -264,11 +282,7 @@ impl Reloader {
             log_problems(&read.loaded.problems);
             self.begun.problems = read.loaded.problems;
         }
-        if told.config.sha256.is_some() {
-            let content = Content::new(&told, &desired, self.live.tokens());
-            told.generation = self.begun.generations.of(&content).await;
-        }
-        self.publish(told, desired, &applied);
+        desired
     }
 
     /// settings.conf, and what it names.
@@ -300,7 +314,7 @@ impl Reloader {
             told.since = now();
             log_accepted(&before, &told, applied);
         }
-        let differs = *desired != *last.desired
+        let differs = !Arc::ptr_eq(&desired, &last.desired) && *desired != *last.desired
             || policy != last.policy
             || generation != last.generation
             || interval != last.interval;
@@ -387,7 +401,7 @@ impl Begun {
         (listening, handover, known): (Listening, &Handover, Known),
     ) -> Reloader {
         let manager = handover.manager().clone();
-        Reloader { begun: self, home: home.clone(), live, snapshot, manager, listening, known }
+        Reloader { begun: self, home: home.clone(), live, snapshot, manager, listening, known, seen: None }
     }
 }
 

@@ -81,7 +81,7 @@ pub async fn run(home: Home, (handover, log): (Handover, Log)) -> Result<(), Fai
     let reconciler = Reconciler::new(world, limits.clone(), tell, opened.memory);
     let listening = Listening::new(home.settings.dashboard.host, handover.held_at(), known.shipped);
     let ((first, first_pass), (tried, listeners)) = (oneshot::channel(), mpsc::channel(1));
-    let journal = Journal::new(manager.clone(), first, (begun.told.subscribe(), figures));
+    let journal = Journal::new(manager.clone(), first, begun.told.subscribe(), noted.clone());
     let (service, handle) = Service::new(reconciler, clock, begun.wishes.subscribe(), journal);
     let _first = opener.requests.set(handle.requests.clone());
     log_started(&home, &socket);

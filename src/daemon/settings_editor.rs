@@ -8,8 +8,8 @@
 //! before did not have, nor let the network make this process read a file by naming it.
 
 use crate::api::configuration::Configuration;
-use crate::api::editing::{Answer, Refused};
-use crate::api::settings::{Edit, Edited, Found, SettingsEditor};
+use crate::api::editing::{Answer, Edited, Refused};
+use crate::api::settings::{Edit, Found, SettingsEditor};
 use crate::config::edit::rights::Overreach;
 use crate::config::error::Problem;
 use crate::config::settings::diff::{self, Main};
@@ -19,7 +19,7 @@ use crate::config::settings::reach::reach;
 use crate::config::settings::table::{KEYS, Key};
 use crate::config::settings::{self, Layer};
 use crate::daemon::editor::{
-    check_version, difference, erroneous, forbid, invalid, planned, refused, unwritable,
+    check_version, difference, erroneous, forbid, invalid, planned, refused, unwritable, version_of,
 };
 use crate::daemon::reload::{Listening, live};
 use crate::daemon::{Home, SETTINGS_BYTES_MAX, dashboard, files, now, parse_settings, sha256};
@@ -68,13 +68,8 @@ impl ConfEditor {
         let path = &home.places.settings;
         let read = tokio::task::block_in_place(|| document::read(path, SETTINGS_BYTES_MAX));
         let bytes = read.map_err(|error| unwritable(&error))?;
-        let etag = self.etag(bytes.as_deref().unwrap_or_default());
+        let etag = version_of(&self.key, bytes.as_deref().unwrap_or_default());
         Ok((bytes, etag))
-    }
-
-    /// As for mcp.config.json: a plain hash would let guesses at the password be tried.
-    fn etag(&self, bytes: &[u8]) -> String {
-        format!("\"{}\"", self.key.keyed(&sha256(bytes)))
     }
 
     async fn found(&self) -> Result<Found, Refused> {
@@ -136,8 +131,18 @@ impl ConfEditor {
         let shown = |bytes: &[u8]| edit::shown(&String::from_utf8_lossy(bytes), &self.key);
         let diff = if edit.dry_run { difference(&file, &shown(old), &shown(&new)) } else { String::new() };
         let diff::Changes { applied, needs_restart } = changes;
-        let (etag, problems) = (self.etag(&new), is.loaded.problems);
-        Ok(Edited { etag, changed, diff, problems, applied, needs_restart, plan, refused })
+        let (etag, problems) = (version_of(&self.key, &new), is.loaded.problems);
+        Ok(Edited {
+            etag,
+            changed,
+            diff,
+            problems,
+            applied,
+            needs_restart,
+            plan,
+            refused,
+            ..Edited::default()
+        })
     }
 
     /// When what differs would be in force, and home from then on, but for what waits for a restart.

@@ -2,7 +2,8 @@
 //!
 //! | client | where the map is |
 //! |---|---|
-//! | Claude, Cursor, Windsurf, Gemini, Cline | `mcpServers`; Claude Code also below `projects` |
+//! | Claude, Cursor, Windsurf, Gemini, Cline | `mcpServers`; Claude Code also below `projects`, where servers may be switched off |
+//! | Copilot | `mcpServers` of `mcp-config.json`; `local` is stdio |
 //! | VS Code | `servers` of `mcp.json`, `mcp.servers` of `settings.json` |
 //! | Zed | `context_servers`; `command` may be an object |
 //! | Codex | `mcp_servers` of `config.toml`, with times in seconds and headers from variables |
@@ -12,15 +13,15 @@
 
 use crate::config::error::Problem;
 use crate::config::foreign;
-use crate::discovery::entry::{self, Base, directory};
+use crate::discovery::entry::{self, Base, LAUNCHERS, directory};
 use crate::discovery::{Confidence, Find, Source};
 use serde_json::{Map, Value, json};
 
+/// Timeouts below are ignored by Claude Code, in milliseconds.
+const CLAUDE_TIMEOUT_MIN_MILLIS: u64 = 1000;
+
 /// Words for how a server is spoken to that only MCP has.
 const SPEAKS: [&str; 5] = ["stdio", "sse", "streamable-http", "streamable_http", "streamablehttp"];
-
-/// Programs that fetch and start a published package.
-const LAUNCHERS: [&str; 8] = ["npx", "uvx", "uv", "pipx", "bunx", "pnpm", "docker", "podman"];
 
 /// The finds of a client's file.
 ///
@@ -45,10 +46,23 @@ pub fn look(path: &str, bytes: &[u8], source: Source) -> Result<Vec<Find>, Strin
     let projects = root.get("projects").and_then(Value::as_object);
     for (dir, project) in projects.into_iter().flatten() {
         if let Some(map) = project.get("mcpServers") {
+            let from = finds.len();
             take(map, (source, path), (Base::Project(dir), true), &mut finds);
+            switch_off(project, finds.get_mut(from..).unwrap_or_default());
         }
     }
     Ok(finds)
+}
+
+/// What Claude Code keeps switched off in a project it names there.
+fn switch_off(project: &Value, finds: &mut [Find]) {
+    let off = project.get("disabledMcpServers").and_then(Value::as_array);
+    for find in finds {
+        let named = off.into_iter().flatten().any(|name| name.as_str() == Some(find.name.as_str()));
+        if let (true, Value::Object(entry)) = (named, &mut find.entry) {
+            entry.insert("disabled".to_owned(), json!(true));
+        }
+    }
 }
 
 fn value(path: &str, bytes: &[u8]) -> Result<Value, String> {
@@ -121,7 +135,9 @@ fn take(
         let written = match source {
             Source::Zed => zed(written),
             Source::Codex => codex(written),
-            Source::Gemini => gemini(written),
+            Source::Gemini => in_millis(written, 0),
+            Source::ClaudeCode => in_millis(written, CLAUDE_TIMEOUT_MIN_MILLIS),
+            Source::Copilot => copilot(&in_millis(written, 0)),
             _ => written.clone(),
         };
         let Some((entry, notes)) = entry::read(&written, base) else { continue };
@@ -180,13 +196,26 @@ fn zed(written: &Value) -> Value {
     Value::Object(entry)
 }
 
-/// Gemini has times in milliseconds; a bare number is seconds here.
-fn gemini(written: &Value) -> Value {
+/// Times in milliseconds, of which the client ignores those below `least`; a bare number is seconds here.
+fn in_millis(written: &Value, least: u64) -> Value {
     let mut entry = written.clone();
-    if let Some(timeout) = entry.get_mut("timeout")
-        && let Some(millis) = timeout.as_u64()
+    match (&mut entry, written.get("timeout").and_then(Value::as_u64)) {
+        (Value::Object(map), Some(millis)) if millis < least => drop(map.shift_remove("timeout")),
+        (Value::Object(map), Some(millis)) => {
+            map.insert("timeout".to_owned(), json!(format!("{millis}ms")));
+        }
+        _ => {}
+    }
+    entry
+}
+
+/// `local` is its word for a program.
+fn copilot(written: &Value) -> Value {
+    let mut entry = written.clone();
+    if let Value::Object(map) = &mut entry
+        && map.get("type") == Some(&json!("local"))
     {
-        *timeout = json!(format!("{millis}ms"));
+        map.insert("type".to_owned(), json!("stdio"));
     }
     entry
 }
@@ -210,8 +239,12 @@ fn codex(written: &Value) -> Value {
                 }
             }
             "env_vars" => {
-                for name in value.as_array().into_iter().flatten() {
-                    env.insert(name.as_str().unwrap_or_default().to_owned(), reference(name));
+                for item in value.as_array().into_iter().flatten() {
+                    // `"NAME"`, or `{ name = "NAME", source = "local" }`.
+                    let name = item.get("name").unwrap_or(item);
+                    if let Some(text) = name.as_str() {
+                        env.insert(text.to_owned(), reference(name));
+                    }
                 }
             }
             "tool_timeout_sec" => drop(entry.insert("timeout".to_owned(), seconds(value))),
@@ -271,7 +304,7 @@ fn yaml(path: &str, bytes: &[u8]) -> Result<Vec<Find>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{codex, gemini, look, zed};
+    use super::{codex, copilot, in_millis, look, zed};
     use crate::discovery::{Confidence, Source};
     use serde_json::json;
 
@@ -285,10 +318,15 @@ mod tests {
             "headers": {"Authorization": "Bearer ${T}", "X": "${Y}"},
             "orchestrator": {"health": {"startPeriod": "20000ms"}}});
         assert_eq!(codex(&written), expected);
+        let millis = |timeout: u64, least| in_millis(&json!({"command": "x", "timeout": timeout}), least);
+        assert_eq!(millis(5000, 0), json!({"command": "x", "timeout": "5000ms"}));
+        assert_eq!(millis(500, 1000), json!({"command": "x"}), "Claude Code ignores it");
         assert_eq!(
-            gemini(&json!({"command": "x", "timeout": 5000})),
-            json!({"command": "x", "timeout": "5000ms"})
+            copilot(&json!({"type": "local", "command": "x"})),
+            json!({"type": "stdio", "command": "x"})
         );
+        let written = json!({"command": "x", "env_vars": ["A", {"name": "B", "source": "remote"}, 7]});
+        assert_eq!(codex(&written)["env"], json!({"A": "${A}", "B": "${B}"}));
     }
 
     #[test]

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 /// Most bytes of one entry: a longer one is no entry.
 const ENTRY_BYTES_MAX: usize = 64 * 1024;
 
+/// Programs that fetch and start a published package.
+pub(super) const LAUNCHERS: [&str; 8] = ["npx", "uvx", "uv", "pipx", "bunx", "pnpm", "docker", "podman"];
+
 /// Where the paths of an entry start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base<'a> {
@@ -52,12 +55,21 @@ pub fn read(written: &Value, base: Base<'_>) -> Option<(Value, Vec<String>)> {
     if let Some(dir) = dir.filter(|_| has("command")) {
         at_home(&mut entry, (dir, matches!(base, Base::Project(_))), &mut notes);
     }
+    if let (Some(dir), Some(file)) = (dir, entry.get("envFile").and_then(Value::as_str).map(str::to_owned))
+        && !file.is_empty()
+        && !file.starts_with(['/', '$', '~'])
+    {
+        entry.insert("envFile".to_owned(), Value::String(joined(dir, &file)));
+    }
     if entry.contains_key("envFile") {
         notes.push("its envFile is read when it starts".to_owned());
     }
     let entry = Value::Object(entry);
     if entry.to_string().contains("${input:") {
         notes.push("it has ${input:…}: write the value as ${NAME} or ${credential:NAME}".to_owned());
+    }
+    if entry.to_string().contains("${workspaceFolder") {
+        notes.push("it has ${workspaceFolder}, which no file says: write the directory itself".to_owned());
     }
     Some((entry, notes))
 }
@@ -78,8 +90,11 @@ fn variables(text: &str, dir: Option<&str>) -> String {
     if !text.contains("${") {
         return text.to_owned();
     }
-    let mut out = text.replace("${userHome}", "${HOME}").replace("${pathSeparator}", "/");
+    let mut out =
+        text.replace("${userHome}", "${HOME}").replace("${pathSeparator}", "/").replace("${/}", "/");
     if let Some(dir) = dir {
+        let name = dir.rsplit('/').next().unwrap_or_default();
+        out = out.replace("${workspaceFolderBasename}", name);
         for name in
             ["${workspaceFolder}", "${workspaceRoot}", "${CLAUDE_PROJECT_DIR}", "${CLAUDE_PROJECT_DIR:-.}"]
         {
@@ -165,8 +180,8 @@ pub fn directory(path: &str) -> &str {
     }
 }
 
-/// What makes two entries the same server: program and arguments, or address, and the environment.
-/// Spelling that changes nothing is left out.
+/// What makes two entries the same server: program and arguments, or address, and the environment; and,
+/// where a program or script is found from it, the directory. Spelling that changes nothing is left out.
 #[must_use]
 pub fn signature(entry: &Value) -> String {
     let text = |key: &str| entry.get(key).and_then(Value::as_str);
@@ -193,8 +208,11 @@ pub fn signature(entry: &Value) -> String {
         .map(|(name, value)| format!("{name}={}", plain(value)))
         .collect();
     env.sort_unstable();
+    // `node server.js` is another server in another directory; `npx a-server` is the same one.
+    let packaged = is_docker(command) || LAUNCHERS.contains(&command.rsplit('/').next().unwrap_or_default());
+    let cwd = text("cwd").filter(|_| !packaged).map(|cwd| cwd.trim_end_matches('/'));
     let command = if is_docker(command) { "docker" } else { command };
-    serde_json::json!(["command", command, args, env]).to_string()
+    serde_json::json!(["command", command, args, env, cwd]).to_string()
 }
 
 fn plain(value: &Value) -> String {
@@ -235,6 +253,23 @@ mod tests {
     }
 
     #[test]
+    fn variables_of_editors_are_filled_in_where_they_are_known() {
+        let written = json!({"command": "x", "args": ["${workspaceFolderBasename}${/}a", "${userHome}"],
+            "envFile": ".env"});
+        let (entry, notes) = read(&written, Base::Project("/w/shop")).unwrap();
+        let expected = json!({"command": "x", "args": ["shop/a", "${HOME}"], "envFile": "/w/shop/.env",
+            "cwd": "/w/shop"});
+        assert_eq!((entry, notes.len()), (expected, 1));
+        for file in ["/etc/env", "${HOME}/env", "~/env"] {
+            let (entry, _) = read(&json!({"command": "x", "envFile": file}), Base::Project("/w")).unwrap();
+            assert_eq!(entry["envFile"], file);
+        }
+        let (entry, notes) = read(&json!({"command": "${workspaceFolder}/x"}), Base::None).unwrap();
+        assert_eq!(entry["command"], "${workspaceFolder}/x");
+        assert!(notes[0].contains("write the directory itself"), "{notes:?}");
+    }
+
+    #[test]
     fn paths_are_joined_without_climbing_out() {
         assert_eq!(joined("/a/b", "../c/./d"), "/a/c/d");
         assert_eq!(joined("/a", "../../../x"), "/x");
@@ -251,6 +286,11 @@ mod tests {
             )
         );
         assert_ne!(one, signature(&json!({"command": "npx", "args": ["a"], "env": {"A": "2", "B": "2"}})));
+        let script = |cwd: &str| signature(&json!({"command": "node", "args": ["server.js"], "cwd": cwd}));
+        assert_ne!(script("/a"), script("/b"), "two projects");
+        assert_eq!(script("/a"), script("/a/"));
+        let package = |cwd: &str| signature(&json!({"command": "npx", "args": ["-y", "a"], "cwd": cwd}));
+        assert_eq!(package("/a"), package("/b"), "the same package");
         let docker =
             signature(&json!({"command": "/usr/bin/docker", "args": ["run", "-i", "--rm", "mcp/time"]}));
         assert_eq!(docker, signature(&json!({"command": "docker", "args": ["run", "mcp/time"]})));

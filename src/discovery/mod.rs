@@ -89,6 +89,8 @@ pub enum Source {
     Gemini,
     /// `cline_mcp_settings.json`.
     Cline,
+    /// `mcp-config.json` of Copilot's command line.
+    Copilot,
     /// Another file with a map of servers.
     Servers,
     /// `mcp-config.yaml`.
@@ -119,6 +121,7 @@ impl Source {
             Self::Codex => "codex",
             Self::Gemini => "gemini",
             Self::Cline => "cline",
+            Self::Copilot => "copilot",
             Self::Servers => "servers",
             Self::Yaml => "yaml",
             Self::Pyproject => "pyproject",
@@ -217,6 +220,7 @@ pub fn candidate(path: &str) -> Option<Source> {
         "claude_desktop_config.json" => Source::ClaudeDesktop,
         "cline_mcp_settings.json" => Source::Cline,
         "mcp_config.json" => Source::Windsurf,
+        "mcp-config.json" => Source::Copilot,
         "mcp-config.yaml" | "mcp-config.yml" => Source::Yaml,
         "pyproject.toml" => Source::Pyproject,
         "package.json" => Source::PackageJson,

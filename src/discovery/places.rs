@@ -32,6 +32,7 @@ pub fn files(env: &BTreeMap<String, String>, platform: Platform) -> Vec<String> 
         format!("{home}/.cursor/mcp.json"),
         format!("{home}/.codeium/windsurf/mcp_config.json"),
         format!("{home}/.gemini/settings.json"),
+        format!("{}/mcp-config.json", var("COPILOT_HOME").unwrap_or(&format!("{home}/.copilot"))),
         format!("{home}/.vscode-server/data/User/mcp.json"),
         format!("{home}/.vscode-server/data/Machine/settings.json"),
     ];

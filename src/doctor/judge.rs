@@ -135,18 +135,20 @@ pub struct FileFacts {
     pub secret: bool,
     /// Whether everything works without it.
     pub optional: bool,
+    /// What another one is named with: a flag or a setting.
+    pub named_by: &'static str,
 }
 
 /// A file's or directory's rights.
 #[must_use]
 pub fn file(facts: &FileFacts) -> Check {
-    let FileFacts { path, mode, usable, secret, optional } = facts;
+    let FileFacts { path, mode, usable, secret, optional, named_by } = facts;
     let Some(mode) = mode else {
         let said = format!("{path} is not there");
         return if *optional {
             Check::ok("files", format!("{said} (not needed)"))
         } else {
-            Check::fail("files", said, "write it, or name another one with --config")
+            Check::fail("files", said, format!("write it, or name another one with {named_by}"))
         };
     };
     let said = format!("{path} (mode {:04o})", mode & 0o7777);
@@ -349,6 +351,7 @@ mod tests {
             usable: Some(usable),
             secret,
             optional: false,
+            named_by: "[gateway] tokens_file",
         };
         assert_eq!(file(&facts(Some(0o640), true, true)).verdict, Verdict::Ok);
         assert_eq!(file(&facts(Some(0o644), true, true)).verdict, Verdict::Warn);
@@ -356,7 +359,9 @@ mod tests {
         assert_eq!(file(&facts(Some(0o666), true, false)).verdict, Verdict::Fail);
         assert_eq!(file(&facts(Some(0o1777), true, false)).verdict, Verdict::Ok);
         assert_eq!(file(&facts(Some(0o600), false, true)).verdict, Verdict::Fail);
-        assert_eq!(file(&facts(None, false, true)).verdict, Verdict::Fail);
+        let missing = file(&facts(None, false, true));
+        assert_eq!(missing.verdict, Verdict::Fail);
+        assert!(missing.remedy.unwrap().ends_with("with [gateway] tokens_file"));
         assert_eq!(file(&FileFacts { optional: true, ..facts(None, false, true) }).verdict, Verdict::Ok);
     }
 

@@ -142,6 +142,14 @@ impl Diagnosis {
     }
 }
 
+/// Where a word that is too long is cut: behind a mark in the second half of the line, else where it
+/// ends.
+fn cut(word: &[char], room: usize) -> usize {
+    let line = word.get(..room).unwrap_or(word);
+    let mark = line.iter().rposition(|c| matches!(c, ':' | '/' | ','));
+    mark.map_or(room, |at| at + 1).max(room / 2).min(room)
+}
+
 /// `text` in lines of at most `room` columns; a longer word is cut through.
 fn folded(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -153,7 +161,7 @@ fn folded(text: &str, room: usize) -> Vec<String> {
             lines.push(std::mem::take(&mut line));
         }
         while word.len() > room {
-            let rest = word.split_off(room);
+            let rest = word.split_off(cut(&word, room));
             lines.push(word.into_iter().collect());
             word = rest;
         }
@@ -205,6 +213,8 @@ fail     ports        the port range 8000-9000 of this host is completely used
     #[test]
     fn long_words_are_cut_and_foreign_ones_paint_nothing() {
         assert_eq!(folded("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
+        assert_eq!(folded("/usr/bin:/opt/x", 10), ["/usr/bin:/", "opt/x"]);
+        assert_eq!(folded("a:bcdefghij", 8), ["a:bc", "defghij"], "no line is nearly empty");
         assert_eq!(folded("a\u{1b}[2Jb", 9), ["a[2Jb"]);
         assert_eq!(folded("", 9), [""]);
     }

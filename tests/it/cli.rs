@@ -20,6 +20,7 @@ use mcp_orchestrator::model::net::HostPort;
 use mcp_orchestrator::model::observed::{Image, Observed, Seen};
 use mcp_orchestrator::model::policy::Policy;
 use mcp_orchestrator::model::time::Timestamp;
+use mcp_orchestrator::plan::report::ReasonKind;
 use mcp_orchestrator::plan::{self, Plan, display};
 
 /// Columns of every snapshot.
@@ -150,6 +151,7 @@ fn validate() {
         &["--config", "bad.json", "validate"],
         &["--config", "bad.json", "validate", "--json"],
         &["--settings", "bad.conf", "validate"],
+        &["--config", "bad.json", "--settings", "bad.conf", "validate"],
     ];
     for args in calls {
         out.push_str(&home.run(args));
@@ -243,6 +245,21 @@ const FLEET: &str = r#"{
     "wrong": {"command": "docker", "args": ["run", "-i", "--detsch", "mcp/wrong"]}
   }
 }"#;
+
+#[test]
+fn an_entry_without_a_usable_name_is_said_and_is_no_success() {
+    let text = r#"{"mcpServers": {"health": {"command": "npx"}, "time": {"url": "http://a.example/mcp"}}}"#;
+    let plan = plan_of(text, &world(&[]), &Memory::default());
+    let [said] = plan.report.general.as_slice() else { panic!("{:?}", plan.report.general) };
+    assert_eq!((said.kind, said.code), (ReasonKind::BlockedBy, Some("MCPO-P003")));
+    assert!(display::text(&plan, Timestamp(0), WIDTH).contains("'health' gives no server id"), "{said:?}");
+    // What the command says beside the plan: the place.
+    let home = Home::new().with("mcp.config.json", text);
+    for args in [["plan"], ["--one-shot"]] {
+        let shown = home.run(&args);
+        assert!(shown.contains("DIR/mcp.config.json:1:17: error[MCPO-C021]: server 'health'"), "{shown}");
+    }
+}
 
 #[test]
 fn plans() {

@@ -248,7 +248,17 @@ fn credentials_that_are_missing_shipped_or_broken() {
     Scene::plain().finds("credentials", "warn", &["shipped password", "hash-password"]);
     let missing = Scene::plain().with("MCP_ORCHESTRATOR__DASHBOARD__PASSWORD_FILE", "/nowhere/password");
     missing.finds("credentials", "fail", &["/nowhere/password"]);
-    missing.finds("files", "fail", &["/nowhere/password is not there"]);
+    missing.finds("files", "fail", &["/nowhere/password is not there", "with [dashboard] password_file"]);
+    let other = |name: &str| (format!("MCP_ORCHESTRATOR__{name}"), format!("/nowhere/{name}"));
+    for (names, setting) in [
+        (&["GATEWAY__TOKENS_FILE"][..], "[gateway] tokens_file"),
+        (&["TLS__CERT_FILE", "TLS__KEY_FILE"], "[tls] cert_file"),
+        (&["TLS__CERT_FILE", "TLS__KEY_FILE"], "[tls] key_file"),
+    ] {
+        let mut missing = Scene::plain();
+        missing.settings.extend(names.iter().map(|name| other(name)));
+        missing.finds("files", "fail", &["/nowhere/", " is not there", setting]);
+    }
     let scene = Scene::container().engine(good);
     let docker = scene.path("docker");
     fs::create_dir(&docker).expect("a directory");
@@ -287,6 +297,10 @@ fn problems_of_both_files_are_told_with_their_place() {
     fs::write(scene.path("mcp.config.json"), "{\"mcpServers\": {\"a\": {\"comand\": \"sh\"}}}")
         .expect("a file");
     scene.finds("config", "fail", &["mcp.config.json:1:", "MCPO-C"]);
-    fs::write(scene.path("settings.conf"), "[service]\nport_rang_start = 1\n").expect("a file");
-    scene.finds("settings", "fail", &["port_rang_start", "port_range_start"]);
+    fs::write(scene.path("settings.conf"), "[service]\nport_rang_start = 1\n[servce]\nstack = x\n")
+        .expect("a file");
+    scene.finds("settings", "fail", &["settings.conf:2:", "port_rang_start", "port_range_start"]);
+    scene.finds("settings", "fail", &["settings.conf:3:", "[servce]", "did you mean"]);
+    let (text, _) = scene.run(&["doctor"]);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }

@@ -147,10 +147,88 @@ fn how_it_ended_is_told_later_on_and_by_the_next_daemon() {
     };
     eventually("another process serves", || is(&site, "b", "healthy"));
     check();
+    eventually("the audit has it", || {
+        let lines = site.get("/api/v1/audit?server=b&kind=end").json();
+        let line = lines[0].clone();
+        assert!(lines.as_array().is_some_and(|lines| lines.len() <= 1), "once: {lines}");
+        line["by"] == "the server"
+            && line["detail"].as_str().is_some_and(|how| how.starts_with("it was killed (SIGKILL)"))
+    });
     drop(daemon);
     let _daemon = site.start(&[]);
     eventually("it is healthy", || is(&site, "b", "healthy"));
     check();
+}
+
+/// A program is asked in one era and, when it ends at that, run once more and asked in the other: for
+/// whoever looks, that is one start.
+#[test]
+fn one_that_ends_at_once_has_one_end_with_its_words_said_once() {
+    let script = "echo 'no such option: --frobnicate' >&2; exit 3";
+    let restart = json!({ "delay": "300ms", "maxDelay": "300ms" });
+    let entry =
+        json!({ "command": "/bin/sh", "args": ["-c", script], "orchestrator": { "restart": restart } });
+    let site = Site::new(&json!({ "mcpServers": { "once": entry } }).to_string());
+    let _daemon = site.start(&[]);
+    let told = || site.get("/api/v1/servers/once").json()["ends"].clone();
+    eventually("it ended thrice", || told().as_array().is_some_and(|ends| ends.len() >= 3));
+    for end in told().as_array().expect("ends") {
+        assert_eq!(end["how"], "it exited with code 3");
+        assert_eq!(end["lastWords"], json!(["no such option: --frobnicate"]), "{end}");
+    }
+    let lines = site.get("/api/v1/servers/once/logs").json();
+    assert!(
+        lines["lines"].as_array().is_some_and(|lines| lines.len() >= 3),
+        "what ran is in the log: {lines}"
+    );
+}
+
+#[test]
+fn an_instance_is_asked_for_by_its_own_id() {
+    let (site, _daemon) = started(&[("time", json!({ "replicas": 2 })), ("one", json!({}))]);
+    for server in ["time", "time-R2", "one"] {
+        eventually("all are healthy", || is(&site, server, "healthy"));
+    }
+    let said = |words: &[&str]| {
+        let done = site.command(words).output().expect("the program");
+        let text = [done.stdout, done.stderr].map(|bytes| String::from_utf8(bytes).expect("text")).concat();
+        (text, done.status.code())
+    };
+    let (text, code) = said(&["health", "--server", "time-R2"]);
+    assert!(code == Some(0) && text.contains("\ntime-R2  healthy "), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let (text, _) = said(&["health", "--server", "time"]);
+    assert!(text.contains("\ntime       healthy ") && text.contains("\n  time-R2  healthy "), "{text}");
+    let all = site.get("/api/v1/health").json();
+    let ids = |row: &Value| {
+        let rows = row["instances"].as_array().expect("a list").iter();
+        rows.map(|row| row["server"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&all["servers"][0]), Vec::<String>::new());
+    assert_eq!(ids(&all["servers"][1]), ["time", "time-R2"]);
+    for nobody in ["time-R3", "one-R2", "time-R1"] {
+        assert_eq!(said(&["health", "--server", nobody]).1, Some(1), "{nobody}");
+    }
+    // The same with the other commands about a server.
+    for words in [&["why", "time-R2"][..], &["logs", "time-R2"], &["capabilities", "--server", "time-R2"]] {
+        let (text, code) = said(words);
+        assert_eq!(code, Some(0), "{words:?}: {text}");
+    }
+    let (text, _) = said(&["capabilities", "time-R2", "--json"]);
+    let offered: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(offered["server"], "time-R2");
+    assert!(offered["tools"].as_array().is_some_and(|tools| !tools.is_empty()), "{offered}");
+    let (text, _) = said(&["capabilities"]);
+    assert!(!text.contains("time-R2") && !text.contains("MCPO-H002"), "{text}");
+    eventually("what they use is told", || {
+        let (text, _) = said(&["status", "--detailed"]);
+        let uses = |server: &str| text.lines().any(|line| line.starts_with(server) && line.contains(" MiB "));
+        text.contains("\nSERVER  CPU ") && uses("one ") && uses("time ")
+    });
+    let (text, _) = said(&["restart-server", "time-R2"]);
+    assert!(text.contains("\ntime-R2  converged "), "{text}");
+    let (text, code) = said(&["call", "time-R2", "echo", "{\"text\":\"x\"}"]);
+    assert!(code == Some(1) && text.contains("so call time"), "{text}");
 }
 
 #[test]

@@ -12,13 +12,13 @@ use mcp_orchestrator::model::op::{EdgeOp, EngineOp, Op};
 use mcp_orchestrator::model::time::Span;
 use mcp_orchestrator::plan::check::check;
 use mcp_orchestrator::plan::report::RowState;
-use mcp_orchestrator::plan::{Input, plan};
+use mcp_orchestrator::plan::{Input, Plan, plan};
 use mcp_orchestrator::reconcile::{Pass, Reconciler};
 use mcp_orchestrator::world::fake::{
     Act, Behaviour, Entry, EntryKind, FakeWorld, ImageFacts, block_on, nothing_seen, policy, server,
 };
 use mcp_orchestrator::world::{Balancer, Clock, Edges, Engine, World};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const IMAGE: &str = "r/x:1";
@@ -288,6 +288,24 @@ fn a_stop_and_a_pause_are_of_all_also_of_those_that_come_later() {
     let last = site.rest();
     assert!(last.plan.report.servers[&id("time")].paused);
     assert_eq!(site.running(), 2, "what is paused is left alone");
+}
+
+#[test]
+fn how_any_of_them_ended_is_told_of_the_server() {
+    let mut site = Site::new(&[entry(EntryKind::Stdio, 3)]);
+    let quiet = site.rest();
+    let ends = |plan: &Plan| plan.report.servers[&id("time")].ends.clone();
+    assert!(ends(&quiet.plan).is_empty());
+    site.fake.act(Act::KillOurs);
+    let last = site.rest();
+    let told = ends(&last.plan);
+    let whose: BTreeSet<&str> = told.iter().filter_map(|end| Some(end.how.split_once(": ")?.0)).collect();
+    assert_eq!(whose.len(), told.len(), "{told:?}");
+    for (one, row) in &last.plan.report.servers[&id("time")].instances {
+        assert_eq!(row.ends.len(), usize::from(whose.contains(one.as_str())), "{one}: {:?}", row.ends);
+        assert!(row.ends.iter().all(|end| end.how.starts_with("it ")), "{:?}", row.ends);
+    }
+    assert!(!told.is_empty(), "somebody was killed");
 }
 
 #[test]

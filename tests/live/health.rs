@@ -150,8 +150,8 @@ fn a_hung_container_is_unhealthy_by_its_thresholds_and_well_again_by_itself() {
     site.run(&["why", "b"]).says("MCPO-P043").says("a restart, try 1 of 5");
     let (went_on, _) = (Instant::now(), signal(&site, "b", "CONT"));
     becomes(&site, "b", "healthy");
-    // Four answers, a second from one to the next.
-    assert!(went_on.elapsed() >= Duration::from_millis(2_500), "{:?}", went_on.elapsed());
+    // Four answers, a second from one question to the next; the first may have been put before.
+    assert!(went_on.elapsed() >= Duration::from_millis(1_900), "{:?}", went_on.elapsed());
     assert_eq!((site.id("b"), started(&site, "b")), (id, since), "nobody restarted it");
     assert_eq!(told(&site, "b"), [200; 2]);
 }

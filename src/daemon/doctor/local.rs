@@ -53,40 +53,53 @@ pub(super) async fn files(case: &Case<'_>) -> Vec<Check> {
     let settings = &home.places.settings;
     let mut checks = vec![
         judge::file(&facts(
-            &home.places.config,
+            (home.places.config.as_path(), "--config"),
             Access::READ_OK,
             (holds_secrets(&home.places.config), false),
         )),
         judge::file(&facts(
-            settings,
+            (settings.as_path(), "--settings"),
             Access::READ_OK,
             (holds_secrets(settings), !home.places.settings_asked),
         )),
-        judge::file(&facts(&state_dir, Access::WRITE_OK, (false, true))),
+        judge::file(&facts((state_dir.as_path(), "STATE_DIRECTORY"), Access::WRITE_OK, (false, true))),
     ];
     let socket = home.places.socket(&home.stack);
     if case.daemon_runs() {
-        checks.push(judge::file(&facts(&socket, Access::WRITE_OK, (false, true))));
+        checks.push(judge::file(&facts(
+            (socket.as_path(), "RUNTIME_DIRECTORY"),
+            Access::WRITE_OK,
+            (false, true),
+        )));
     }
     if let Some(path) = home.docker_host.strip_prefix("unix://") {
-        let seen = facts(Path::new(path), Access::WRITE_OK, (false, true));
+        let seen = facts((Path::new(path), "[service] docker_host"), Access::WRITE_OK, (false, true));
         if seen.mode.is_some() {
             checks.push(judge::file(&seen));
         }
     }
-    for file in
-        [&home.settings.gateway.tokens_file, &home.settings.dashboard.password_file].into_iter().flatten()
-    {
-        checks.push(judge::file(&facts(Path::new(file), Access::READ_OK, (true, false))));
+    let settings = &home.settings;
+    for (file, named_by, secret) in [
+        (&settings.gateway.tokens_file, "[gateway] tokens_file", true),
+        (&settings.dashboard.password_file, "[dashboard] password_file", true),
+        (&settings.tls.cert_file, "[tls] cert_file", false),
+        (&settings.tls.key_file, "[tls] key_file", true),
+    ] {
+        let Some(file) = file else { continue };
+        checks.push(judge::file(&facts((Path::new(file), named_by), Access::READ_OK, (secret, false))));
     }
     checks
 }
 
-fn facts(path: &Path, need: Access, (secret, optional): (bool, bool)) -> FileFacts {
+fn facts(
+    (path, named_by): (&Path, &'static str),
+    need: Access,
+    (secret, optional): (bool, bool),
+) -> FileFacts {
     let mode = std::fs::metadata(path).ok().map(|seen| seen.permissions().mode());
     // A socket that everybody may write is open on purpose or by its own checks.
     let usable = mode.map(|_| rustix::fs::access(path, need).is_ok());
-    FileFacts { path: path.display().to_string(), mode, usable, secret, optional }
+    FileFacts { path: path.display().to_string(), mode, usable, secret, optional, named_by }
 }
 
 /// Whether the text names something like a secret with a value of its own.
