@@ -147,6 +147,8 @@ class Bench:
     def idle(self):
         count, span = self.options.servers, self.options.idle
         say(f"idle daemon with {count} servers, {span} s")
+        self.product.servers(count)
+        self.product.one_shot()
         with Daemon(self.product) as daemon:
             daemon.settle()
             time.sleep(3)
